@@ -1,0 +1,176 @@
+"""A recording as plain data: frames, stacks, threads, processes and the samples that tie them together.
+
+Standard library only.  Nothing here reads a file, a process or the clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class FrameKind(str, Enum):
+    """What a frame runs in."""
+
+    PYTHON = "python"
+    NATIVE = "native"
+    KERNEL = "kernel"
+    MARK = "mark"  # not a function: says that the stack has a gap here, and why ("[truncated: too deep]")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One function on a stack.
+
+    ``name`` is a Python qualified name, a symbol, or a mark's text.  ``file`` is the code object's own ``co_filename``
+    for Python, the mapped file or kernel module for native and kernel frames, "" where unknown.  ``first_line`` is the
+    line of ``def``, ``line`` the line that was executing; 0 where there is none.
+    """
+
+    kind: FrameKind
+    name: str
+    file: str = ""
+    first_line: int = 0
+    line: int = 0
+
+
+Stack = tuple[Frame, ...]  # outermost first
+
+
+class Outcome(str, Enum):
+    """How the capture of one sample's stack ended."""
+
+    COMPLETE = "complete"  # a Python stack from the thread's entry to its leaf
+    NOT_PYTHON = "not Python"  # no interpreter in the process, or the thread runs no Python code
+    NOT_IDENTIFIED = "process not identified yet"
+    NO_THREAD_STATE = "thread state not found"
+    UNREADABLE_THREAD_STATE = "thread state unreadable"
+    UNREADABLE_FRAME = "frame unreadable"
+    UNREADABLE_CODE = "code object unreadable"
+    TOO_DEEP = "too deep"
+    STACK_LOST = "stack lost"  # counted, but its frames never reached user space
+
+    @property
+    def truncated(self) -> bool:
+        """Whether Python frames are known, or must be feared, to be missing."""
+        return self not in (Outcome.COMPLETE, Outcome.NOT_PYTHON, Outcome.STACK_LOST)
+
+
+class Gil(str, Enum):
+    """Whether the sampled thread held the global interpreter lock."""
+
+    HELD = "held"
+    NOT_HELD = "not held"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One run of one program; ``pid`` is the PID of the root namespace.
+
+    ``name`` is the kernel's comm, ``command`` the command line as typed ("" when the process ended before it could be
+    read), ``interpreter`` as in "CPython 3.11.2" ("" when it is not Python), ``interpreter_file`` the mapped ELF file
+    that holds it.  ``scheduler_cpu`` is the CPU time in seconds that the scheduler charged to it during the recording,
+    None when unknown.
+    """
+
+    pid: int
+    name: str
+    command: str = ""
+    interpreter: str = ""
+    interpreter_file: str = ""
+    scheduler_cpu: float | None = None
+
+    @property
+    def is_python(self) -> bool:
+        """Whether an interpreter was found in it."""
+        return bool(self.interpreter)
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """One thread of a process; ``tid`` is the TID of the root namespace."""
+
+    tid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """What samples that are counted together have in common.
+
+    ``second`` counts from the start of the recording; ``process``, ``thread`` and ``stack`` are indices into the
+    profile's lists; ``kernel_mode`` tells where the tick interrupted the thread.
+    """
+
+    second: int
+    process: int
+    thread: int
+    stack: int
+    kernel_mode: bool
+    gil: Gil
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC."""
+
+    started: float
+    duration: float
+    frequency: int  # samples per second and CPU
+    cpus: int
+    host: str = ""
+    kernel: str = ""
+    arguments: tuple[str, ...] = ()
+    profiler_version: str = ""
+    scheduler_cpu: float | None = None  # CPU time of the whole host during the recording, from /proc/stat
+    lost: int = 0  # ticks known to have been taken of which no sample was kept
+    counters: dict[str, int] = field(default_factory=dict)  # every early exit of the BPF programs, by name
+
+
+@dataclass(slots=True)
+class Profile:
+    """A whole recording: what was sampled, how often, and where."""
+
+    recording: Recording
+    processes: list[Process] = field(default_factory=list)
+    threads: list[Thread] = field(default_factory=list)
+    stacks: list[Stack] = field(default_factory=list)
+    samples: Counter[SampleKey] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> int:
+        """Samples in all."""
+        return sum(self.samples.values())
+
+    def seconds_of_cpu(self, samples: int) -> float:
+        """CPU time in seconds that so many samples stand for."""
+        return samples / self.recording.frequency
+
+    def select(self, keep: Iterable[SampleKey]) -> Profile:
+        """The same profile with these samples only; indices keep their meaning."""
+        return Profile(
+            self.recording, self.processes, self.threads, self.stacks, Counter({key: self.samples[key] for key in keep})
+        )
+
+    def python_only(self) -> Profile:
+        """The samples of processes in which an interpreter was found."""
+        return self.select(key for key in self.samples if self.processes[key.process].is_python)
+
+    def outcomes(self) -> Counter[Outcome]:
+        """Samples by the way their capture ended."""
+        totals: Counter[Outcome] = Counter()
+        for key, count in self.samples.items():
+            totals[key.outcome] += count
+        return totals
+
+    def by_process(self) -> Iterator[tuple[Process, Counter[SampleKey]]]:
+        """Each sampled process with its samples, most samples first."""
+        grouped: dict[int, Counter[SampleKey]] = {}
+        for key, count in self.samples.items():
+            grouped.setdefault(key.process, Counter())[key] = count
+        for index in sorted(grouped, key=lambda index: (-sum(grouped[index].values()), self.processes[index].pid)):
+            yield self.processes[index], grouped[index]
