@@ -1,0 +1,445 @@
+"""An open ELF file as facts: segments, build id, symbols.
+
+The file may be anything that a hostile process has mapped: it is read with pread, never mapped (a file that shrinks
+under a mapping kills the reader), every size is checked against the file and a limit before it is read, and whatever
+is wrong with it ends in BadElf.  The few structures needed are unpacked here: importing pyelftools and building its
+objects takes longer than the whole detection of an interpreter may.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from itertools import islice
+from typing import BinaryIO, NamedTuple
+
+from pyflame_ebpf.errors import PyflameError
+
+PF_X = 1
+
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = struct.Struct("<IIQQQQQQ")
+_SECTION = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_PAIR = struct.Struct("<QQ")
+_WORDS = struct.Struct("<IIII")
+
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
+_SHT_SYMTAB, _SHT_NOBITS = 2, 8
+_DT_NULL, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_DEBUG, _DT_GNU_HASH = 0, 4, 5, 6, 10, 21, 0x6FFFFEF5
+_NT_GNU_BUILD_ID = 3
+_STB_GLOBAL, _STB_WEAK = 1, 2
+_STT_FUNC, _STT_GNU_IFUNC = 2, 10
+_FUNCTION_TYPES = (_STT_FUNC, _STT_GNU_IFUNC)
+
+_SEGMENTS_MAX = 256
+_SECTIONS_MAX = 4096
+_NOTES_MAX = 1 << 16  # bytes
+_DYNAMIC_MAX = 1 << 16  # bytes
+_CHAIN_MAX = 4096  # symbols of one hash bucket
+_NAME_MAX = 4096
+_SCAN_MAX = 256  # chance hits of a packed number, names that end like the wanted one
+TABLE_MAX = 128 << 20  # bytes of one symbol or string table
+
+
+class BadElf(PyflameError):
+    """A file is not a regular file, not ELF for a 64-bit little-endian machine, or contradicts itself."""
+
+    exit_code = 12
+
+
+class ElfType(IntEnum):
+    """How the file is placed in memory."""
+
+    EXEC = 2  # at the addresses it names
+    DYN = 3  # anywhere: shared libraries and position-independent executables
+
+
+class Segment(NamedTuple):
+    """One program header; addresses and sizes in bytes."""
+
+    kind: int
+    flags: int
+    offset: int
+    vaddr: int
+    file_size: int
+    memory_size: int
+
+
+class Section(NamedTuple):
+    """One section header."""
+
+    name: str
+    kind: int
+    vaddr: int
+    offset: int
+    size: int
+    link: int
+
+
+class Symbol(NamedTuple):
+    """A defined symbol; ``kind`` is the ELF symbol type."""
+
+    name: str
+    vaddr: int
+    size: int
+    kind: int
+
+
+class _Table(NamedTuple):
+    """A symbol table with its strings, as bytes."""
+
+    symbols: bytes
+    strings: bytes
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a regular file for reading without ever blocking on or waking a FIFO or device; OSError, BadElf."""
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise BadElf(f"{path} is not a regular file")
+        # What was checked is what is opened, whatever the name leads to by now.
+        return open(f"/proc/self/fd/{handle}", "rb", buffering=0)  # noqa: PTH123, SIM115 - the caller closes it
+    finally:
+        os.close(handle)
+
+
+class ElfImage:
+    """What an ELF file says; reads the file lazily, so keep it open for as long as this is asked."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._source = file  # kept, so that it stays open
+        self._file = file.fileno()
+        status = os.fstat(self._file)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadElf("not a regular file")
+        self.file_size = status.st_size
+        (ident, kind, self.machine, _, self.entry, segments_at, self._sections_at, _, _, size, count, *sections) = (
+            _HEADER.unpack(self._read(0, _HEADER.size, "header"))
+        )
+        self._section_size, self._section_count, self._section_names = sections
+        if ident[:6] != b"\x7fELF\x02\x01":
+            raise BadElf("not an ELF file for a 64-bit little-endian machine")
+        if kind not in (ElfType.EXEC, ElfType.DYN) or size != _SEGMENT.size or count > _SEGMENTS_MAX:
+            raise BadElf("not an ELF executable or shared library")
+        self.type = ElfType(kind)
+        headers = _SEGMENT.iter_unpack(self._read(segments_at, size * count, "program headers"))
+        self._all_segments = tuple(
+            Segment(p_type, flags, offset, vaddr, file_size, memory_size)
+            for p_type, flags, offset, vaddr, _, file_size, memory_size, _ in headers
+        )
+        self.segments = tuple(segment for segment in self._all_segments if segment.kind == _PT_LOAD)
+
+    def _read(self, offset: int, size: int, what: str, limit: int = TABLE_MAX) -> bytes:
+        """Exactly these bytes of the file."""
+        if size > limit or offset + size > self.file_size:
+            raise BadElf(f"its {what} does not fit into the file")
+        data = os.pread(self._file, size, offset)
+        if len(data) != size:
+            raise BadElf(f"its {what} is cut short")
+        return data
+
+    def read_virtual(self, vaddr: int, size: int) -> bytes:
+        """Bytes of the file at an address of the image; BadElf where the file has none."""
+        for segment in self.segments:
+            inside = vaddr - segment.vaddr
+            if 0 <= inside and inside + size <= segment.file_size:
+                return self._read(segment.offset + inside, size, f"data at {vaddr:#x}")
+        raise BadElf(f"nothing in the file is loaded at {vaddr:#x}")
+
+    def _read_rest_of_segment(self, vaddr: int, limit: int) -> bytes:
+        """As many bytes as the file has from an address on, at the most ``limit``."""
+        for segment in self.segments:
+            inside = vaddr - segment.vaddr
+            if 0 <= inside < segment.file_size:
+                return self._read(
+                    segment.offset + inside, min(segment.file_size - inside, limit), f"data at {vaddr:#x}"
+                )
+        raise BadElf(f"nothing in the file is loaded at {vaddr:#x}")
+
+    def vaddr_of(self, offset: int) -> int | None:
+        """Where an offset in the file is loaded, an executable segment first; None when it is not."""
+        for segment in sorted(self.segments, key=lambda segment: not segment.flags & PF_X):
+            page_slack = segment.offset & 4095  # the whole first page is mapped
+            if segment.offset - page_slack <= offset < segment.offset + segment.file_size:
+                return segment.vaddr - segment.offset + offset
+        return None
+
+    @property
+    def interpreted(self) -> bool:
+        """Whether it asks for a dynamic linker."""
+        return any(segment.kind == _PT_INTERP for segment in self._all_segments)
+
+    @property
+    def first_text_vaddr(self) -> int:
+        """The lowest executable segment's address, which the kernel keeps as mm->start_code; -1 without one.
+
+        Source: load_elf_binary() in fs/binfmt_elf.c since Linux 5.6; before, all segments counted.
+        """
+        return min((segment.vaddr for segment in self.segments if segment.flags & PF_X), default=-1)
+
+    @property
+    def dynamic_vaddr(self) -> int:
+        """Address of the dynamic section; 0 without one."""
+        return next((segment.vaddr for segment in self._all_segments if segment.kind == _PT_DYNAMIC), 0)
+
+    @cached_property
+    def _dynamic_entries(self) -> list[tuple[int, int]]:
+        """(tag, value) up to DT_NULL, in order."""
+        entries: list[tuple[int, int]] = []
+        for segment in self._all_segments:
+            if segment.kind != _PT_DYNAMIC:
+                continue
+            size = segment.file_size - segment.file_size % _PAIR.size
+            for tag, value in _PAIR.iter_unpack(self._read(segment.offset, size, "dynamic section", _DYNAMIC_MAX)):
+                if tag == _DT_NULL:
+                    return entries
+                entries.append((tag, value))
+        return entries
+
+    @cached_property
+    def _dynamic(self) -> dict[int, int]:
+        return dict(self._dynamic_entries)
+
+    @property
+    def debug_entry_vaddr(self) -> int:
+        """Address of DT_DEBUG's value, into which the dynamic linker writes where its list of libraries is; 0: none."""
+        for index, (tag, _) in enumerate(self._dynamic_entries):
+            if tag == _DT_DEBUG:
+                return self.dynamic_vaddr + _PAIR.size * index + 8
+        return 0
+
+    @cached_property
+    def _build_id(self) -> tuple[bytes, int]:
+        for segment in self._all_segments:
+            if segment.kind == _PT_NOTE and segment.file_size <= _NOTES_MAX:
+                notes = self._read(segment.offset, segment.file_size, "notes", _NOTES_MAX)
+                for kind, owner, start, size in _notes(notes):
+                    if kind == _NT_GNU_BUILD_ID and owner == b"GNU\0":
+                        return notes[start : start + size], segment.vaddr + start
+        return b"", 0
+
+    @property
+    def build_id(self) -> bytes:
+        """The GNU build id; empty without one."""
+        return self._build_id[0]
+
+    @property
+    def build_id_vaddr(self) -> int:
+        """Address of the first byte of the build id; 0 without one."""
+        return self._build_id[1]
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The section headers; empty where they were stripped or make no sense."""
+        try:
+            return self._read_sections()
+        except BadElf:
+            return ()
+
+    def _read_sections(self) -> tuple[Section, ...]:
+        count, size = self._section_count, self._section_size
+        if size != _SECTION.size or not 0 < count <= _SECTIONS_MAX or self._section_names >= count:
+            return ()
+        headers = list(_SECTION.iter_unpack(self._read(self._sections_at, size * count, "section headers")))
+        names_at, names_size = headers[self._section_names][4:6]
+        names = self._read(names_at, names_size, "section names", 1 << 20)
+        return tuple(
+            Section(_string(names, name), kind, vaddr, offset, length, link)
+            for name, kind, _, vaddr, offset, length, link, *_ in headers
+        )
+
+    def section(self, name: str) -> Section | None:
+        """The first section of this name."""
+        return next((section for section in self.sections if section.name == name), None)
+
+    def section_data(self, section: Section, limit: int = TABLE_MAX) -> bytes:
+        """A section's bytes; BadElf when it has none in the file or is larger than the limit."""
+        if section.kind == _SHT_NOBITS:
+            raise BadElf(f"its section {section.name} is not in the file")
+        return self._read(section.offset, section.size, f"section {section.name}", limit)
+
+    @cached_property
+    def _static_symbols(self) -> _Table:
+        """.symtab; empty where it was stripped."""
+        for section in self.sections:
+            if section.kind == _SHT_SYMTAB and section.link < len(self.sections):
+                symbols = self.section_data(section)
+                strings = self.section_data(self.sections[section.link])
+                return _Table(symbols[: len(symbols) - len(symbols) % _SYMBOL.size], strings)
+        return _Table(b"", b"")
+
+    @cached_property
+    def _dynamic_symbols(self) -> _Table:
+        """.dynsym, found through the dynamic section, which no strip removes."""
+        tags = self._dynamic
+        if _DT_SYMTAB not in tags or _DT_STRTAB not in tags:
+            return _Table(b"", b"")
+        symbols = self.read_virtual(tags[_DT_SYMTAB], _SYMBOL.size * self._dynamic_symbol_count())
+        return _Table(symbols, self.read_virtual(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0)))
+
+    def _dynamic_symbol_count(self) -> int:
+        """Symbols in .dynsym; only the hash tables and the section headers know."""
+        tags = self._dynamic
+        if _DT_HASH in tags:
+            return int(struct.unpack("<II", self.read_virtual(tags[_DT_HASH], 8))[1])
+        if _DT_GNU_HASH in tags:
+            return self._count_gnu_hash(tags[_DT_GNU_HASH])
+        section = self.section(".dynsym")
+        return section.size // _SYMBOL.size if section else 0
+
+    def _count_gnu_hash(self, table: int) -> int:
+        """One more than the last symbol of the last chain."""
+        buckets, first_hashed, bloom_words, _ = _WORDS.unpack(self.read_virtual(table, _WORDS.size))
+        buckets_at = table + _WORDS.size + 8 * bloom_words
+        last = max(struct.unpack(f"<{buckets}I", self.read_virtual(buckets_at, 4 * buckets)), default=0)
+        if last < first_hashed:
+            return int(first_hashed)
+        chain = self._read_rest_of_segment(buckets_at + 4 * buckets + 4 * (last - first_hashed), 4 * _CHAIN_MAX)
+        for index in range(len(chain) // 4):
+            if chain[4 * index] & 1:
+                return int(last) + index + 1
+        raise BadElf("its hash table has no end")
+
+    def dynamic_symbol(self, name: str) -> Symbol | None:
+        """The defined dynamic symbol of this name, by the hash table where there is one; BadElf."""
+        tags = self._dynamic
+        if not {_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB} <= tags.keys():
+            return _scan(self._dynamic_symbols, name)
+        for index in self._gnu_hash_candidates(tags[_DT_GNU_HASH], _gnu_hash(name.encode())):
+            entry = _SYMBOL.unpack(self.read_virtual(tags[_DT_SYMTAB] + _SYMBOL.size * index, _SYMBOL.size))
+            wanted = name.encode() + b"\0"
+            if entry[3] and self.read_virtual(tags[_DT_STRTAB] + entry[0], len(wanted)) == wanted:
+                return Symbol(name, entry[4], entry[5], entry[1] & 15)
+        return None
+
+    def _gnu_hash_candidates(self, table: int, wanted: int) -> Iterator[int]:
+        """Numbers of the symbols with this hash (the format: Oracle's and GNU's note on DT_GNU_HASH)."""
+        buckets, first_hashed, bloom_words, shift = _WORDS.unpack(self.read_virtual(table, _WORDS.size))
+        if not buckets or not bloom_words:
+            return
+        bloom_at = table + _WORDS.size + 8 * (wanted // 64 % bloom_words)
+        bloom = int.from_bytes(self.read_virtual(bloom_at, 8), "little")
+        if not (bloom >> wanted % 64 & 1 and bloom >> (wanted >> (shift & 31)) % 64 & 1):
+            return
+        buckets_at = table + _WORDS.size + 8 * bloom_words
+        index = int.from_bytes(self.read_virtual(buckets_at + 4 * (wanted % buckets), 4), "little")
+        if index < first_hashed:
+            return
+        chain = self._read_rest_of_segment(buckets_at + 4 * buckets + 4 * (index - first_hashed), 4 * _CHAIN_MAX)
+        for (value,) in struct.iter_unpack("<I", chain[: len(chain) // 4 * 4]):
+            if value | 1 == wanted | 1:
+                yield index
+            if value & 1:
+                return
+            index += 1
+
+    def symbol(self, name: str) -> Symbol | None:
+        """The defined symbol of this name, dynamic or not; BadElf."""
+        return self.dynamic_symbol(name) or _scan(self._static_symbols, name)
+
+    def functions(self) -> FunctionTable:
+        """Its functions by address, from .symtab or, where that was stripped, .dynsym; BadElf."""
+        table = self._static_symbols if self._static_symbols.symbols else self._dynamic_symbols
+        return FunctionTable(table.symbols, table.strings)
+
+    @cached_property
+    def _functions(self) -> FunctionTable:
+        return self.functions()
+
+    def symbol_at(self, vaddr: int) -> tuple[str, int] | None:
+        """(function, offset in it) that holds an address; None where no symbol covers it; BadElf."""
+        return self._functions.at(vaddr)
+
+
+class FunctionTable:
+    """Functions sorted by address, looked up by address."""
+
+    _LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
+
+    def __init__(self, symbols: bytes, strings: bytes) -> None:
+        entries = sorted(
+            (vaddr, size, name)
+            for name, info, _, section, vaddr, size in _SYMBOL.iter_unpack(symbols)
+            if section and info & 15 in _FUNCTION_TYPES
+        )
+        self._starts = array("Q", [vaddr for vaddr, _, _ in entries])
+        self._sizes = array("Q", [size for _, size, _ in entries])
+        self._names = array("I", [name for _, _, name in entries])
+        self._strings = strings
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def at(self, vaddr: int) -> tuple[str, int] | None:
+        """(function, offset in it): of the innermost one, by the plainest of its names."""
+        end = bisect_right(self._starts, vaddr)
+        holder = -1
+        names = []
+        for index in range(end - 1, max(end - 1 - self._LOOK_BACK, -1), -1):
+            start = self._starts[index]
+            if holder >= 0 and start != holder:
+                break
+            # A function written in assembler may have no size: it reaches to the next one.
+            if vaddr - start < self._sizes[index] or (not self._sizes[index] and index == end - 1):
+                holder = start
+                names.append(_string(self._strings, self._names[index]))
+        return (min(names, key=_plainness), vaddr - holder) if names else None
+
+
+def _plainness(name: str) -> tuple[int, int, str]:
+    """Sorts ``puts`` before ``_IO_puts`` and ``__GI_puts``."""
+    return len(name) - len(name.lstrip("_")), len(name), name
+
+
+def _string(strings: bytes, start: int) -> str:
+    """The NUL-terminated name at an offset."""
+    end = strings.find(b"\0", start, start + _NAME_MAX)
+    return strings[start : end if end >= 0 else start + _NAME_MAX].decode("utf-8", "replace")
+
+
+def _gnu_hash(name: bytes) -> int:
+    """Bernstein's hash as DT_GNU_HASH uses it."""
+    value = 5381
+    for byte in name:
+        value = (value * 33 + byte) & 0xFFFFFFFF
+    return value
+
+
+def _scan(table: _Table, name: str) -> Symbol | None:
+    """A defined symbol by searching the bytes of the tables, which is 100 times faster than unpacking them."""
+    wanted = name.encode() + b"\0"
+    for at in islice(_occurrences(table.strings, wanted), _SCAN_MAX):
+        for position in islice(_occurrences(table.symbols, struct.pack("<I", at)), _SCAN_MAX):
+            if position % _SYMBOL.size == 0:
+                _, info, _, section, vaddr, size = _SYMBOL.unpack_from(table.symbols, position)
+                if section:
+                    return Symbol(name, vaddr, size, info & 15)
+    return None
+
+
+def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
+    position = data.find(wanted)
+    while position >= 0:
+        yield position
+        position = data.find(wanted, position + 1)
+
+
+def _notes(data: bytes) -> Iterator[tuple[int, bytes, int, int]]:
+    """(type, owner, start of descriptor, its size) of each note, entries 4-byte aligned."""
+    position = 0
+    while position + 12 <= len(data):
+        owner_size, size, kind = struct.unpack_from("<III", data, position)
+        start = position + 12 + (owner_size + 3) // 4 * 4
+        if start + size > len(data):
+            return
+        yield kind, data[position + 12 : position + 12 + owner_size], start, size
+        position = start + (size + 3) // 4 * 4
