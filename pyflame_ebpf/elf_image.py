@@ -14,7 +14,6 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from itertools import islice
@@ -107,7 +106,7 @@ def open_regular(path: str) -> BinaryIO:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadElf(f"{path} is not a regular file")
         # What was checked is what is opened, whatever the name leads to by now.
-        return open(f"/proc/self/fd/{handle}", "rb", buffering=0)  # noqa: PTH123, SIM115 - the caller closes it
+        return open(f"/proc/self/fd/{handle}", "rb", buffering=0)  # noqa: PTH123 - the caller closes it
     finally:
         os.close(handle)
 
@@ -151,7 +150,7 @@ class ElfImage:
         """Bytes of the file at an address of the image; BadElf where the file has none."""
         for segment in self.segments:
             inside = vaddr - segment.vaddr
-            if 0 <= inside and inside + size <= segment.file_size:
+            if inside >= 0 and inside + size <= segment.file_size:
                 return self._read(segment.offset + inside, size, f"data at {vaddr:#x}")
         raise BadElf(f"nothing in the file is loaded at {vaddr:#x}")
 
@@ -377,6 +376,7 @@ class FunctionTable:
         self._strings = strings
 
     def __len__(self) -> int:
+        """Count the functions."""
         return len(self._starts)
 
     def at(self, vaddr: int) -> tuple[str, int] | None:

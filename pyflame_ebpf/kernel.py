@@ -76,7 +76,7 @@ class Btf:
         for struct_name, path in members:
             try:
                 found[struct_name, path] = self.member_offset(struct_name, path)
-            except NoBtf:
+            except NoBtf:  # noqa: PERF203 - each member may be missing
                 continue
         return found
 
