@@ -5,6 +5,7 @@ import os
 import random
 import struct
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -127,10 +128,8 @@ def ask_everything(data, path):
 def test_a_file_cut_anywhere_is_at_worst_bad(library, tmp_path):
     data = library.read_bytes()
     for size in range(0, len(data), 97):
-        try:
+        with suppress(BadElf):
             ask_everything(data[:size], tmp_path / "cut")
-        except BadElf:
-            continue
 
 
 def test_a_damaged_file_is_at_worst_bad(library, tmp_path):
@@ -141,10 +140,8 @@ def test_a_damaged_file_is_at_worst_bad(library, tmp_path):
         for _ in range(6):
             place = chance.randrange(64 + 56 * 12) if chance.random() < 0.6 else chance.randrange(len(data))
             data[place] = chance.randrange(256)
-        try:
+        with suppress(BadElf):
             ask_everything(data, tmp_path / "damaged")
-        except BadElf:
-            continue
 
 
 def test_an_elf_file_in_memory_only_is_not_accepted():

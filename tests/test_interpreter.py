@@ -124,8 +124,20 @@ def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path):
     library = next(prefix.glob("lib/libpython3.*.so.1.0"))
     text = WAIT.replace("\\", "\\\\").replace('"', '\\"')
     subprocess.run(
-        ["gcc", "-x", "c", "-", "-o", tmp_path / "game", f"-I{include}", f'-DWAIT="{text}"', "-x", "none", library]
-        + [f"-Wl,-rpath,{prefix / 'lib'}"],
+        [
+            "gcc",
+            "-x",
+            "c",
+            "-",
+            "-o",
+            tmp_path / "game",
+            f"-I{include}",
+            f'-DWAIT="{text}"',
+            "-x",
+            "none",
+            library,
+            f"-Wl,-rpath,{prefix / 'lib'}",
+        ],
         input=EMBEDDING.encode(),
         check=True,
     )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_a_name_with_parentheses_does_not_shift_the_stat_fields():
 
 def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path):
     program = tmp_path / "program"
-    program.write_bytes(open("/bin/sleep", "rb").read())
+    program.write_bytes(Path("/bin/sleep").read_bytes())
     program.chmod(0o755)
     with subprocess.Popen([program, "60"]) as process:
         try:
