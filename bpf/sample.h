@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* The contract between the BPF programs and user space: structs, enums and limits, and nothing else.
  *
  * Includes nothing, so that clang under bcc, gcc in the tests and the ctypes mirror in pyflame_ebpf/bpf_abi.py
@@ -84,5 +85,220 @@ struct cpython_layout {
 
 #define PF_FRAME_READ_MAX 128
 #define PF_CODE_IDENTITY_SIZE 96
+#define PF_THREAD_STATE_READ 256 /* bytes from the start of PyThreadState that hold every field above */
+#define PF_MAX_LAYOUTS 256
+#define PF_COMM_SIZE 16
+
+/* ---- how a sample ended ---- */
+
+enum outcome {
+    PF_COMPLETE = 0,                 /* a Python stack, from the thread's entry to its leaf */
+    PF_NOT_PYTHON = 1,               /* no interpreter here, or this thread runs no Python code */
+    PF_NOT_IDENTIFIED = 2,           /* user space has not yet said whether this process is Python */
+    PF_NO_THREAD_STATE = 3,          /* the interpreter's list of threads is too long, or could not be read */
+    PF_UNREADABLE_THREAD_STATE = 4,
+    PF_UNREADABLE_FRAME = 5,         /* the frames below it are missing */
+    PF_UNREADABLE_CODE = 6,          /* one frame or more has no name */
+    PF_TOO_DEEP = 7,                 /* more than PF_MAX_FRAMES; the outermost are missing */
+    PF_OUTCOMES = 8,
+};
+
+enum gil_state {
+    PF_GIL_STATE_UNKNOWN = 0,
+    PF_GIL_STATE_HELD = 1,
+    PF_GIL_STATE_NOT_HELD = 2,
+};
+
+enum frame_kind {
+    PF_FRAME_KERNEL = 0,
+    PF_FRAME_NATIVE = 1,
+    PF_FRAME_PYTHON = 2,
+};
+
+#define PF_FRAME_ENTRY 0x100       /* Python frame that a C call of the evaluation loop began with */
+#define PF_FRAME_UNREADABLE 0x200  /* Python frame whose code object could not be read */
+
+/* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
+struct stack_frame {
+    pf_u64 address;   /* instruction, or code object */
+    pf_u64 code_id;   /* Python: hash of the process, the code object's address and its contents */
+    int lasti;        /* Python: byte offset of the executing instruction, -1 before the first */
+    pf_u32 kind;      /* enum frame_kind, and the PF_FRAME_ flags */
+};
+
+#define PF_MAX_FRAMES 1000         /* Python or native frames of one stack */
+#define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
+#define PF_MAX_NATIVE_FRAMES 127
+#define PF_STACK_FRAMES 1152       /* all of one stack; room for the largest of both */
+
+/* One run of one program. */
+struct process_identity {
+    pf_u64 start;     /* ns since boot at which its first thread started */
+    pf_u32 tgid;
+    pf_u32 exec_id;   /* counts the programs that the process has executed */
+};
+
+/* ---- maps shared with user space ---- */
+
+enum process_state {
+    PF_PROCESS_ANNOUNCED = 0,  /* user space has been told, and has not answered */
+    PF_PROCESS_OTHER = 1,      /* not Python, or a Python that cannot be walked */
+    PF_PROCESS_PYTHON = 2,
+};
+
+struct process_entry {
+    struct process_identity identity;
+    pf_u64 interpreters_head;  /* address of the pointer to the first PyInterpreterState, 0: unknown */
+    pf_u64 tstate_current;     /* address of the pointer to the thread state that holds the GIL, 0: none */
+    pf_u32 layout;             /* index into the layouts map */
+    pf_u32 state;              /* enum process_state */
+};
+
+struct thread_key {
+    pf_u32 tgid;
+    pf_u32 tid;
+};
+
+enum thread_state {
+    PF_THREAD_PYTHON = 1,
+    PF_THREAD_OTHER = 2,       /* not in the interpreter's list when last looked */
+};
+
+struct thread_entry {
+    struct process_identity identity;
+    pf_u64 thread_state;       /* address of its PyThreadState */
+    pf_u64 look_again;         /* PF_THREAD_OTHER: ns of the monotonic clock */
+    pf_u32 state;
+    pf_u32 nested;             /* not 0: the thread has several thread states (subinterpreters) */
+};
+
+/* An executable file, as the kernel knows it. */
+struct file_key {
+    pf_u64 inode;
+    pf_u32 device;             /* major << 20 | minor */
+    pf_u32 size;               /* lower half of its size: guards against an inode number that is used again */
+};
+
+/* How to find the interpreter in any process that runs this executable, without user space (see process_image.h). */
+struct executable_entry {
+    pf_u64 text;               /* lowest p_vaddr of an executable segment: mm->start_code is there */
+    pf_u64 debug_entry;        /* address of DT_DEBUG's value, 0: the interpreter is in the executable itself */
+    pf_u64 library_dynamic;    /* PT_DYNAMIC of the library that holds the interpreter */
+    pf_u64 build_id;           /* address of the build id of the file that holds the interpreter, 0: unchecked */
+    pf_u64 build_id_start;     /* its first 8 bytes */
+    pf_u64 interpreters_head;  /* as in process_entry, before relocation; 0: none */
+    pf_u64 tstate_current;
+    pf_u32 layout;
+    pf_u32 reserved;
+};
+
+/* Samples are counted by this key; which of the two counts maps is in use changes about once a second. */
+struct count_key {
+    struct process_identity identity;
+    pf_u64 stack_id;
+    pf_u32 tid;
+    pf_u8 outcome;             /* enum outcome */
+    pf_u8 gil;                 /* enum gil_state */
+    pf_u8 kernel_mode;
+    pf_u8 reserved;
+};
+
+struct settings {
+    pf_u32 counts;             /* 0 or 1: the counts map in use */
+    pf_u32 reserved;
+    pf_u64 period;             /* ns between two ticks of one CPU */
+};
+
+/* What the programs count besides samples, one per-CPU number each. */
+enum counter {
+    PF_TICKS = 0,               /* every tick of the clock */
+    PF_TICKS_IDLE = 1,          /* ... of the idle task */
+    PF_TICKS_FILTERED = 2,      /* ... of processes that were not asked for */
+    PF_TICKS_MISSED = 3,        /* ... that the kernel skipped because the one before came too late */
+    PF_SAMPLES = 4,
+    PF_COUNTS_FULL = 5,         /* samples lost: no room in the counts map */
+    PF_STACKS_DROPPED = 6,      /* stack records that found the ring buffer full; sent again when next met */
+    PF_CODES_DROPPED = 7,
+    PF_PROCESSES_DROPPED = 8,
+    PF_STACKS_UNFINISHED = 9,   /* too many new code objects for one tick; sent again when next met */
+    PF_TAIL_CALLS_FAILED = 10,  /* samples lost: the kernel refused a tail call */
+    PF_IDENTIFIED_IN_KERNEL = 11,
+    PF_COUNTERS = 12,
+};
+
+/* ---- records on the ring buffer: each begins with its type ---- */
+
+enum record_type {
+    PF_RECORD_PROCESS = 1,
+    PF_RECORD_THREAD = 2,
+    PF_RECORD_CODE = 3,
+    PF_RECORD_STACK = 4,
+    PF_RECORD_EXIT = 5,
+    PF_RECORD_EXEC = 6,
+};
+
+/* A process met for the first time (PROCESS), or one that has just executed another program (EXEC). */
+struct process_record {
+    pf_u32 type;
+    pf_u32 parent;             /* tgid */
+    struct process_identity identity;
+    struct file_key executable;
+    pf_u64 start_code;         /* mm->start_code, 0: kernel thread */
+    pf_u64 interpreters_head;  /* as in process_entry, 0: unknown */
+    pf_u64 tstate_current;
+    pf_u32 state;              /* enum process_state as the kernel side found it */
+    pf_u32 layout;
+    char comm[PF_COMM_SIZE];
+};
+
+struct thread_record {
+    pf_u32 type;
+    pf_u32 tid;
+    struct process_identity identity;
+    char comm[PF_COMM_SIZE];
+};
+
+/* The last thread of a process has ended. */
+struct exit_record {
+    pf_u32 type;
+    pf_u32 reserved;
+    struct process_identity identity;
+    pf_u64 cpu;                /* ns that the scheduler charged to all of its threads */
+    char comm[PF_COMM_SIZE];
+};
+
+struct stack_record {
+    pf_u32 type;
+    pf_u32 frames;
+    struct process_identity identity;
+    pf_u64 stack_id;
+    /* struct stack_frame[frames], leaf first: kernel, then user */
+};
+
+/* What is missing from a code record is read by user space from the addresses in it. */
+#define PF_CODE_NO_NAME 1
+#define PF_CODE_NO_FILE 2
+#define PF_CODE_NO_LINE_TABLE 4
+
+struct code_record {
+    pf_u32 type;
+    pf_u32 layout;
+    struct process_identity identity;
+    pf_u64 code_id;
+    pf_u64 address;
+    pf_u64 name;               /* addresses of the objects */
+    pf_u64 file;
+    pf_u64 line_table;
+    pf_u32 first_line;
+    pf_u32 missing;            /* PF_CODE_NO_ flags */
+    pf_u32 name_size;          /* bytes of each part, in this order behind the record */
+    pf_u32 file_size;
+    pf_u32 line_table_size;
+    pf_u32 reserved;
+    /* str object with its characters; str object with its characters; contents of the line table */
+};
+
+#define PF_STR_MAX 2048            /* bytes of a str object with its characters; longer ones are left to user space */
+#define PF_LINE_TABLE_MAX 16384
 
 #endif

@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * CPython's thread states and frames, read from outside.
+ *
+ * Owns no map and keeps no state, so that it compiles for BPF and, with gcc, into a library that walks live
+ * processes in ordinary tests.  Whoever includes it defines
+ *     PF_READ_USER(destination, size, address)   0 when all bytes were copied
+ *     PF_INLINE                                  how functions are declared
+ * Every address comes from the target and may be anything; loops are bounded and a read that fails is reported. */
+#ifndef PYFLAME_CPYTHON_STACK_H
+#define PYFLAME_CPYTHON_STACK_H
+
+#include "sample.h"
+
+#define PF_THREAD_LIST_STEPS 128 /* thread states looked at in one call of cpython_search_threads */
+#define PF_FRAME_STEPS 64        /* frames read in one call of cpython_walk_frames */
+
+/* Memory for structs that are read whole; one read of 200 bytes costs as much as one of 8. */
+struct cpython_scratch {
+    pf_u8 thread_state[PF_THREAD_STATE_READ + 8];
+    pf_u8 frame[PF_FRAME_READ_MAX + 8];
+    pf_u64 code[PF_CODE_IDENTITY_SIZE / 8];
+};
+
+/* Offsets come from a map and are bounded by masks that the verifier can see. */
+#define PF_THREAD_FIELD(scratch, type, offset) (*(type *)((scratch)->thread_state + ((offset) & (PF_THREAD_STATE_READ - 1))))
+#define PF_FRAME_FIELD(scratch, type, offset) (*(type *)((scratch)->frame + ((offset) & (PF_FRAME_READ_MAX - 1))))
+
+PF_INLINE pf_u64 pf_read_pointer(pf_u64 address)
+{
+    pf_u64 value = 0;
+    if (PF_READ_USER(&value, sizeof(value), address))
+        return 0;
+    return value;
+}
+
+/* At most the limit, by a comparison that the compiler cannot see to be needless, for the verifier to see. */
+PF_INLINE pf_u64 pf_bounded(pf_u64 value, pf_u64 limit)
+{
+    __asm__ volatile("" : "+r"(value));
+    return value > limit ? limit : value;
+}
+
+/* One round of a 64-bit multiplicative hash; the constant is 2^64 divided by the golden ratio. */
+PF_INLINE pf_u64 pf_hash(pf_u64 hash, pf_u64 word)
+{
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
+    return hash ^ (hash >> 29);
+}
+
+/* ---- thread states ---- */
+
+/* Reads a PyThreadState into the scratch; 0 when it is one of this thread and its list knows it. */
+PF_INLINE int cpython_read_thread_state(const struct cpython_layout *layout, struct cpython_scratch *scratch,
+                                        pf_u64 address, pf_u64 thread_pointer)
+{
+    if (!address || PF_READ_USER(scratch->thread_state, PF_THREAD_STATE_READ, address))
+        return -1;
+    if (PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_thread_id) != thread_pointer)
+        return -1;
+    /* Freed thread states keep their contents for a while: the neighbour must still point here. */
+    pf_u64 back = layout->tstate_prev == PF_OFFSET_NONE ? 0 : PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_prev);
+    if (back)
+        back += layout->tstate_next;
+    else
+        back = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp) + layout->interp_threads_head;
+    return pf_read_pointer(back) == address ? 0 : -1;
+}
+
+/* Whether the thread state in the scratch is attached to its thread; always true where the release does not say. */
+PF_INLINE int cpython_is_active(const struct cpython_layout *layout, struct cpython_scratch *scratch)
+{
+    if (layout->tstate_active == PF_OFFSET_NONE)
+        return 1;
+    return (PF_THREAD_FIELD(scratch, pf_u32, layout->tstate_active) & layout->tstate_active_mask) != 0;
+}
+
+struct cpython_search {
+    pf_u64 interpreter;   /* 0: start with the first */
+    pf_u64 thread_state;  /* next to look at; 0: go to the next interpreter */
+    pf_u64 found;         /* newest thread state of this thread, an attached one before others */
+    pf_u32 matches;
+    pf_u32 found_active;
+};
+
+enum cpython_search_result {
+    PF_SEARCH_DONE = 0,      /* the list was read to its end: found is the answer, 0 for none */
+    PF_SEARCH_CONTINUE = 1,
+    PF_SEARCH_FAILED = 2,
+};
+
+/* Goes on through the interpreters' lists of thread states (newest first) for those with this thread pointer. */
+PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct cpython_search *search,
+                                     pf_u64 thread_pointer)
+{
+    pf_u64 interpreter = search->interpreter, thread_state = search->thread_state;
+
+    for (int step = 0; step < PF_THREAD_LIST_STEPS; step++) {
+        if (!thread_state) {
+            if (!interpreter)
+                return PF_SEARCH_DONE;
+            if (PF_READ_USER(&thread_state, 8, interpreter + layout->interp_threads_head))
+                return PF_SEARCH_FAILED;
+            pf_u64 next;
+            if (PF_READ_USER(&next, 8, interpreter + layout->interp_next))
+                return PF_SEARCH_FAILED;
+            interpreter = next;
+            continue;
+        }
+        pf_u64 thread_id, next;
+        if (PF_READ_USER(&thread_id, 8, thread_state + layout->tstate_thread_id) ||
+            PF_READ_USER(&next, 8, thread_state + layout->tstate_next))
+            return PF_SEARCH_FAILED;
+        if (thread_id == thread_pointer) {
+            pf_u32 active = 0;
+            if (layout->tstate_active != PF_OFFSET_NONE &&
+                PF_READ_USER(&active, 4, thread_state + layout->tstate_active))
+                return PF_SEARCH_FAILED;
+            active &= layout->tstate_active_mask;
+            if (!search->found || (active && !search->found_active)) {
+                search->found = thread_state;
+                search->found_active = active;
+            }
+            search->matches++;
+        }
+        thread_state = next;
+    }
+    search->interpreter = interpreter;
+    search->thread_state = thread_state;
+    return PF_SEARCH_CONTINUE;
+}
+
+/* Whether the thread of the thread state in the scratch holds the GIL: enum gil_state. */
+PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 address,
+                                pf_u64 tstate_current)
+{
+    int held;
+    if (layout->gil_kind == PF_GIL_THREAD_FLAG) {
+        held = PF_THREAD_FIELD(scratch, int, layout->tstate_holds_gil) != 0;
+    } else if (layout->gil_kind == PF_GIL_TSTATE_CURRENT && tstate_current) {
+        held = pf_read_pointer(tstate_current) == address;
+    } else if (layout->gil_kind == PF_GIL_INTERPRETER) {
+        pf_u64 interpreter = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp);
+        pf_u64 gil = pf_read_pointer(interpreter + layout->interp_gil);
+        int locked = 0;
+        if (!gil || PF_READ_USER(&locked, 4, gil + layout->gil_locked))
+            return PF_GIL_STATE_UNKNOWN;
+        held = locked > 0 && pf_read_pointer(gil + layout->gil_last_holder) == address;
+    } else {
+        return PF_GIL_STATE_UNKNOWN;
+    }
+    return held ? PF_GIL_STATE_HELD : PF_GIL_STATE_NOT_HELD;
+}
+
+/* ---- frames ---- */
+
+/* The innermost frame of the thread state in the scratch, 0 when it runs no Python code. */
+PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct cpython_scratch *scratch)
+{
+    pf_u64 frame = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_frame);
+    if (frame && layout->cframe_current_frame != PF_OFFSET_NONE)
+        frame = pf_read_pointer(frame + layout->cframe_current_frame);
+    return frame;
+}
+
+/* Byte offset of the instruction that the frame in the scratch executes, -1 before its first. */
+PF_INLINE int cpython_lasti(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code)
+{
+    if (layout->instruction_kind == PF_LASTI_BYTES)
+        return PF_FRAME_FIELD(scratch, int, layout->frame_instruction);
+    if (layout->instruction_kind == PF_LASTI_UNITS) {
+        int units = PF_FRAME_FIELD(scratch, int, layout->frame_instruction);
+        return units < 0 ? -1 : units * 2;
+    }
+    pf_u64 offset = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_instruction) - (code + layout->code_instructions);
+    return offset > 0x7fffffff ? -1 : (int)offset;
+}
+
+/* Identifies the code object in this process by its contents as well: addresses are used again. */
+PF_INLINE int cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code,
+                              pf_u64 process, pf_u64 *code_id)
+{
+    if (PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity))
+        return -1;
+    /* Two lanes, because one multiplication waits for the one before. */
+    pf_u64 even = pf_hash(process, code), odd = process;
+#pragma unroll
+    for (int word = 0; word < PF_CODE_IDENTITY_SIZE / 8; word += 2) {
+        even = pf_hash(even, scratch->code[word]);
+        odd = pf_hash(odd, scratch->code[word + 1]);
+    }
+    *code_id = pf_hash(even, odd);
+    return 0;
+}
+
+enum cpython_walk_result {
+    PF_WALK_DONE = 0,
+    PF_WALK_CONTINUE = 1,
+};
+
+struct cpython_walk {
+    pf_u64 frame;      /* next to read, 0 at the end */
+    pf_u64 process;    /* hash of the process's identity */
+    pf_u64 hash;       /* of the stack so far */
+    pf_u32 depth;      /* frames of the stack so far, kernel frames among them */
+    pf_u32 first;      /* index of the first Python frame */
+    pf_u32 outcome;    /* enum outcome */
+    pf_u32 reserved;
+};
+
+/* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on. */
+PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cpython_scratch *scratch,
+                                  struct cpython_walk *walk, struct stack_frame *frames)
+{
+    pf_u64 address = walk->frame, hash = walk->hash, process = walk->process;
+    pf_u64 depth = walk->depth, first = walk->first, size = pf_bounded(layout->frame_size, PF_FRAME_READ_MAX);
+    int has_owner = layout->frame_owner != PF_OFFSET_NONE;
+
+    for (int step = 0; step < PF_FRAME_STEPS && address; step++) {
+        depth = pf_bounded(depth, PF_STACK_FRAMES);
+        if (depth == PF_STACK_FRAMES || depth - first >= PF_MAX_FRAMES) {
+            walk->outcome = PF_TOO_DEEP;
+            address = 0;
+            break;
+        }
+        if (PF_READ_USER(scratch->frame, size, address)) {
+            walk->outcome = PF_UNREADABLE_FRAME;
+            address = 0;
+            break;
+        }
+        address = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_previous);
+        if (has_owner && PF_FRAME_FIELD(scratch, pf_u8, layout->frame_owner) >= layout->frame_owner_shim) {
+            /* Stands for the C function that called the evaluation loop: the frame above began that call. */
+            if (depth > first)
+                frames[pf_bounded(depth - 1, PF_STACK_FRAMES - 1)].kind |= PF_FRAME_ENTRY;
+            continue;
+        }
+        struct stack_frame *out = &frames[depth];
+        pf_u64 code = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_code) & ~(pf_u64)layout->frame_code_tag_mask;
+        pf_u64 code_id = 0;
+        pf_u32 kind = PF_FRAME_PYTHON;
+        if (cpython_code_id(layout, scratch, code, process, &code_id)) {
+            kind |= PF_FRAME_UNREADABLE;
+            code_id = 0;
+            walk->outcome = PF_UNREADABLE_CODE;
+        }
+        int lasti = cpython_lasti(layout, scratch, code);
+        out->address = code;
+        out->code_id = code_id;
+        out->lasti = lasti;
+        out->kind = kind;
+        hash = pf_hash(hash, code_id + (pf_u32)lasti);
+        depth++;
+    }
+    walk->frame = address;
+    walk->hash = hash;
+    walk->depth = depth;
+    return address ? PF_WALK_CONTINUE : PF_WALK_DONE;
+}
+
+/* ---- code objects ---- */
+
+/* Copies a str object with its characters; gives its size, 0 when it cannot be had. */
+PF_INLINE pf_u64 cpython_copy_str(const struct cpython_layout *layout, pf_u8 *destination, pf_u64 address)
+{
+    pf_u64 length = 0;
+    pf_u8 state = 0;
+    if (!address || PF_READ_USER(&length, 8, address + layout->str_length) ||
+        PF_READ_USER(&state, 1, address + layout->str_state))
+        return 0;
+    if (!((state >> layout->str_compact_shift) & 1) || length > PF_STR_MAX)
+        return 0;
+    pf_u64 size = length * ((state >> layout->str_kind_shift) & 7);
+    size += (state >> layout->str_ascii_shift) & 1 ? layout->str_ascii_data : layout->str_compact_data;
+    if (size > PF_STR_MAX)
+        return 0;
+    size = pf_bounded(size, PF_STR_MAX);
+    return PF_READ_USER(destination, size, address) ? 0 : size;
+}
+
+/* Copies the contents of a bytes object; gives their size, 0 when it cannot be had. */
+PF_INLINE pf_u64 cpython_copy_bytes(const struct cpython_layout *layout, pf_u8 *destination, pf_u64 address)
+{
+    pf_u64 size = 0;
+    if (!address || PF_READ_USER(&size, 8, address + layout->bytes_size) || size > PF_LINE_TABLE_MAX)
+        return 0;
+    size = pf_bounded(size, PF_LINE_TABLE_MAX);
+    return PF_READ_USER(destination, size, address + layout->bytes_value) ? 0 : size;
+}
+
+/* Fills the record and the PF_CODE_PAYLOAD bytes behind it with what names a code object and its lines; gives the
+ * size of the payload. */
+#define PF_CODE_PAYLOAD (2 * PF_STR_MAX + PF_LINE_TABLE_MAX)
+PF_INLINE pf_u64 cpython_copy_code(const struct cpython_layout *layout, struct code_record *record, pf_u8 *payload,
+                                   pf_u64 address)
+{
+    record->missing = 0;
+    record->address = address;
+    record->first_line = 0;
+    PF_READ_USER(&record->first_line, 4, address + layout->code_first_line);
+    record->name = pf_read_pointer(address + layout->code_name);
+    record->file = pf_read_pointer(address + layout->code_filename);
+    record->line_table = pf_read_pointer(address + layout->code_line_table);
+
+    pf_u64 name = cpython_copy_str(layout, payload, record->name);
+    record->name_size = name;
+    if (!name)
+        record->missing |= PF_CODE_NO_NAME;
+
+    name = pf_bounded(name, PF_STR_MAX);
+    pf_u64 file = cpython_copy_str(layout, payload + name, record->file);
+    record->file_size = file;
+    if (!file)
+        record->missing |= PF_CODE_NO_FILE;
+
+    pf_u64 strings = pf_bounded(name + file, 2 * PF_STR_MAX);
+    pf_u64 table = cpython_copy_bytes(layout, payload + strings, record->line_table);
+    record->line_table_size = table;
+    if (!table)
+        record->missing |= PF_CODE_NO_LINE_TABLE;
+    return strings + table;
+}
+
+#endif

@@ -1,0 +1,1 @@
+/* Included by bcc's helpers; nothing of it is used. */

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * The programs: a tick of the CPU clock becomes a counted stack.
+ *
+ *     on_tick ─▶ (process) ─▶ thread ─▶ (search) ─▶ walk or native ─▶ finish ─▶ new_stack ─▶ codes ─▶ send
+ *
+ * Each arrow is a tail call (33 at the most in one tick).  A sample is under construction in one per-CPU struct;
+ * a tick can't interrupt a tick on its own CPU.  bcc rewrites map.lookup() and the like in this file only, not in
+ * headers or macros, so all maps live here. */
+
+#define PF_INLINE static inline __attribute__((always_inline))
+#define PF_READ_USER(destination, size, address) bpf_probe_read_user((destination), (size), (void *)(address))
+#define PF_READ_KERNEL(destination, size, address) bpf_probe_read_kernel((destination), (size), (void *)(address))
+
+#include "sample.h"
+#include "cpython_stack.h"
+#include "process_image.h"
+
+/* x86-64's struct bpf_perf_event_data: saved registers of what the tick interrupted. */
+struct tick_context {
+    u64 r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+    u64 sample_period;
+    u64 addr;
+};
+
+#define PF_NEW_CODES 64       /* new code objects that one tick sends */
+#define PF_CODES_PER_STAGE 4
+
+enum stage {
+    PF_STAGE_PROCESS,
+    PF_STAGE_THREAD,
+    PF_STAGE_SEARCH,
+    PF_STAGE_WALK,
+    PF_STAGE_NATIVE,
+    PF_STAGE_FINISH,
+    PF_STAGE_NEW_STACK,
+    PF_STAGE_CODES,
+    PF_STAGE_SEND,
+    PF_STAGES,
+};
+
+/* A sample under construction. */
+struct sample {
+    u64 last_tick;
+    u64 now;
+    u64 thread_pointer;
+    u64 thread_state;
+    u64 tstate_current;
+    u32 tid;
+    u32 layout;
+    u32 gil;
+    u32 kernel_mode;
+    u32 search_stages;
+    u32 new_codes;
+    u32 sent_codes;
+    u32 unsent;
+    struct cpython_search search;
+    struct cpython_walk walk;
+    struct cpython_scratch scratch;
+    u16 new_code[PF_NEW_CODES];
+    u64 addresses[PF_MAX_KERNEL_FRAMES];
+    struct stack_record record;
+    struct stack_frame frames[PF_STACK_FRAMES];
+};
+
+struct code_scratch {
+    struct code_record record;
+    u8 payload[PF_CODE_PAYLOAD];
+};
+
+struct counter_block {
+    u64 value[PF_COUNTERS];
+};
+
+/* bcc compiles a printer of every field and array element of a map's values, which takes a second for these two;
+ * characters it takes as one string. */
+struct sample_memory {
+    char bytes[sizeof(struct sample)];
+};
+struct code_memory {
+    char bytes[sizeof(struct code_scratch)];
+};
+
+BPF_TABLE("percpu_array", u32, struct sample_memory, samples, 1);
+BPF_TABLE("percpu_array", u32, struct code_memory, code_scratches, 1);
+BPF_TABLE("percpu_array", u32, struct counter_block, counters, 1);
+BPF_TABLE("array", u32, struct settings, settings, 1);
+BPF_TABLE("array", u32, struct cpython_layout, layouts, PF_MAX_LAYOUTS);
+BPF_TABLE("hash", u32, u32, targets, 16384);
+BPF_TABLE("lru_hash", u32, struct process_entry, processes, 16384);
+BPF_TABLE("hash", struct file_key, struct executable_entry, executables, 1024);
+BPF_TABLE("lru_hash", struct thread_key, struct thread_entry, threads, 32768);
+BPF_TABLE("lru_hash", u64, u32, known_stacks, 65536);
+BPF_TABLE("lru_hash", u64, u32, known_codes, 65536);
+BPF_TABLE("hash", struct count_key, u64, counts_0, 32768);
+BPF_TABLE("hash", struct count_key, u64, counts_1, 32768);
+BPF_TABLE("prog", u32, u32, stages, PF_STAGES);
+BPF_RINGBUF_OUTPUT(records, PF_RING_PAGES);
+
+PF_INLINE void count(u32 counter)
+{
+    u32 zero = 0;
+    struct counter_block *block = counters.lookup(&zero);
+    if (block && counter < PF_COUNTERS)
+        block->value[counter]++;
+}
+
+PF_INLINE struct sample *current_sample(void)
+{
+    u32 zero = 0;
+    return (struct sample *)samples.lookup(&zero);
+}
+
+PF_INLINE int same_identity(const struct process_identity *a, const struct process_identity *b)
+{
+    return a->start == b->start && a->tgid == b->tgid && a->exec_id == b->exec_id;
+}
+
+/* ---- processes and threads ---- */
+
+/* Tells user space of a process and enters it into the map; where the kernel side could not identify it, user space
+ * answers by writing the entry. */
+PF_INLINE void announce_process(u64 task, const struct process_identity *identity, u32 type)
+{
+    struct process_record record = {.type = type, .identity = *identity};
+    struct process_entry entry = {.identity = *identity, .state = PF_PROCESS_ANNOUNCED};
+    u32 tgid = identity->tgid;
+
+    pf_read_executable(task, &record.executable, &record.start_code);
+    if (!record.start_code) {
+        entry.state = PF_PROCESS_OTHER;
+    } else {
+        struct executable_entry *executable = executables.lookup(&record.executable);
+        if (executable && !pf_identify(executable, record.start_code, &entry))
+            count(PF_IDENTIFIED_IN_KERNEL);
+    }
+    struct process_entry *known = processes.lookup(&tgid);
+    if (known && known->state == entry.state && same_identity(&known->identity, identity))
+        return; /* announced before, and nothing has become known since */
+    record.state = entry.state;
+    record.layout = entry.layout;
+    record.interpreters_head = entry.interpreters_head;
+    record.tstate_current = entry.tstate_current;
+    record.parent = pf_kernel_u32(pf_kernel_u64(task + PF_TASK_REAL_PARENT) + PF_TASK_TGID);
+    PF_READ_KERNEL(record.comm, PF_COMM_SIZE, pf_kernel_u64(task + PF_TASK_GROUP_LEADER) + PF_TASK_COMM);
+    if (records.ringbuf_output(&record, sizeof(record), 0)) {
+        count(PF_PROCESSES_DROPPED);
+        return;
+    }
+    processes.update(&tgid, &entry);
+}
+
+PF_INLINE void announce_thread(u32 tid, const struct process_identity *identity)
+{
+    struct thread_record record = {.type = PF_RECORD_THREAD, .tid = tid, .identity = *identity};
+    bpf_get_current_comm(record.comm, PF_COMM_SIZE);
+    records.ringbuf_output(&record, sizeof(record), BPF_RB_NO_WAKEUP);
+}
+
+/* Remembers which thread state the current thread has, or that it has none. */
+PF_INLINE void remember_thread(struct sample *sample, u32 state, u64 look_again)
+{
+    struct thread_key key = {.tgid = sample->record.identity.tgid, .tid = sample->tid};
+    struct thread_entry entry = {.identity = sample->record.identity,
+                                 .thread_state = sample->search.found,
+                                 .look_again = look_again,
+                                 .state = state,
+                                 .nested = sample->search.matches > 1};
+    threads.update(&key, &entry);
+}
+
+/* ---- the stages of a sample ---- */
+
+/* Adds the kernel's or the user's return addresses, as far as frame pointers (in the kernel: ORC) lead. */
+PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 kind)
+{
+    int size = bpf_get_stack(ctx, sample->addresses, sizeof(sample->addresses), flags);
+    if (size <= 0)
+        return;
+    u64 base = pf_bounded(sample->walk.depth, PF_STACK_FRAMES - PF_MAX_KERNEL_FRAMES);
+    u64 found = (u32)size / 8, hash = sample->walk.hash;
+    for (u64 i = 0; i < PF_MAX_KERNEL_FRAMES; i++) {
+        if (i >= found)
+            break;
+        struct stack_frame *frame = &sample->frames[base + i];
+        u64 address = sample->addresses[i];
+        frame->address = address;
+        frame->code_id = 0;
+        frame->lasti = 0;
+        frame->kind = kind;
+        hash = pf_hash(hash, address + kind);
+    }
+    sample->walk.hash = hash;
+    sample->walk.depth = base + found;
+}
+
+PF_INLINE void next_stage(struct tick_context *ctx, u32 stage)
+{
+    stages.call(ctx, stage);
+    count(PF_TAIL_CALLS_FAILED); /* a tail call that works does not return */
+}
+
+/* Ends a sample without Python frames: what native frames the frame pointers lead to stand for its user part. */
+PF_INLINE void finish_native(struct tick_context *ctx, struct sample *sample, u32 outcome)
+{
+    sample->walk.outcome = outcome;
+    next_stage(ctx, PF_STAGE_NATIVE);
+}
+
+/* Starts on the frames of the thread state that the scratch holds. */
+PF_INLINE void start_walk(struct tick_context *ctx, struct sample *sample, const struct cpython_layout *layout)
+{
+    sample->walk.frame = cpython_top_frame(layout, &sample->scratch);
+    if (!sample->walk.frame) {
+        finish_native(ctx, sample, PF_NOT_PYTHON);
+        return;
+    }
+    sample->walk.first = sample->walk.depth;
+    sample->gil = cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->tstate_current);
+    next_stage(ctx, PF_STAGE_WALK);
+}
+
+/* The thread state that is known without a search: the GIL's holder, or the one found before. */
+PF_INLINE int known_thread_state(struct sample *sample, const struct cpython_layout *layout,
+                                 const struct process_entry *process, const struct thread_entry *thread)
+{
+    u64 address;
+    if (process->tstate_current) {
+        address = pf_read_pointer(process->tstate_current);
+        if (!cpython_read_thread_state(layout, &sample->scratch, address, sample->thread_pointer)) {
+            sample->thread_state = address;
+            return 0;
+        }
+    }
+    if (!thread || thread->state != PF_THREAD_PYTHON || !same_identity(&thread->identity, &process->identity))
+        return -1;
+    address = thread->thread_state;
+    if (cpython_read_thread_state(layout, &sample->scratch, address, sample->thread_pointer))
+        return -1;
+    if (thread->nested && !cpython_is_active(layout, &sample->scratch))
+        return -1;
+    sample->thread_state = address;
+    return 0;
+}
+
+PF_INLINE void count_missed_ticks(struct sample *sample, u64 now)
+{
+    u32 zero = 0;
+    struct settings *set = settings.lookup(&zero);
+    struct counter_block *block = counters.lookup(&zero);
+    u64 last = sample->last_tick;
+    sample->last_tick = now;
+    if (!set || !block || !set->period || !last || now <= last)
+        return;
+    u64 periods = (now - last + set->period / 2) / set->period;
+    if (periods > 1)
+        block->value[PF_TICKS_MISSED] += periods - 1;
+}
+
+int on_tick(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    u64 now = bpf_ktime_get_ns();
+    u64 id = bpf_get_current_pid_tgid();
+    u32 tgid = id >> 32;
+
+    count(PF_TICKS);
+    count_missed_ticks(sample, now);
+    if (!tgid) {
+        count(PF_TICKS_IDLE);
+        return 0;
+    }
+#ifdef PF_FILTER
+    if (!targets.lookup(&tgid)) {
+        count(PF_TICKS_FILTERED);
+        return 0;
+    }
+#endif
+    count(PF_SAMPLES);
+    pf_read_identity(bpf_get_current_task(), &sample->record.identity);
+    sample->tid = (u32)id;
+    sample->now = now;
+    sample->gil = PF_GIL_STATE_UNKNOWN;
+    sample->kernel_mode = !(ctx->cs & 3);
+    sample->search_stages = 0;
+    __builtin_memset(&sample->search, 0, sizeof(sample->search));
+    __builtin_memset(&sample->walk, 0, sizeof(sample->walk));
+    sample->walk.process = pf_hash(sample->record.identity.start, ((u64)tgid << 32) | sample->record.identity.exec_id);
+    sample->walk.hash = sample->walk.process;
+#ifndef PF_NO_KERNEL
+    if (sample->kernel_mode)
+        push_addresses(sample, ctx, 0, PF_FRAME_KERNEL);
+#endif
+    struct process_entry *process = processes.lookup(&tgid);
+    if (process && process->state != PF_PROCESS_ANNOUNCED &&
+        same_identity(&process->identity, &sample->record.identity))
+        next_stage(ctx, PF_STAGE_THREAD);
+    else
+        next_stage(ctx, PF_STAGE_PROCESS);
+    return 0;
+}
+
+/* Identifies a process that is new, or was not yet identified: at its exec a program has no libraries; by its first
+ * ticks the dynamic linker may have loaded the interpreter. */
+int stage_process(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    announce_process(bpf_get_current_task(), &sample->record.identity, PF_RECORD_PROCESS);
+    next_stage(ctx, PF_STAGE_THREAD);
+    return 0;
+}
+
+/* Finds the thread's Python stack, or what to do for one. */
+int stage_thread(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    u32 tgid = sample->record.identity.tgid;
+    struct process_entry *process = processes.lookup(&tgid);
+    struct thread_key key = {.tgid = tgid, .tid = sample->tid};
+    struct thread_entry *thread = threads.lookup(&key);
+    if (!thread || !same_identity(&thread->identity, &sample->record.identity)) {
+        announce_thread(sample->tid, &sample->record.identity);
+        remember_thread(sample, PF_THREAD_OTHER, 0);
+        thread = 0;
+    }
+    u32 outcome = PF_NOT_IDENTIFIED;
+    if (!process || process->state == PF_PROCESS_ANNOUNCED)
+        goto native;
+    outcome = PF_NOT_PYTHON;
+    if (process->state != PF_PROCESS_PYTHON)
+        goto native;
+    sample->layout = process->layout;
+    struct cpython_layout *layout = layouts.lookup(&sample->layout);
+    if (!layout)
+        goto native;
+    sample->thread_pointer = pf_kernel_u64(bpf_get_current_task() + PF_TASK_FSBASE);
+    sample->tstate_current = process->tstate_current;
+    if (!known_thread_state(sample, layout, process, thread)) {
+        start_walk(ctx, sample, layout);
+        return 0;
+    }
+    if (thread && thread->state == PF_THREAD_OTHER && sample->now < thread->look_again)
+        goto native;
+    u64 first = process->interpreters_head ? pf_read_pointer(process->interpreters_head) : 0;
+    if (!first && process->tstate_current) {
+        u64 holder = pf_read_pointer(process->tstate_current);
+        first = holder ? pf_read_pointer(holder + layout->tstate_interp) : 0;
+    }
+    sample->search.interpreter = first;
+    next_stage(ctx, PF_STAGE_SEARCH);
+    return 0;
+native:
+    finish_native(ctx, sample, outcome);
+    return 0;
+}
+
+int stage_native(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    push_addresses(sample, ctx, BPF_F_USER_STACK, PF_FRAME_NATIVE);
+    next_stage(ctx, PF_STAGE_FINISH);
+    return 0;
+}
+
+#define PF_SEARCH_STAGES 12                /* of 128 thread states each */
+#define PF_SEARCH_PAUSE 20000000ULL        /* ns between two searches of a long list by a thread that is not in it */
+
+int stage_search(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    struct cpython_layout *layout = layouts.lookup(&sample->layout);
+    if (!layout)
+        return 0;
+    int result = cpython_search_threads(layout, &sample->search, sample->thread_pointer);
+    if (result == PF_SEARCH_CONTINUE) {
+        if (++sample->search_stages < PF_SEARCH_STAGES) {
+            next_stage(ctx, PF_STAGE_SEARCH);
+            return 0;
+        }
+        result = PF_SEARCH_FAILED;
+    }
+    if (result == PF_SEARCH_FAILED) {
+        finish_native(ctx, sample, PF_NO_THREAD_STATE);
+        return 0;
+    }
+    if (!sample->search.found) {
+        remember_thread(sample, PF_THREAD_OTHER, sample->search_stages ? sample->now + PF_SEARCH_PAUSE : 0);
+        finish_native(ctx, sample, PF_NOT_PYTHON);
+        return 0;
+    }
+    remember_thread(sample, PF_THREAD_PYTHON, 0);
+    sample->thread_state = sample->search.found;
+    if (cpython_read_thread_state(layout, &sample->scratch, sample->thread_state, sample->thread_pointer)) {
+        finish_native(ctx, sample, PF_UNREADABLE_THREAD_STATE);
+        return 0;
+    }
+    start_walk(ctx, sample, layout);
+    return 0;
+}
+
+int stage_walk(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    struct cpython_layout *layout = layouts.lookup(&sample->layout);
+    if (!layout)
+        return 0;
+    if (cpython_walk_frames(layout, &sample->scratch, &sample->walk, sample->frames) == PF_WALK_CONTINUE)
+        next_stage(ctx, PF_STAGE_WALK);
+    else
+        next_stage(ctx, PF_STAGE_FINISH);
+    return 0;
+}
+
+int stage_finish(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    u32 zero = 0;
+    struct settings *set = settings.lookup(&zero);
+    if (!sample || !set)
+        return 0;
+    sample->record.stack_id = sample->walk.hash;
+    struct count_key key = {.identity = sample->record.identity,
+                            .stack_id = sample->record.stack_id,
+                            .tid = sample->tid,
+                            .outcome = sample->walk.outcome,
+                            .gil = sample->gil,
+                            .kernel_mode = sample->kernel_mode};
+    u64 one = 1, *found;
+    int failed;
+    if (set->counts) {
+        found = counts_1.lookup(&key);
+        failed = found ? 0 : counts_1.insert(&key, &one);
+    } else {
+        found = counts_0.lookup(&key);
+        failed = found ? 0 : counts_0.insert(&key, &one);
+    }
+    if (found) {
+        *found += 1; /* one thread runs on one CPU at a time, and the key names the thread */
+        return 0;
+    }
+    if (failed)
+        count(PF_COUNTS_FULL);
+    u64 stack_id = sample->record.stack_id;
+    if (known_stacks.lookup(&stack_id))
+        return 0;
+    sample->new_codes = 0;
+    sample->sent_codes = 0;
+    sample->unsent = 0;
+    stages.call(ctx, PF_STAGE_NEW_STACK);
+    return 0;
+}
+
+/* Lists the frames whose code objects user space has not got. */
+int stage_new_stack(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    u32 depth = sample->walk.depth;
+    u64 previous = 0;
+    for (u32 i = 0; i < PF_STACK_FRAMES; i++) {
+        if (i >= depth)
+            break;
+        u64 code_id = sample->frames[i].code_id;
+        if (!code_id || code_id == previous)
+            continue;
+        previous = code_id;
+        if (known_codes.lookup(&code_id))
+            continue;
+        u32 slot = sample->new_codes;
+        if (slot >= PF_NEW_CODES) {
+            sample->unsent = 1;
+            break;
+        }
+        sample->new_code[slot] = i;
+        sample->new_codes = slot + 1;
+    }
+    stages.call(ctx, sample->new_codes ? PF_STAGE_CODES : PF_STAGE_SEND);
+    return 0;
+}
+
+PF_INLINE void send_code(struct sample *sample, struct code_scratch *scratch, const struct cpython_layout *layout,
+                         const struct stack_frame *frame)
+{
+    u64 code_id = frame->code_id;
+    u32 one = 1;
+    if (known_codes.lookup(&code_id))
+        return;
+    scratch->record.type = PF_RECORD_CODE;
+    scratch->record.layout = sample->layout;
+    scratch->record.identity = sample->record.identity;
+    scratch->record.code_id = code_id;
+    scratch->record.reserved = 0;
+    u64 size = pf_bounded(cpython_copy_code(layout, &scratch->record, scratch->payload, frame->address), PF_CODE_PAYLOAD);
+    u64 wakeup = scratch->record.missing ? 0 : BPF_RB_NO_WAKEUP; /* user space must hurry to read what is missing */
+    if (records.ringbuf_output(scratch, sizeof(scratch->record) + size, wakeup)) {
+        count(PF_CODES_DROPPED);
+        sample->unsent = 1;
+        return;
+    }
+    known_codes.update(&code_id, &one);
+}
+
+int stage_codes(struct tick_context *ctx)
+{
+    u32 zero = 0;
+    struct sample *sample = current_sample();
+    struct code_scratch *scratch = (struct code_scratch *)code_scratches.lookup(&zero);
+    if (!sample || !scratch)
+        return 0;
+    struct cpython_layout *layout = layouts.lookup(&sample->layout);
+    if (!layout)
+        return 0;
+    for (int i = 0; i < PF_CODES_PER_STAGE; i++) {
+        u32 slot = sample->sent_codes;
+        if (slot >= sample->new_codes || slot >= PF_NEW_CODES)
+            break;
+        sample->sent_codes = slot + 1;
+        u32 index = sample->new_code[slot];
+        if (index < PF_STACK_FRAMES)
+            send_code(sample, scratch, layout, &sample->frames[index]);
+    }
+    if (sample->sent_codes < sample->new_codes)
+        stages.call(ctx, PF_STAGE_CODES);
+    stages.call(ctx, PF_STAGE_SEND); /* also when the limit of tail calls has been met: then this fails, too */
+    return 0;
+}
+
+int stage_send(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    u32 one = 1;
+    u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
+    sample->record.type = PF_RECORD_STACK;
+    sample->record.frames = depth;
+    u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
+    if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
+        count(PF_STACKS_DROPPED);
+    else if (sample->unsent)
+        count(PF_STACKS_UNFINISHED);
+    else
+        known_stacks.update(&stack_id, &one);
+    return 0;
+}
+
+/* ---- processes that begin and end ---- */
+
+int on_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 task = bpf_get_current_task();
+    struct process_identity identity;
+    pf_read_identity(task, &identity);
+#ifdef PF_FILTER
+    if (!targets.lookup(&identity.tgid))
+        return 0;
+#endif
+    announce_process(task, &identity, PF_RECORD_EXEC);
+    return 0;
+}
+
+#ifdef PF_FOLLOW_CHILDREN
+int on_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+    u32 parent = pf_kernel_u32(ctx->args[0] + PF_TASK_TGID), child = pf_kernel_u32(ctx->args[1] + PF_TASK_TGID);
+    u32 one = 1;
+    if (child != parent && targets.lookup(&parent))
+        targets.update(&child, &one);
+    return 0;
+}
+#endif
+
+int on_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+    u64 task = bpf_get_current_task();
+    u64 leader = pf_kernel_u64(task + PF_TASK_GROUP_LEADER);
+    u64 signal = pf_kernel_u64(task + PF_TASK_SIGNAL);
+    if (pf_kernel_u32(signal + PF_SIGNAL_LIVE))
+        return 0; /* other threads live on */
+    struct exit_record record = {.type = PF_RECORD_EXIT};
+    pf_read_identity(task, &record.identity);
+    u32 tgid = record.identity.tgid;
+    if (!processes.lookup(&tgid))
+        return 0;
+    /* Threads that are gone, this one, and a first thread that ended before and has not been reaped. */
+    record.cpu = pf_kernel_u64(signal + PF_SIGNAL_SUM_SCHED_RUNTIME) + pf_kernel_u64(task + PF_TASK_SUM_EXEC_RUNTIME);
+    if (leader != task)
+        record.cpu += pf_kernel_u64(leader + PF_TASK_SUM_EXEC_RUNTIME);
+    PF_READ_KERNEL(record.comm, PF_COMM_SIZE, leader + PF_TASK_COMM);
+    records.ringbuf_output(&record, sizeof(record), 0);
+    processes.delete(&tgid);
+#ifdef PF_FILTER
+    targets.delete(&tgid);
+#endif
+    return 0;
+}

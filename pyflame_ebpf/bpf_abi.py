@@ -1,0 +1,372 @@
+"""The ctypes mirror of ``bpf/sample.h``, and the reading of ring-buffer records into it.
+
+A test compiles every size, offset and enum value out of the header and compares it with what stands here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.profile import FrameKind, Gil, Outcome
+
+U8, U16, U32, U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
+
+MAX_LAYOUTS = 256
+COMM_SIZE = 16
+
+OUTCOMES = (
+    Outcome.COMPLETE,
+    Outcome.NOT_PYTHON,
+    Outcome.NOT_IDENTIFIED,
+    Outcome.NO_THREAD_STATE,
+    Outcome.UNREADABLE_THREAD_STATE,
+    Outcome.UNREADABLE_FRAME,
+    Outcome.UNREADABLE_CODE,
+    Outcome.TOO_DEEP,
+)
+GIL_STATES = (Gil.UNKNOWN, Gil.HELD, Gil.NOT_HELD)
+FRAME_KINDS = (FrameKind.KERNEL, FrameKind.NATIVE, FrameKind.PYTHON)
+
+FRAME_KIND_MASK = 0xFF
+FRAME_ENTRY = 0x100
+FRAME_UNREADABLE = 0x200
+
+PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
+RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC = range(1, 7)
+CODE_NO_NAME, CODE_NO_FILE, CODE_NO_LINE_TABLE = 1, 2, 4
+
+COUNTERS = (
+    "ticks",
+    "ticks_idle",
+    "ticks_filtered",
+    "ticks_missed",
+    "samples",
+    "counts_full",
+    "stacks_dropped",
+    "codes_dropped",
+    "processes_dropped",
+    "stacks_unfinished",
+    "tail_calls_failed",
+    "identified_in_kernel",
+)
+
+
+class ProcessIdentity(ctypes.Structure):
+    """``struct process_identity``: one run of one program."""
+
+    _fields_ = (("start", U64), ("tgid", U32), ("exec_id", U32))
+
+
+class StackFrame(ctypes.Structure):
+    """``struct stack_frame``: one frame as the walker saw it."""
+
+    _fields_ = (("address", U64), ("code_id", U64), ("lasti", ctypes.c_int32), ("kind", U32))
+
+
+class ProcessEntry(ctypes.Structure):
+    """``struct process_entry``: what the walker knows of a process."""
+
+    _fields_ = (
+        ("identity", ProcessIdentity),
+        ("interpreters_head", U64),
+        ("tstate_current", U64),
+        ("layout", U32),
+        ("state", U32),
+    )
+
+
+class FileKey(ctypes.Structure):
+    """``struct file_key``: an executable file, as the kernel knows it."""
+
+    _fields_ = (("inode", U64), ("device", U32), ("size", U32))
+
+
+class ExecutableEntry(ctypes.Structure):
+    """``struct executable_entry``: how to find the interpreter in a process that runs this file."""
+
+    _fields_ = (
+        ("text", U64),
+        ("debug_entry", U64),
+        ("library_dynamic", U64),
+        ("build_id", U64),
+        ("build_id_start", U64),
+        ("interpreters_head", U64),
+        ("tstate_current", U64),
+        ("layout", U32),
+        ("reserved", U32),
+    )
+
+
+class CountKey(ctypes.Structure):
+    """``struct count_key``: what samples that are counted together have in common."""
+
+    _fields_ = (
+        ("identity", ProcessIdentity),
+        ("stack_id", U64),
+        ("tid", U32),
+        ("outcome", U8),
+        ("gil", U8),
+        ("kernel_mode", U8),
+        ("reserved", U8),
+    )
+
+
+class Settings(ctypes.Structure):
+    """``struct settings``: what user space changes while the programs run."""
+
+    _fields_ = (("counts", U32), ("reserved", U32), ("period", U64))
+
+
+class CounterBlock(ctypes.Structure):
+    """``struct counter_block``: one CPU's counters, in the order of ``enum counter``."""
+
+    _fields_ = (("value", U64 * len(COUNTERS)),)
+
+
+class ProcessRecord(ctypes.Structure):
+    """``struct process_record``."""
+
+    _fields_ = (
+        ("type", U32),
+        ("parent", U32),
+        ("identity", ProcessIdentity),
+        ("executable", FileKey),
+        ("start_code", U64),
+        ("interpreters_head", U64),
+        ("tstate_current", U64),
+        ("state", U32),
+        ("layout", U32),
+        ("comm", ctypes.c_char * COMM_SIZE),
+    )
+
+
+class ThreadRecord(ctypes.Structure):
+    """``struct thread_record``."""
+
+    _fields_ = (("type", U32), ("tid", U32), ("identity", ProcessIdentity), ("comm", ctypes.c_char * COMM_SIZE))
+
+
+class ExitRecord(ctypes.Structure):
+    """``struct exit_record``."""
+
+    _fields_ = (
+        ("type", U32),
+        ("reserved", U32),
+        ("identity", ProcessIdentity),
+        ("cpu", U64),
+        ("comm", ctypes.c_char * COMM_SIZE),
+    )
+
+
+class StackRecord(ctypes.Structure):
+    """``struct stack_record``, without the frames behind it."""
+
+    _fields_ = (("type", U32), ("frames", U32), ("identity", ProcessIdentity), ("stack_id", U64))
+
+
+class CodeRecord(ctypes.Structure):
+    """``struct code_record``, without the three parts behind it."""
+
+    _fields_ = (
+        ("type", U32),
+        ("layout", U32),
+        ("identity", ProcessIdentity),
+        ("code_id", U64),
+        ("address", U64),
+        ("name", U64),
+        ("file", U64),
+        ("line_table", U64),
+        ("first_line", U32),
+        ("missing", U32),
+        ("name_size", U32),
+        ("file_size", U32),
+        ("line_table_size", U32),
+        ("reserved", U32),
+    )
+
+
+_BYTE_FIELDS = {
+    "instruction_kind",
+    "gil_kind",
+    "frame_owner_shim",
+    "frame_code_tag_mask",
+    "str_kind_shift",
+    "str_compact_shift",
+    "str_ascii_shift",
+    "bytes_value",
+}
+_USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"}
+LAYOUT_FIELDS = tuple(field.name for field in fields(CPythonLayout) if field.name not in _USER_SPACE_ONLY)
+
+
+class Layout(ctypes.Structure):
+    """``struct cpython_layout``; its fields are those of ``CPythonLayout``, in order."""
+
+    _fields_ = tuple((name, U8 if name in _BYTE_FIELDS else U16) for name in LAYOUT_FIELDS) + (("reserved", U16),)
+
+
+def pack_layout(layout: CPythonLayout) -> Layout:
+    """The layout as the walker reads it."""
+    return Layout(**{name: getattr(layout, name) for name in LAYOUT_FIELDS})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A ``ProcessIdentity`` that can be a key: ``start`` in ns since boot."""
+
+    start: int
+    tgid: int
+    exec_id: int
+
+    @classmethod
+    def of(cls, raw: Any) -> Identity:
+        """From the ctypes structure."""
+        return cls(raw.start, raw.tgid, raw.exec_id)
+
+    def raw(self) -> ProcessIdentity:
+        """As the ctypes structure."""
+        return ProcessIdentity(self.start, self.tgid, self.exec_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEvent:
+    """A process that was met for the first time, or (``executed``) has begun to run another program."""
+
+    identity: Identity
+    parent: int
+    executable: tuple[int, int, int]  # inode, device, lower half of the size
+    start_code: int  # 0: kernel thread
+    interpreters_head: int
+    tstate_current: int
+    state: int
+    layout: int
+    name: str
+    executed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadEvent:
+    """A thread that was met for the first time."""
+
+    identity: Identity
+    tid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitEvent:
+    """A process that has ended; ``cpu`` in ns."""
+
+    identity: Identity
+    cpu: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StackEvent:
+    """A stack that was met for the first time; frames leaf first as (address, code id, lasti, kind)."""
+
+    identity: Identity
+    stack_id: int
+    frames: tuple[tuple[int, int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeEvent:
+    """A code object as the walker copied it; parts that it could not copy are empty, their addresses are given."""
+
+    identity: Identity
+    layout: int
+    code_id: int
+    address: int
+    name_address: int
+    file_address: int
+    line_table_address: int
+    first_line: int
+    missing: int
+    name: bytes
+    file: bytes
+    line_table: bytes
+
+
+Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent
+
+
+def _text(comm: bytes) -> str:
+    return comm.decode("utf-8", "replace")
+
+
+def _process(data: bytes) -> ProcessEvent:
+    record = ProcessRecord.from_buffer_copy(data)
+    file = record.executable
+    return ProcessEvent(
+        Identity.of(record.identity),
+        record.parent,
+        (file.inode, file.device, file.size),
+        record.start_code,
+        record.interpreters_head,
+        record.tstate_current,
+        record.state,
+        record.layout,
+        _text(record.comm),
+        record.type == RECORD_EXEC,
+    )
+
+
+def _thread(data: bytes) -> ThreadEvent:
+    record = ThreadRecord.from_buffer_copy(data)
+    return ThreadEvent(Identity.of(record.identity), record.tid, _text(record.comm))
+
+
+def _exit(data: bytes) -> ExitEvent:
+    record = ExitRecord.from_buffer_copy(data)
+    return ExitEvent(Identity.of(record.identity), record.cpu, _text(record.comm))
+
+
+def _stack(data: bytes) -> StackEvent:
+    record = StackRecord.from_buffer_copy(data)
+    frames = (StackFrame * record.frames).from_buffer_copy(data, ctypes.sizeof(StackRecord))
+    return StackEvent(
+        Identity.of(record.identity),
+        record.stack_id,
+        tuple((frame.address, frame.code_id, frame.lasti, frame.kind) for frame in frames),
+    )
+
+
+def _code(data: bytes) -> CodeEvent:
+    record = CodeRecord.from_buffer_copy(data)
+    name_end = ctypes.sizeof(CodeRecord) + record.name_size
+    file_end = name_end + record.file_size
+    return CodeEvent(
+        Identity.of(record.identity),
+        record.layout,
+        record.code_id,
+        record.address,
+        record.name,
+        record.file,
+        record.line_table,
+        record.first_line,
+        record.missing,
+        data[ctypes.sizeof(CodeRecord) : name_end],
+        data[name_end:file_end],
+        data[file_end : file_end + record.line_table_size],
+    )
+
+
+_PARSERS: dict[int, Callable[[bytes], Event]] = {
+    RECORD_PROCESS: _process,
+    RECORD_EXEC: _process,
+    RECORD_THREAD: _thread,
+    RECORD_EXIT: _exit,
+    RECORD_STACK: _stack,
+    RECORD_CODE: _code,
+}
+
+
+def parse_record(data: bytes) -> Event:
+    """One ring-buffer record as an event; raises ValueError or KeyError on bytes that the programs never write."""
+    return _PARSERS[int.from_bytes(data[:4], "little")](data)

@@ -1,0 +1,301 @@
+"""Which processes there are, which interpreter each runs, and what the BPF programs are told of them.
+
+Stands between the sampler's process events and the host: reads /proc, tells the sampler, and keeps the facts that the
+profile wants of every process, also of those that have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import time
+from dataclasses import dataclass, field, replace
+
+from pyflame_ebpf import processes
+from pyflame_ebpf.bpf_abi import (
+    PROCESS_OTHER,
+    PROCESS_PYTHON,
+    ExecutableEntry,
+    ExitEvent,
+    Identity,
+    ProcessEntry,
+    ProcessEvent,
+)
+from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.profile import Process
+from pyflame_ebpf.sampler import Sampler
+
+# A program has no libraries at its exec; the dynamic linker maps the interpreter some milliseconds later, and a
+# program that embeds Python may load it at any time.  Seconds after the first look.
+LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
+LOOK_AGAIN_EVERY = 10.0
+OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
+SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
+
+FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one process."""
+
+    name: str
+    command: str = ""
+    interpreter: Interpreter | None = None
+    unsupported: UnsupportedInterpreter | None = None
+    cpu_before: float = 0.0  # seconds charged to it before the recording, or before its exec
+    cpu_after: float | None = None
+    executable: FileKey = (0, 0, 0)
+    first_seen: float = 0.0
+    kernel_thread: bool = False
+    ended: bool = False
+
+
+@dataclass(order=True, slots=True)
+class _Look:
+    """A look at a process that is due at a time; ``tries`` looks have found no interpreter."""
+
+    due: float
+    tries: int
+    identity: Identity = field(compare=False)
+
+
+def executable_entry(recipe: Recipe, layout: int) -> ExecutableEntry:
+    """The recipe as the BPF programs read it."""
+    return ExecutableEntry(
+        text=recipe.first_text_vaddr,
+        debug_entry=recipe.debug_entry_vaddr if recipe.in_library else 0,
+        library_dynamic=recipe.library_dynamic_vaddr,
+        build_id=recipe.library_build_id_vaddr if len(recipe.library_build_id_start) == 8 else 0,  # noqa: PLR2004
+        build_id_start=int.from_bytes(recipe.library_build_id_start, "little"),
+        interpreters_head=recipe.interpreters_head,
+        tstate_current=recipe.tstate_current,
+        layout=layout,
+    )
+
+
+def file_key(pid: int) -> FileKey:
+    """A process's executable as the kernel's inode has it; OSError when the process is gone."""
+    status = os.stat(f"/proc/{pid}/exe")
+    device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+    return status.st_ino, device, status.st_size & 0xFFFFFFFF
+
+
+class ProcessTable:
+    """All processes met, by identity; ``clock`` gives monotonic seconds."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self._cache = FileFactsCache()
+        self._known: dict[Identity, Known] = {}
+        self._looks: list[_Look] = []
+        self._layouts: dict[int, CPythonLayout] = {}
+        self._interpreters: dict[FileKey, Interpreter] = {}  # what a file's recipe was made from
+        self._cpu_before: dict[int, tuple[int, float]] = {}  # pid: start ticks, seconds charged
+        self._pids: dict[int, Identity] = {}  # the program that a pid runs now
+
+    # ---- before the first tick ----
+
+    def scan(self) -> int:
+        """Notes every process's CPU time, and tells the programs of the interpreters that run; gives their number."""
+        deadline = time.monotonic() + SCAN_BUDGET
+        found = 0
+        seen: set[FileKey] = set()
+        for pid in processes.pids():
+            with contextlib.suppress(PyflameError, OSError):
+                stat = processes.process_stat(pid)
+                self._cpu_before[pid] = (stat.start_ticks, processes.cpu_seconds(pid))
+                if stat.kernel_thread or time.monotonic() > deadline:
+                    continue
+                key = file_key(pid)
+                if key not in seen and isinstance(interpreter := interpreter_of(pid, self._cache), Interpreter):
+                    self._add_recipe(key, interpreter)
+                found += key in self._interpreters
+                seen.add(key)
+        return found
+
+    def _add_recipe(self, key: FileKey, interpreter: Interpreter) -> None:
+        if key in self._interpreters or not interpreter.recipe.usable:
+            return
+        self._interpreters[key] = interpreter
+        layout = self._layout_index(interpreter)
+        self._sampler.add_executable(key, executable_entry(interpreter.recipe, layout))
+
+    def _layout_index(self, interpreter: Interpreter) -> int:
+        index = self._sampler.add_layout(interpreter.layout)
+        self._layouts[index] = interpreter.layout
+        return index
+
+    # ---- what the programs meet ----
+
+    def process_met(self, event: ProcessEvent) -> None:
+        """A process, or a program that it has begun to run, met for the first time."""
+        now = time.monotonic()
+        identity = event.identity
+        known = self._known.get(identity)
+        if known is None:
+            known = self._known[identity] = Known(event.name, executable=event.executable, first_seen=now)
+            known.kernel_thread = not event.start_code
+            self._begin_cpu(identity, known)
+            if not known.kernel_thread:
+                self._read_names(identity, known)
+        if event.state == PROCESS_PYTHON:
+            self._identified_by_programs(event, known)
+        elif not known.kernel_thread:
+            self._look(_Look(now, 0, identity))
+
+    def _begin_cpu(self, identity: Identity, known: Known) -> None:
+        before = self._pids.get(identity.tgid)
+        self._pids[identity.tgid] = identity
+        if before is not None and before.start == identity.start and before in self._known:  # another program by exec
+            with contextlib.suppress(PyflameError, OSError):
+                known.cpu_before = self._known[before].cpu_after = processes.cpu_seconds(identity.tgid)
+            return
+        start_ticks, seconds = self._cpu_before.get(identity.tgid, (0, 0.0))
+        if _same_start(identity, start_ticks):
+            known.cpu_before = seconds
+
+    def _read_names(self, identity: Identity, known: Known) -> None:
+        with contextlib.suppress(PyflameError, OSError):
+            command = processes.command_line(identity.tgid)
+            name = processes.name(identity.tgid)
+            if self.is_running(identity):
+                known.command = command or known.command
+                known.name = name or known.name
+
+    def _identified_by_programs(self, event: ProcessEvent, known: Known) -> None:
+        template = self._interpreters.get(event.executable)
+        if template is None:
+            return
+        root, vaddr = event.interpreters_head, template.recipe.interpreters_head
+        if not root:
+            root, vaddr = event.tstate_current, template.recipe.tstate_current
+        known.interpreter = replace(
+            template,
+            bias=root - vaddr,
+            interpreters_head=event.interpreters_head,
+            tstate_current=event.tstate_current,
+        )
+
+    def is_running(self, identity: Identity) -> bool:
+        """Whether the process still runs this program, as far as user space can tell."""
+        if self._pids.get(identity.tgid) != identity:
+            return False
+        try:
+            return _same_start(identity, processes.process_stat(identity.tgid).start_ticks)
+        except (PyflameError, OSError):
+            return False
+
+    # ---- looking for an interpreter ----
+
+    def look_again(self, now: float) -> None:
+        """Does the looks that are due."""
+        while self._looks and self._looks[0].due <= now:
+            self._look(heapq.heappop(self._looks))
+
+    def next_look(self) -> float | None:
+        """When the next look is due, monotonic seconds."""
+        return self._looks[0].due if self._looks else None
+
+    def _look(self, look: _Look) -> None:
+        known = self._known[look.identity]
+        if known.ended or known.interpreter or not self.is_running(look.identity):
+            return
+        found: Interpreter | UnsupportedInterpreter | None = None
+        with contextlib.suppress(PyflameError, OSError):
+            found = interpreter_of(look.identity.tgid, self._cache)
+        if not self.is_running(look.identity):
+            return
+        if isinstance(found, Interpreter):
+            self._found(look.identity, known, found)
+            return
+        known.unsupported = found
+        if time.monotonic() - known.first_seen >= OTHER_AFTER or self._is_old(look.identity):
+            self._tell(look.identity, PROCESS_OTHER)
+        wait = LOOK_AGAIN[look.tries] if look.tries < len(LOOK_AGAIN) else LOOK_AGAIN_EVERY
+        heapq.heappush(self._looks, _Look(time.monotonic() + wait, look.tries + 1, look.identity))
+
+    def _is_old(self, identity: Identity) -> bool:
+        """Whether the process ran before the recording; such a program has long loaded its libraries."""
+        return _same_start(identity, self._cpu_before.get(identity.tgid, (0, 0.0))[0]) and identity.tgid in self._pids
+
+    def _found(self, identity: Identity, known: Known, interpreter: Interpreter) -> None:
+        known.interpreter = interpreter
+        if not known.command:
+            self._read_names(identity, known)
+        self._add_recipe(known.executable, interpreter)
+        self._tell(identity, PROCESS_PYTHON, interpreter)
+
+    def _tell(self, identity: Identity, state: int, interpreter: Interpreter | None = None) -> None:
+        entry = ProcessEntry(identity.raw(), state=state)
+        if interpreter is not None:
+            entry.interpreters_head = interpreter.interpreters_head
+            entry.tstate_current = interpreter.tstate_current
+            entry.layout = self._layout_index(interpreter)
+        self._sampler.set_process(entry)
+
+    # ---- the end ----
+
+    def process_ended(self, event: ExitEvent) -> None:
+        """A process has ended; its CPU time is final."""
+        known = self._known.get(event.identity)
+        if known is not None:
+            known.ended = True
+            known.cpu_after = event.cpu / 1e9
+            known.name = event.name
+
+    def finish(self) -> None:
+        """Takes the CPU time of every process that still runs, and looks once more at those that had no name."""
+        for identity, known in self._known.items():
+            if known.ended or known.cpu_after is not None:
+                continue
+            with contextlib.suppress(PyflameError, OSError):
+                if self.is_running(identity):
+                    known.cpu_after = processes.cpu_seconds(identity.tgid)
+
+    # ---- what others ask ----
+
+    def layout(self, index: int) -> CPythonLayout:
+        """The layout with this index; KeyError when it was never given to the programs."""
+        return self._layouts[index]
+
+    def layout_of(self, identity: Identity) -> CPythonLayout | None:
+        """The layout of a process's interpreter."""
+        known = self._known.get(identity)
+        return known.interpreter.layout if known and known.interpreter else None
+
+    def read_memory(self, identity: Identity, address: int, size: int) -> bytes:
+        """Memory of a process, b"" when it cannot be had any more."""
+        try:
+            return processes.read_memory(identity.tgid, address, size) if self.is_running(identity) else b""
+        except (PyflameError, OSError):
+            return b""
+
+    def counts(self) -> tuple[int, int]:
+        """Processes met, and those among them that run Python."""
+        return len(self._known), sum(known.interpreter is not None for known in self._known.values())
+
+    def profile_processes(self) -> dict[Identity, Process]:
+        """Every process met, as the profile has it."""
+        return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _same_start(identity: Identity, start_ticks: int) -> bool:
+    """Whether a start in ns since boot and one in clock ticks, both of the same clock, are the same."""
+    return abs(identity.start * os.sysconf("SC_CLK_TCK") // 1_000_000_000 - start_ticks) <= 1
+
+
+def _profile_process(identity: Identity, known: Known) -> Process:
+    interpreter = known.interpreter
+    charged = None if known.cpu_after is None else max(0.0, known.cpu_after - known.cpu_before)
+    return Process(
+        pid=identity.tgid,
+        name=known.name,
+        command=known.command,
+        interpreter=interpreter.name if interpreter else "",
+        interpreter_file=interpreter.file if interpreter else "",
+        scheduler_cpu=charged,
+    )

@@ -1,0 +1,242 @@
+"""One recording from start to end: samples, watches processes, and hands out the Profile."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+from pyflame_ebpf import __version__, kernel, processes
+from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, ProcessEvent, StackEvent, ThreadEvent
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.native_symbols import NativeSymbols
+from pyflame_ebpf.process_table import ProcessTable
+from pyflame_ebpf.processes import Mapping
+from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
+from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.symbolize import Symbolizer
+
+LOCK_FILE = "/run/pyflame-ebpf.lock"
+POLL = 0.1  # seconds between two looks at what is not urgent
+DRAIN = 1.0  # seconds of samples that are counted together
+NATIVE_CACHE = 200_000  # addresses
+
+
+class AlreadyRecording(PyflameError):
+    """Another profiler records on this host."""
+
+    exit_code = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """What to record: ``frequency`` in samples per second and CPU, ``duration`` in seconds (None: until stopped).
+
+    With ``pids`` only these processes are sampled; ``follow_children`` adds what they start.
+    """
+
+    frequency: int = 99
+    duration: float | None = None
+    pids: tuple[int, ...] = ()
+    follow_children: bool = False
+    kernel: bool = True
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a recording stands: ``elapsed`` in seconds, the rest in numbers of samples or processes."""
+
+    elapsed: float
+    samples: int
+    processes: int
+    python_processes: int
+    lost: int
+
+
+@contextlib.contextmanager
+def only_one_profiler() -> Iterator[None]:
+    """Holds the host's lock; raises AlreadyRecording while another profiler has it."""
+    with _open_lock() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = lock.read().strip() or "unknown"
+            raise AlreadyRecording(
+                f"another pyflame-ebpf is recording on this host (PID {owner})",
+                f"Wait until it has ended, or end it: kill -INT {owner}. It writes what it has.",
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _open_lock() -> TextIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+
+
+class Recorder:
+    """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
+
+    def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
+        self._options = options
+        self._sampler = sampler
+        self._table = ProcessTable(sampler)
+        self._native = _NativeFrames(self._table)
+        self._kernel_symbols = kernel.KernelSymbols()
+        self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
+        self._layout_missing = 0
+        self._started = self._started_at = self._drained = 0.0
+        self._host_cpu = 0.0
+
+    def start(self) -> None:
+        """Takes stock of the host and begins to sample."""
+        self._table.scan()
+        for pid in self._options.pids:
+            self._sampler.add_target(pid)
+        self._host_cpu = kernel.host_cpu_seconds()
+        self._started_at = time.time()
+        self._started = self._drained = time.monotonic()
+        self._sampler.start()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first tick."""
+        return time.monotonic() - self._started
+
+    def step(self) -> None:
+        """Waits for what is new, at most a tenth of a second, and takes it in."""
+        now = time.monotonic()
+        wait = POLL
+        if (due := self._table.next_look()) is not None:
+            wait = min(wait, max(0.0, due - now))
+        self._take_events(wait)
+        now = time.monotonic()
+        self._table.look_again(now)
+        self._symbolizer.settle()
+        if now - self._drained >= DRAIN:
+            self._drain()
+            self._sampler.attach_new_cpus()
+
+    def _take_events(self, wait: float) -> None:
+        for event in self._sampler.poll(int(wait * 1000)):
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, StackEvent):
+            self._symbolizer.add_stack(event, self._table.layout_of(event.identity))
+        elif isinstance(event, CodeEvent):
+            self._symbolizer.add_code(event, self._table.layout(event.layout))
+        elif isinstance(event, ProcessEvent):
+            self._table.process_met(event)
+        elif isinstance(event, ThreadEvent):
+            self._symbolizer.add_thread(event.identity, event.tid, event.name)
+        elif isinstance(event, ExitEvent):
+            self._table.process_ended(event)
+
+    def _drain(self) -> None:
+        second = int(self._drained - self._started)
+        self._drained = time.monotonic()
+        self._symbolizer.add_counts(second, self._sampler.drain_counts())
+
+    def progress(self) -> Progress:
+        """Where the recording stands."""
+        met, python = self._table.counts()
+        return Progress(self.elapsed, self._symbolizer.samples, met, python, _lost(self._sampler.counters()))
+
+    def finish(self) -> Profile:
+        """Ends the sampling and makes the profile of all that was sampled."""
+        duration = self.elapsed
+        self._sampler.stop()
+        host_cpu = kernel.host_cpu_seconds() - self._host_cpu
+        self._table.finish()
+        self._take_events(0)
+        for _ in range(2):  # both maps of counts
+            self._drain()
+        counters = self._sampler.counters()
+        recording = Recording(
+            started=self._started_at,
+            duration=duration,
+            frequency=self._options.frequency,
+            cpus=len(kernel.online_cpus()),
+            host=platform.node(),
+            kernel=platform.release(),
+            arguments=self._options.arguments,
+            profiler_version=__version__,
+            scheduler_cpu=host_cpu,
+            lost=_lost(counters),
+            counters=counters
+            | {
+                "codes_unnamed": self._symbolizer.unnamed_codes,
+                "codes_without_lines": self._symbolizer.codes_without_lines,
+            },
+        )
+        return self._symbolizer.profile(recording, self._table.profile_processes())
+
+    def _name_kernel_address(self, address: int) -> Frame:
+        name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
+        return Frame(FrameKind.KERNEL, name, module)
+
+
+def _lost(counters: dict[str, int]) -> int:
+    return counters["counts_full"] + counters["tail_calls_failed"]
+
+
+class _NativeFrames:
+    """Names native frames, with the mappings of each process read again when an address is in none of them."""
+
+    def __init__(self, table: ProcessTable) -> None:
+        self._table = table
+        self._symbols = NativeSymbols()
+        self._mappings: dict[Identity, list[Mapping]] = {}
+        self._frames: dict[tuple[Identity, int], Frame] = {}
+
+    def name(self, identity: Identity, address: int) -> Frame:
+        frame = self._frames.get((identity, address))
+        if frame is None:
+            frame = self._look_up(identity, address)
+            if len(self._frames) < NATIVE_CACHE:
+                self._frames[identity, address] = frame
+        return frame
+
+    def _look_up(self, identity: Identity, address: int) -> Frame:
+        mappings = self._mappings.get(identity)
+        if mappings is None or not any(mapping.start <= address < mapping.end for mapping in mappings):
+            mappings = self._mappings[identity] = self._read_mappings(identity) or mappings or []
+        opened = functools.partial(processes.open_mapped_file, identity.tgid)
+        file, name = self._symbols.lookup(identity.tgid, mappings, address, opened)
+        return Frame(FrameKind.NATIVE, name, file)
+
+    def _read_mappings(self, identity: Identity) -> list[Mapping]:
+        try:
+            return processes.mappings(identity.tgid) if self._table.is_running(identity) else []
+        except (PyflameError, OSError):
+            return []
+
+
+def record(
+    options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
+) -> Profile:
+    """Records until the duration is over or ``stop()`` is true; ``ready`` is called once sampling has begun."""
+    sampler_options = SamplerOptions(
+        options.frequency, options.kernel, bool(options.pids) or options.follow_children, options.follow_children
+    )
+    with only_one_profiler(), Sampler(sampler_options) as sampler:
+        recorder = Recorder(options, sampler)
+        recorder.start()
+        ready()
+        shown = 0.0
+        while not stop() and (options.duration is None or recorder.elapsed < options.duration):
+            recorder.step()
+            if recorder.elapsed - shown >= 1:
+                shown = recorder.elapsed
+                progress(recorder.progress())
+        return recorder.finish()

@@ -1,0 +1,313 @@
+"""Raw records to a Profile: names code objects, finds lines, turns addresses into functions.
+
+Pure: what must be read from the host comes in as functions.  Fed with events while the recording runs, because what a
+process maps can be asked only while it lives.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyflame_ebpf import bpf_abi
+from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
+from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.line_table import LineRanges, decode_lines
+from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Profile, Recording, SampleKey, Stack, Thread
+from pyflame_ebpf.sampler import Count
+
+ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
+NameAddress = Callable[[Identity, int], Frame]  # a native frame's function
+NameKernelAddress = Callable[[int], Frame]
+
+STR_HEADER_MAX = 96
+NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
+LINE_TABLE_MAX = 1 << 20
+PENDING_POLLS = 3  # a stack may be met before the record of its code: another CPU is still writing that
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A code object's name, file, first line, and its lines where the table could be read."""
+
+    name: str
+    file: str
+    first_line: int
+    lines: LineRanges | None
+
+    def line_at(self, lasti: int) -> int:
+        """The line of the instruction at a byte offset; the first line where the table gives none."""
+        if self.lines is None:
+            return 0
+        return (self.lines.line_at(lasti) if lasti >= 0 else 0) or self.first_line
+
+
+UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
+
+
+def decode_str(layout: CPythonLayout, data: bytes) -> str | None:
+    """The characters of a compact PEP 393 str object, from its memory; None when it is not one or is incomplete."""
+    size = str_size(layout, data)
+    if size is None or len(data) < size:
+        return None
+    state = data[layout.str_state]
+    kind = state >> layout.str_kind_shift & 7
+    start = layout.str_ascii_data if state >> layout.str_ascii_shift & 1 else layout.str_compact_data
+    encoding = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[kind]
+    return data[start:size].decode(encoding, "surrogatepass" if kind == 2 else "replace")  # noqa: PLR2004 - PEP 393
+
+
+def str_size(layout: CPythonLayout, header: bytes) -> int | None:
+    """Bytes of a str object with its characters, from its header; None when it is not a compact str."""
+    if len(header) < max(layout.str_length + 8, layout.str_state + 1):
+        return None
+    state = header[layout.str_state]
+    kind = state >> layout.str_kind_shift & 7
+    length = int.from_bytes(header[layout.str_length : layout.str_length + 8], "little")
+    if not state >> layout.str_compact_shift & 1 or kind not in (1, 2, 4) or length > NAME_MAX:
+        return None
+    data = layout.str_ascii_data if state >> layout.str_ascii_shift & 1 else layout.str_compact_data
+    return data + length * kind
+
+
+def read_str(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> str | None:
+    """A str object of another process, None when it cannot be read."""
+    header = read(address, layout.str_compact_data)
+    size = str_size(layout, header)
+    return None if size is None else decode_str(layout, read(address, size))
+
+
+def read_bytes(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> bytes | None:
+    """The contents of a bytes object of another process, None when they cannot be read."""
+    header = read(address + layout.bytes_size, 8)
+    size = int.from_bytes(header, "little")
+    if len(header) < 8 or size > LINE_TABLE_MAX:  # noqa: PLR2004 - a Py_ssize_t
+        return None
+    data = read(address + layout.bytes_value, size)
+    return data if len(data) == size else None
+
+
+class Symbolizer:
+    """Collects code objects, stacks and counts, and makes the Profile of them."""
+
+    def __init__(self, read: ReadMemory, name_address: NameAddress, name_kernel_address: NameKernelAddress) -> None:
+        self._read = read
+        self._name_address = name_address
+        self._name_kernel_address = name_kernel_address
+        self._codes: dict[int, Code | None] = {}
+        self._frames: dict[tuple[int, int], Frame] = {}
+        self._kernel: dict[int, Frame] = {}
+        self._stacks: dict[int, Stack] = {}
+        self._pending: dict[int, tuple[StackEvent, CPythonLayout | None, int]] = {}
+        self._thread_names: dict[tuple[Identity, int], str] = {}
+        self._counts: Counter[tuple[int, Identity, int, int, Outcome, Gil, bool]] = Counter()
+        self.unnamed_codes = 0
+        self.codes_without_lines = 0
+
+    # ---- what is met ----
+
+    def add_code(self, event: CodeEvent, layout: CPythonLayout) -> None:
+        """Keeps a code object; what the walker could not copy is read from the process now."""
+        if self._codes.get(event.code_id) is not None:
+            return
+
+        def read(address: int, size: int) -> bytes:
+            return self._read(event.identity, address, size) if address else b""
+
+        missing = event.missing
+        name = (
+            read_str(layout, read, event.name_address)
+            if missing & bpf_abi.CODE_NO_NAME
+            else decode_str(layout, event.name)
+        )
+        file = (
+            read_str(layout, read, event.file_address)
+            if missing & bpf_abi.CODE_NO_FILE
+            else decode_str(layout, event.file)
+        )
+        table = (
+            read_bytes(layout, read, event.line_table_address)
+            if missing & bpf_abi.CODE_NO_LINE_TABLE
+            else event.line_table
+        )
+        lines = None if table is None else decode_lines(layout.line_table_format, table, event.first_line)
+        if name is None:
+            self.unnamed_codes += 1
+        if lines is None:
+            self.codes_without_lines += 1
+        self._codes[event.code_id] = Code(name or "[unreadable name]", file or "", event.first_line, lines)
+
+    def add_thread(self, identity: Identity, tid: int, name: str) -> None:
+        """Keeps a thread's name."""
+        self._thread_names[identity, tid] = name
+
+    def add_stack(self, event: StackEvent, layout: CPythonLayout | None) -> None:
+        """Keeps a stack, once the code objects in it are known."""
+        if event.stack_id in self._stacks:
+            return
+        if self._lacks_codes(event):
+            polls = self._pending[event.stack_id][2] if event.stack_id in self._pending else 0
+            self._pending[event.stack_id] = (event, layout, polls)
+        else:
+            self._finish_stack(event)
+
+    def _lacks_codes(self, event: StackEvent) -> bool:
+        return any(code_id and code_id not in self._codes for _, code_id, _, _ in event.frames)
+
+    def settle(self, *, everything: bool = False) -> None:
+        """Names stacks whose code objects have arrived; those that keep lacking some are read from the process."""
+        for stack_id, (event, layout, polls) in list(self._pending.items()):
+            if self._lacks_codes(event):
+                if polls < PENDING_POLLS and not everything:
+                    self._pending[stack_id] = (event, layout, polls + 1)
+                    continue
+                self._read_codes(event, layout)
+            del self._pending[stack_id]
+            self._finish_stack(event)
+
+    def _read_codes(self, event: StackEvent, layout: CPythonLayout | None) -> None:
+        for address, code_id, _, _ in event.frames:
+            if code_id and code_id not in self._codes:
+                if layout is None:
+                    self._codes[code_id] = None
+                else:
+                    self._read_code(event.identity, layout, address, code_id)
+
+    def _read_code(self, identity: Identity, layout: CPythonLayout, address: int, code_id: int) -> None:
+        def field(offset: int, size: int) -> int:
+            return int.from_bytes(self._read(identity, address + offset, size), "little")
+
+        everything = bpf_abi.CODE_NO_NAME | bpf_abi.CODE_NO_FILE | bpf_abi.CODE_NO_LINE_TABLE
+        name, file, table = (
+            field(layout.code_name, 8),
+            field(layout.code_filename, 8),
+            field(layout.code_line_table, 8),
+        )
+        first_line = field(layout.code_first_line, 4)
+        event = CodeEvent(
+            identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b""
+        )
+        self.add_code(event, layout)
+
+    def _finish_stack(self, event: StackEvent) -> None:
+        frames = [self._frame(event.identity, *frame) for frame in reversed(event.frames)]
+        self._stacks[event.stack_id] = tuple(frames)
+
+    def _frame(self, identity: Identity, address: int, code_id: int, lasti: int, kind: int) -> Frame:
+        frame_kind = bpf_abi.FRAME_KINDS[kind & bpf_abi.FRAME_KIND_MASK]
+        if frame_kind is FrameKind.KERNEL:
+            frame = self._kernel.get(address)
+            if frame is None:
+                frame = self._kernel[address] = self._name_kernel_address(address)
+            return frame
+        if frame_kind is FrameKind.NATIVE:
+            return self._name_address(identity, address)
+        frame = self._frames.get((code_id, lasti))
+        if frame is None:
+            code = self._codes.get(code_id)
+            frame = UNREADABLE if code is None else _python_frame(code, lasti)
+            self._frames[code_id, lasti] = frame
+        return frame
+
+    def add_counts(self, second: int, counts: list[Count]) -> None:
+        """Keeps the samples of one second of the recording."""
+        for count in counts:
+            key = (
+                second,
+                count.identity,
+                count.tid,
+                count.stack_id,
+                bpf_abi.OUTCOMES[count.outcome],
+                bpf_abi.GIL_STATES[count.gil],
+                count.kernel_mode,
+            )
+            self._counts[key] += count.samples
+
+    @property
+    def samples(self) -> int:
+        """Samples so far."""
+        return sum(self._counts.values())
+
+    # ---- the profile ----
+
+    def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
+        """Everything that was collected; processes are named by the caller, who has watched them."""
+        self.settle(everything=True)
+        builder = _ProfileBuilder(Profile(recording), processes, self._stacks, self._thread_names)
+        for key, samples in self._counts.items():
+            builder.add(*key, samples)
+        return builder.profile
+
+
+def _python_frame(code: Code, lasti: int) -> Frame:
+    return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(lasti))
+
+
+def _marked(stack: Stack | None, outcome: Outcome) -> Stack:
+    """The stack with a mark where frames are missing."""
+    if stack is None:
+        return (Frame(FrameKind.MARK, f"[{Outcome.STACK_LOST.value}]"),)
+    if outcome.truncated and outcome is not Outcome.UNREADABLE_CODE:
+        return (Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"), *stack)
+    return stack
+
+
+class _ProfileBuilder:
+    """Numbers processes, threads and stacks as they come."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        processes: dict[Identity, Process],
+        stacks: dict[int, Stack],
+        thread_names: dict[tuple[Identity, int], str],
+    ) -> None:
+        self.profile = profile
+        self._known_processes = processes
+        self._known_stacks = stacks
+        self._thread_names = thread_names
+        self._processes: dict[Identity, int] = {}
+        self._threads: dict[tuple[Identity, int], int] = {}
+        self._stacks: dict[Stack, int] = {}
+
+    def add(
+        self,
+        second: int,
+        identity: Identity,
+        tid: int,
+        stack_id: int,
+        outcome: Outcome,
+        gil: Gil,
+        kernel_mode: bool,
+        samples: int,
+    ) -> None:
+        """Adds samples that have all of this in common."""
+        process = self._process(identity)
+        if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
+            outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
+        stack = _marked(self._known_stacks.get(stack_id), outcome)
+        if stack_id not in self._known_stacks:
+            outcome = Outcome.STACK_LOST
+        key = SampleKey(
+            second, process, self._thread(identity, tid), self._stack(stack), kernel_mode, gil, outcome
+        )
+        self.profile.samples[key] += samples
+
+    def _process(self, identity: Identity) -> int:
+        if identity not in self._processes:
+            self._processes[identity] = len(self.profile.processes)
+            self.profile.processes.append(self._known_processes.get(identity) or Process(identity.tgid, "?"))
+        return self._processes[identity]
+
+    def _thread(self, identity: Identity, tid: int) -> int:
+        if (identity, tid) not in self._threads:
+            self._threads[identity, tid] = len(self.profile.threads)
+            self.profile.threads.append(Thread(tid, self._thread_names.get((identity, tid), "")))
+        return self._threads[identity, tid]
+
+    def _stack(self, stack: Stack) -> int:
+        if stack not in self._stacks:
+            self._stacks[stack] = len(self.profile.stacks)
+            self.profile.stacks.append(stack)
+        return self._stacks[stack]
