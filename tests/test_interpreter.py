@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import venv
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ def first_thread_id(pid, found):
         interpreter = word(pid, found.interpreters_head)
         thread = word(pid, interpreter + layout.interp_threads_head)
     else:
-        thread = word(pid, found.tstate_current)
+        thread, deadline = 0, time.monotonic() + 5
+        while not thread and time.monotonic() < deadline:  # nobody holds the GIL while "ready" is being written
+            thread = word(pid, found.tstate_current)
     return word(pid, thread + layout.tstate_thread_id)
 
 
