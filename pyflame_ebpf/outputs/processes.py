@@ -1,0 +1,229 @@
+"""What each process used the CPU for: one computation, shown as ``processes.csv`` and as the table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from pyflame_ebpf.labels import short_files, visible
+from pyflame_ebpf.outputs.labelled_stacks import python_files
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
+from pyflame_ebpf.profile import FrameKind, Gil, Outcome, Process, Profile, SampleKey, Stack
+
+# What spreadsheets take for the beginning of a formula, the full-width forms included.
+_FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+@dataclass(frozen=True, slots=True)
+class HotLine:
+    """The line in which a process's innermost Python frame was executing most often, and in how many samples."""
+
+    file: str
+    short_file: str
+    line: int
+    function: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One process, or several summed up (``pid`` None).
+
+    Of ``samples``, ``truncated`` miss Python frames, ``kernel_samples`` interrupted the kernel, ``gil_known`` tell
+    whether the thread held the GIL and ``gil_held`` say that it did.  ``cpu_percent`` is of one core over the whole
+    recording, ``scheduler_cpu`` in seconds, None when unknown.
+    """
+
+    pid: int | None
+    name: str
+    command: str
+    interpreter: str
+    samples: int
+    truncated: int
+    kernel_samples: int
+    gil_known: int
+    gil_held: int
+    cpu_percent: float
+    hot_line: HotLine | None
+    scheduler_cpu: float | None
+
+    @property
+    def kernel_percent(self) -> float:
+        """Share of the samples that interrupted the kernel."""
+        return _percent(self.kernel_samples, self.samples)
+
+    @property
+    def user_percent(self) -> float:
+        """Share of the samples that interrupted user code."""
+        return _percent(self.samples - self.kernel_samples, self.samples)
+
+    @property
+    def gil_percent(self) -> float | None:
+        """Share with the GIL held of the samples that can tell, None where none can."""
+        return _percent(self.gil_held, self.gil_known) if self.gil_known else None
+
+
+def process_rows(profile: Profile) -> list[ProcessRow]:
+    """One row for each sampled process, most samples first."""
+    files = short_files(python_files(profile))
+    places = [_innermost_python(stack) for stack in profile.stacks]
+    return [
+        _row(profile, process, samples, _hot_line(samples, places, files)) for process, samples in profile.by_process()
+    ]
+
+
+def summed_row(rows: Sequence[ProcessRow], name: str = "total") -> ProcessRow:
+    """The rows' processes as if they were one, without a hottest line."""
+    charged = [row.scheduler_cpu for row in rows if row.scheduler_cpu is not None]
+    return ProcessRow(
+        pid=None,
+        name=name,
+        command="",
+        interpreter="",
+        samples=sum(row.samples for row in rows),
+        truncated=sum(row.truncated for row in rows),
+        kernel_samples=sum(row.kernel_samples for row in rows),
+        gil_known=sum(row.gil_known for row in rows),
+        gil_held=sum(row.gil_held for row in rows),
+        cpu_percent=sum(row.cpu_percent for row in rows),
+        hot_line=None,
+        scheduler_cpu=sum(charged) if charged else None,
+    )
+
+
+def _row(profile: Profile, process: Process, samples: Counter[SampleKey], hot_line: HotLine | None) -> ProcessRow:
+    total = sum(samples.values())
+    duration = profile.recording.duration
+    return ProcessRow(
+        pid=process.pid,
+        name=process.name,
+        command=process.command or process.name,
+        interpreter=process.interpreter,
+        samples=total,
+        truncated=_count(samples, lambda key: key.outcome.truncated),
+        kernel_samples=_count(samples, lambda key: key.kernel_mode),
+        gil_known=_count(samples, lambda key: key.gil is not Gil.UNKNOWN),
+        gil_held=_count(samples, lambda key: key.gil is Gil.HELD),
+        cpu_percent=100 * profile.seconds_of_cpu(total) / duration if duration > 0 else 0.0,
+        hot_line=hot_line,
+        scheduler_cpu=process.scheduler_cpu,
+    )
+
+
+def _count(samples: Counter[SampleKey], wanted: Callable[[SampleKey], bool]) -> int:
+    return sum(count for key, count in samples.items() if wanted(key))
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
+_Place = tuple[str, int, str]  # file, line, function
+
+
+def _innermost_python(stack: Stack) -> _Place | None:
+    for frame in reversed(stack):
+        if frame.kind is FrameKind.PYTHON:
+            return frame.file, frame.line or frame.first_line, frame.name
+    return None
+
+
+def _hot_line(samples: Counter[SampleKey], places: list[_Place | None], files: dict[str, str]) -> HotLine | None:
+    by_place: Counter[_Place] = Counter()
+    for key, count in samples.items():
+        place = places[key.stack]
+        if place is not None:
+            by_place[place] += count
+    if not by_place:
+        return None
+    file, line, function = hottest = min(by_place, key=lambda place: (-by_place[place], place))
+    return HotLine(file, files[file], line, function, by_place[hottest])
+
+
+def closing_line(profile: Profile) -> str:
+    """All samples by outcome, what was lost, and the CPU time they stand for beside what the scheduler charged."""
+    outcomes = profile.outcomes()
+    truncated = {outcome: outcomes[outcome] for outcome in Outcome if outcome.truncated and outcomes[outcome]}
+    reasons = ", ".join(
+        f"{count:,} {outcome.value}" for outcome, count in sorted(truncated.items(), key=lambda item: -item[1])
+    )
+    parts = [
+        f"{outcomes[Outcome.COMPLETE]:,} complete",
+        f"{sum(truncated.values()):,} truncated" + (f" ({reasons})" if reasons else ""),
+        f"{outcomes[Outcome.NOT_PYTHON]:,} not Python",
+    ]
+    if outcomes[Outcome.STACK_LOST]:
+        parts.append(f"{outcomes[Outcome.STACK_LOST]:,} without a stack")
+    parts.append(f"{profile.recording.lost:,} lost")
+    noun = "sample" if profile.total == 1 else "samples"
+    return f"{profile.total:,} {noun}: {', '.join(parts)}; {_cpu_clause(profile)}"
+
+
+def _cpu_clause(profile: Profile) -> str:
+    accounted = f"they account for {profile.seconds_of_cpu(profile.total):,.1f} s of CPU"
+    if profile.recording.scheduler_cpu is not None:
+        return f"{accounted}, the scheduler charged {profile.recording.scheduler_cpu:,.1f} s"
+    charged = [profile.processes[index].scheduler_cpu for index in {key.process for key in profile.samples}]
+    known = [cpu for cpu in charged if cpu is not None]
+    if not known:
+        return accounted
+    whose = "these processes" if len(known) == len(charged) else f"{len(known):,} of {len(charged):,} processes"
+    return f"{accounted}, the scheduler charged {whose} {sum(known):,.1f} s"
+
+
+_COLUMNS = (
+    "pid",
+    "name",
+    "command",
+    "interpreter",
+    "samples",
+    "truncated_samples",
+    "cpu_percent",
+    "user_percent",
+    "kernel_percent",
+    "gil_held_percent",
+    "hottest_file",
+    "hottest_line",
+    "hottest_function",
+    "hottest_samples",
+    "scheduler_cpu_seconds",
+)
+
+
+def write_processes_csv(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
+    """Write the rows and a last one, named ``total``, as comma-separated values; unknown values are empty."""
+    del options  # nothing in this file depends on them
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    rows = process_rows(profile)
+    writer.writerows(_cells(row) for row in [*rows, summed_row(rows)])
+
+
+def _cells(row: ProcessRow) -> list[str | int]:
+    hot = row.hot_line
+    return [
+        "" if row.pid is None else row.pid,
+        spreadsheet_text(row.name),
+        spreadsheet_text(row.command),
+        spreadsheet_text(row.interpreter),
+        row.samples,
+        row.truncated,
+        f"{row.cpu_percent:.2f}",
+        f"{row.user_percent:.2f}",
+        f"{row.kernel_percent:.2f}",
+        "" if row.gil_percent is None else f"{row.gil_percent:.2f}",
+        spreadsheet_text(hot.file) if hot else "",
+        hot.line if hot else "",
+        spreadsheet_text(hot.function) if hot else "",
+        hot.samples if hot else "",
+        "" if row.scheduler_cpu is None else f"{row.scheduler_cpu:.3f}",
+    ]
+
+
+def spreadsheet_text(text: str) -> str:
+    """The text on one line, with an apostrophe before what a spreadsheet would take for a formula."""
+    shown = visible(text)
+    return f"'{shown}" if shown.lstrip()[:1] in _FORMULA_STARTS and shown.strip() else shown

@@ -1,0 +1,385 @@
+"""A profile as a file: ``profile.json.gz``, from which every output can be made again.
+
+JSON of ASCII characters only, compressed with gzip.  All texts are indices into one table, all lists of records are
+columns, stacks are nodes that point at their caller's node, so that common callers are stored once.  Equal profiles
+give equal bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, TypeVar
+
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.profile import (
+    Frame,
+    FrameKind,
+    Gil,
+    Outcome,
+    Process,
+    Profile,
+    Recording,
+    SampleKey,
+    Stack,
+    Thread,
+)
+
+FORMAT = "pyflame-ebpf profile"
+VERSION = 1
+_JSON_BYTES_MAX = 1 << 30
+_FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
+_NO_NODE = -1
+_Item = TypeVar("_Item")
+_KINDS = list(FrameKind)
+_GILS = list(Gil)
+_OUTCOMES = list(Outcome)
+
+
+class UnusableProfileError(PyflameError):
+    """A saved profile that cannot be read back."""
+
+    exit_code = 18
+
+
+class _WrongContentError(Exception):
+    """Something in the file is not what the format says; the text tells what."""
+
+
+def save_profile(profile: Profile, stream: BinaryIO) -> None:
+    """Write the profile as compressed JSON."""
+    text = json.dumps(_document(profile), separators=(",", ":"), sort_keys=True)
+    with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
+        packed.write(text.encode("ascii"))
+
+
+def load_profile(stream: BinaryIO, name: str = "profile.json.gz") -> Profile:
+    """Read a profile back; ``name`` is what errors call the file; raises UnusableProfileError."""
+    try:
+        document = _parsed(_unpacked(stream))
+        return _profile(document)
+    except _NewerVersionError as error:
+        raise UnusableProfileError(
+            f"{name} was written by a newer pyflame-ebpf (profile format {error.version}; this one reads {VERSION}).",
+            "Upgrade pyflame-ebpf on this machine, or make the report where the recording was made.",
+        ) from error
+    except _WrongContentError as error:
+        raise UnusableProfileError(
+            f"{name} is not a profile that can be read: {error}.",
+            "Give the directory that `pyflame-ebpf record` wrote, or its profile.json.gz, copied whole.",
+        ) from error
+
+
+class _NewerVersionError(Exception):
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+# Writing
+
+
+@dataclass(slots=True)
+class _Table:
+    """Gives each distinct key the next index."""
+
+    index: dict[Any, int] = field(default_factory=dict)
+
+    def __call__(self, key: Any) -> int:
+        return self.index.setdefault(key, len(self.index))
+
+
+def _document(profile: Profile) -> dict[str, Any]:
+    text, frame, node = _Table(), _Table(), _Table()
+    stacks = _stack_ends(profile.stacks, frame, node)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "recording": _recording_document(profile.recording),
+        "processes": {
+            "pid": [process.pid for process in profile.processes],
+            "name": [text(process.name) for process in profile.processes],
+            "command": [text(process.command) for process in profile.processes],
+            "interpreter": [text(process.interpreter) for process in profile.processes],
+            "interpreter_file": [text(process.interpreter_file) for process in profile.processes],
+            "scheduler_cpu": [process.scheduler_cpu for process in profile.processes],
+        },
+        "threads": {
+            "tid": [thread.tid for thread in profile.threads],
+            "name": [text(thread.name) for thread in profile.threads],
+        },
+        "frames": {
+            "kind": [_KINDS.index(each.kind) for each in frame.index],
+            "name": [text(each.name) for each in frame.index],
+            "file": [text(each.file) for each in frame.index],
+            "first_line": [each.first_line for each in frame.index],
+            "line": [each.line for each in frame.index],
+        },
+        "nodes": {"caller": [caller for caller, _ in node.index], "frame": [index for _, index in node.index]},
+        "stacks": stacks,
+        "samples": _samples_document(profile.samples),
+        "texts": list(text.index),
+    }
+
+
+def _recording_document(recording: Recording) -> dict[str, Any]:
+    return {
+        "started": recording.started,
+        "duration": recording.duration,
+        "frequency": recording.frequency,
+        "cpus": recording.cpus,
+        "host": recording.host,
+        "kernel": recording.kernel,
+        "arguments": list(recording.arguments),
+        "profiler_version": recording.profiler_version,
+        "scheduler_cpu": recording.scheduler_cpu,
+        "lost": recording.lost,
+        "counters": recording.counters,
+    }
+
+
+def _stack_ends(stacks: Iterable[Stack], frame: _Table, node: _Table) -> list[int]:
+    """Each stack's innermost node, _NO_NODE for an empty stack."""
+    known: dict[int, int] = {}  # frames by identity, since hashing one is slow
+    ends = []
+    for stack in stacks:
+        end = _NO_NODE
+        for each in stack:
+            index = known.get(id(each))
+            if index is None:
+                index = known[id(each)] = frame(each)
+            end = node((end, index))
+        ends.append(end)
+    return ends
+
+
+def _samples_document(samples: Counter[SampleKey]) -> dict[str, list[int]]:
+    rows = sorted(
+        (
+            key.second,
+            key.process,
+            key.thread,
+            key.stack,
+            int(key.kernel_mode),
+            _GILS.index(key.gil),
+            _OUTCOMES.index(key.outcome),
+            count,
+        )
+        for key, count in samples.items()
+    )
+    names = ("second", "process", "thread", "stack", "kernel_mode", "gil", "outcome", "count")
+    return {name: [row[column] for row in rows] for column, name in enumerate(names)}
+
+
+# Reading
+
+
+def _unpacked(stream: BinaryIO) -> bytes:
+    try:
+        with gzip.GzipFile(fileobj=stream, mode="rb") as packed:
+            content = packed.read(_JSON_BYTES_MAX + 1)
+    except gzip.BadGzipFile as error:
+        raise _WrongContentError("it is not compressed with gzip, or damaged") from error
+    except EOFError as error:
+        raise _WrongContentError("it is cut short") from error
+    except zlib.error as error:
+        raise _WrongContentError("it is damaged") from error
+    if len(content) > _JSON_BYTES_MAX:
+        raise _WrongContentError(f"it unpacks to more than {_JSON_BYTES_MAX >> 20} MiB")
+    return content
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content, parse_constant=_refused_constant)
+    except (ValueError, RecursionError) as error:
+        raise _WrongContentError("it does not hold JSON") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _WrongContentError(f'it does not say that it is a "{FORMAT}"')
+    version = _integer(document.get("version"))
+    if version > VERSION:
+        raise _NewerVersionError(version)
+    return document
+
+
+def _refused_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def _profile(document: dict[str, Any]) -> Profile:
+    texts = [_text(each) for each in _list(document, "texts")]
+    processes = _processes(_table(document, "processes"), texts)
+    threads = _threads(_table(document, "threads"), texts)
+    frames = _frames(_table(document, "frames"), texts)
+    nodes = _nodes(_table(document, "nodes"), frames)
+    stacks = _stacks(_list(document, "stacks"), nodes)
+    samples = _samples(_table(document, "samples"), processes, threads, stacks)
+    return Profile(_recording(_table(document, "recording")), processes, threads, stacks, samples)
+
+
+def _recording(table: dict[str, Any]) -> Recording:
+    frequency = _integer(table.get("frequency"))
+    if frequency < 1:
+        raise _WrongContentError("its sampling frequency is not positive")
+    return Recording(
+        started=_number(table.get("started")),
+        duration=_number(table.get("duration")),
+        frequency=frequency,
+        cpus=_integer(table.get("cpus")),
+        host=_text(table.get("host")),
+        kernel=_text(table.get("kernel")),
+        arguments=tuple(_text(each) for each in _list(table, "arguments")),
+        profiler_version=_text(table.get("profiler_version")),
+        scheduler_cpu=_number_or_none(table.get("scheduler_cpu")),
+        lost=_integer(table.get("lost")),
+        counters={name: _integer(value) for name, value in _table(table, "counters").items()},
+    )
+
+
+def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
+    text = _chosen_from(texts)
+    columns = _columns(
+        table,
+        pid=_integer,
+        name=text,
+        command=text,
+        interpreter=text,
+        interpreter_file=text,
+        scheduler_cpu=_number_or_none,
+    )
+    return [Process(*row) for row in zip(*columns, strict=True)]
+
+
+def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
+    return [Thread(*row) for row in zip(*_columns(table, tid=_integer, name=_chosen_from(texts)), strict=True)]
+
+
+def _frames(table: dict[str, Any], texts: list[str]) -> list[Frame]:
+    text = _chosen_from(texts)
+    kind = _chosen_from(_KINDS)
+    columns = _columns(table, kind=kind, name=text, file=text, first_line=_integer, line=_integer)
+    return [Frame(*row) for row in zip(*columns, strict=True)]
+
+
+_Node = tuple[int, Frame, int]  # index of the caller's node, frame, frames from here to the root
+
+
+def _nodes(table: dict[str, Any], frames: list[Frame]) -> list[_Node]:
+    nodes: list[_Node] = []
+    for caller, frame in zip(*_columns(table, caller=_integer, frame=_chosen_from(frames)), strict=True):
+        if not _NO_NODE <= caller < len(nodes):
+            raise _WrongContentError("a stack's frames are out of order")
+        nodes.append((caller, frame, 1 if caller == _NO_NODE else nodes[caller][2] + 1))
+    return nodes
+
+
+def _stacks(ends: list[Any], nodes: list[_Node]) -> list[Stack]:
+    allowance = _FRAMES_MAX
+    stacks = []
+    for end in ends:
+        if not _NO_NODE <= _integer(end) < len(nodes):
+            raise _WrongContentError("a stack refers to frames that are not there")
+        allowance -= 0 if end == _NO_NODE else nodes[end][2]
+        if allowance < 0:
+            raise _WrongContentError(f"its stacks have more than {_FRAMES_MAX:,} frames")
+        stacks.append(_stack(end, nodes))
+    return stacks
+
+
+def _stack(end: int, nodes: list[_Node]) -> Stack:
+    inwards = []
+    while end != _NO_NODE:
+        end, frame, _ = nodes[end]
+        inwards.append(frame)
+    return tuple(reversed(inwards))
+
+
+def _samples(
+    table: dict[str, Any], processes: list[Process], threads: list[Thread], stacks: list[Stack]
+) -> Counter[SampleKey]:
+    columns = _columns(
+        table,
+        second=_integer,
+        process=_index_into(processes),
+        thread=_index_into(threads),
+        stack=_index_into(stacks),
+        kernel_mode=_chosen_from([False, True]),
+        gil=_chosen_from(_GILS),
+        outcome=_chosen_from(_OUTCOMES),
+        count=_integer,
+    )
+    samples: Counter[SampleKey] = Counter()
+    for *key, count in zip(*columns, strict=True):
+        if count < 1:
+            raise _WrongContentError("a sample count is not positive")
+        samples[SampleKey(*key)] += count
+    return samples
+
+
+def _columns(table: dict[str, Any], **readers: Callable[[Any], Any]) -> list[list[Any]]:
+    """The named columns, each value through its reader; all of one length."""
+    columns = [[reader(value) for value in _list(table, name)] for name, reader in readers.items()]
+    if len({len(column) for column in columns}) > 1:
+        raise _WrongContentError(f"its columns {', '.join(readers)} differ in length")
+    return columns
+
+
+def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    if not isinstance(value, dict):
+        raise _WrongContentError(f"it has no table {name}")
+    return value
+
+
+def _list(document: dict[str, Any], name: str) -> list[Any]:
+    value = document.get(name)
+    if not isinstance(value, list):
+        raise _WrongContentError(f"it has no list {name}")
+    return value
+
+
+def _chosen_from(choices: Sequence[_Item]) -> Callable[[Any], _Item]:
+    index = _index_into(choices)
+    return lambda value: choices[index(value)]
+
+
+def _index_into(choices: Sequence[Any]) -> Callable[[Any], int]:
+    count = len(choices)
+
+    def index(value: Any) -> int:
+        if type(value) is not int or not 0 <= value < count:
+            raise _WrongContentError(f"it refers to entry {value!r:.20} of a list of {count}")
+        return value
+
+    return index
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise _WrongContentError(f"it has {value!r:.20} where a whole number is needed")
+    return value
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _WrongContentError(f"it has {value!r:.20} where a number is needed")
+    return number
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongContentError(f"it has {value!r:.20} where a text is needed")
+    return value
