@@ -286,7 +286,7 @@ def _runtime_symbol(stream: Any) -> tuple[int, bool] | None:
         return None
     elf = ELFFile(stream)
     for name in (".dynsym", ".symtab"):
-        table = elf.get_section_by_name(name)
+        table: Any = elf.get_section_by_name(name)
         symbols = (table.get_symbol_by_name("_PyRuntime") or []) if table else []
         for symbol in symbols:
             if symbol["st_shndx"] != "SHN_UNDEF":
