@@ -37,10 +37,12 @@ class GilKind(IntEnum):
 class CPythonLayout:
     """Byte offsets in one build's structs, OFFSET_NONE where there is no such field.
 
-    Up to ``bytes_size`` the fields are those of ``struct cpython_layout`` in bpf/sample.h, which documents them, in
-    its order.  The rest is for user space: ``interpreters_head`` and ``tstate_current`` are offsets in _PyRuntime,
-    None where the release keeps the value elsewhere (3.6: the symbols interp_head and _PyThreadState_Current) or
-    not at all.
+    The fields of ``struct cpython_layout`` in bpf/sample.h, which documents them, have their names and order here.
+    The rest is for user space: ``frame_is_entry`` (3.11: this frame began a C call of the evaluation loop),
+    ``frame_tlbc_index`` and ``code_tlbc`` (free-threaded builds from 3.14 on run copies of the bytecode),
+    ``code_first_traceable`` (_co_firsttraceable, in code units), and ``interpreters_head`` and ``tstate_current``,
+    offsets in _PyRuntime, None where the release keeps the value elsewhere (3.6: the symbols interp_head and
+    _PyThreadState_Current) or not at all.
     """
 
     version: int

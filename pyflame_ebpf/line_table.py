@@ -89,8 +89,7 @@ def _decode_linetable_310(table: bytes, first_line: int) -> Iterator[tuple[int, 
     for width, delta in _pairs(table):
         if delta != _NO_LINE_310:
             line += _signed(delta)
-        if width:
-            yield start, 0 if delta == _NO_LINE_310 else line
+        yield start, 0 if delta == _NO_LINE_310 else line
         start += width
     yield start, 0
 

@@ -144,12 +144,12 @@ def test_row_fits_what_is_copied(release):
     assert sane(LAYOUTS[release])
 
 
-def test_fields_and_order_are_those_of_the_contract():
+def test_contract_takes_its_fields_from_the_layout_in_order():
     struct_text = re.search(r"struct cpython_layout \{(.*?)\n\};", (ROOT / "bpf" / "sample.h").read_text(), re.DOTALL)[
         1
     ]
-    names = re.findall(r"^    pf_u\d+ (\w+);", struct_text, re.MULTILINE)
-    assert [name for name in names if name != "reserved"] == [field.name for field in fields(CPythonLayout)][:-5]
+    names = [name for name in re.findall(r"^    pf_u\d+ (\w+);", struct_text, re.MULTILINE) if name != "reserved"]
+    assert names == [field.name for field in fields(CPythonLayout) if field.name in names]
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pyflame_ebpf.line_table import LineRanges, LineTableFormat, decode_lines
 
-CHECK_LINES = Path(__file__).parent.parent / "scripts" / "check_lines.py"
+ROOT = Path(__file__).parent.parent
+CHECK_LINES = ROOT / "scripts" / "check_lines.py"
 INTERPRETERS = [sys.executable, *sorted(map(str, Path("~/.pyenv/versions").expanduser().glob("*/bin/python?.*[0-9]")))]
 
 
@@ -79,9 +80,8 @@ def test_cut_table_tells_the_same_lines_as_far_as_it_goes(table, cut):
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
 def test_lines_are_those_of_the_interpreter_itself(interpreter):
     """Sixty files of its standard library, every instruction of every code object."""
-    run = subprocess.run(
-        [sys.executable, CHECK_LINES, "--sample", "60", interpreter], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, CHECK_LINES, "--sample", "60", interpreter]
+    run = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
     figures = re.search(r"^1 interpreters, (\d+) positions: (\d+) wrong$", run.stdout, re.MULTILINE)
     assert figures, run.stdout + run.stderr
     assert int(figures[1]) > 10_000
