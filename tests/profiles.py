@@ -283,7 +283,7 @@ def realistic_profile() -> Profile:
 
 
 def hostile_profile() -> Profile:
-    """Every hostile name as process, thread, Python function and file, native symbol and module, kernel symbol, mark."""
+    """Every hostile name as process, thread, Python function and file, native symbol and module, kernel symbol."""
     profile = Profile(recording(host="<b>host</b>\x1b[0m", kernel="]]>&"))
     writer = ProfileWriter(profile)
     for index, name in enumerate(HOSTILE_NAMES):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 from pyflame_ebpf.labels import Label, LabelKind
 from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks
@@ -15,28 +16,25 @@ class Boxes:
     """The boxes of a flame graph as columns, each box before its callees, the busiest callee first.
 
     ``label`` indexes ``labels``; ``start`` and ``samples`` place a box on the horizontal axis, in samples; ``depth``
-    is 0 for the one box at the root.  ``total`` counts all samples; boxes of fewer than ``fewest`` are left out.
+    is 0 for the one box at the root.  ``total`` counts all samples.  Boxes of fewer than ``fewest`` samples are left
+    out with all that they call; ``left_out`` counts those whose caller is shown.
     """
 
     labels: list[Label]
     total: int
     fewest: int
     left_out: int
-    depth: list[int] = field(default_factory=list)
-    label: list[int] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)
-    start: list[int] = field(default_factory=list)
+    depth: list[int]
+    label: list[int]
+    samples: list[int]
+    start: list[int]
 
     def __len__(self) -> int:
         """Count the boxes."""
         return len(self.depth)
 
 
-@dataclass(slots=True)
-class _Node:
-    label: int
-    samples: int = 0
-    callees: dict[int, _Node] = field(default_factory=dict)
+_Counted = list[tuple[tuple[int, ...], int]]  # stacks with their samples
 
 
 def flame_boxes(stacks: LabelledStacks, narrowest: float, boxes_max: int) -> Boxes:
@@ -44,54 +42,41 @@ def flame_boxes(stacks: LabelledStacks, narrowest: float, boxes_max: int) -> Box
 
     Where more than ``boxes_max`` would be left, the narrowest of those go too.
     """
-    nodes = _merged(stacks)
-    fewest = _fewest([node.samples for node in nodes], narrowest, boxes_max)
-    root = nodes[0]
-    kept = sum(node.samples >= fewest for node in nodes[1:])
-    boxes = Boxes([*stacks.labels, ALL], root.samples, fewest, len(nodes) - 1 - kept)
-    _lay_out(root, boxes)
-    return boxes
+    fewest = max(1, math.ceil(narrowest * stacks.samples.total()))
+    boxes = _laid_out(stacks, fewest)
+    if len(boxes) <= boxes_max:
+        return boxes
+    return _laid_out(stacks, sorted(boxes.samples, reverse=True)[boxes_max] + 1)
 
 
-def _merged(stacks: LabelledStacks) -> list[_Node]:
-    """All nodes of the tree, the root first."""
-    root = _Node(len(stacks.labels))
-    nodes = [root]
-    for stack, count in stacks.samples.items():
-        node = root
-        node.samples += count
-        for label in stack:
-            callee = node.callees.get(label)
-            if callee is None:
-                callee = node.callees[label] = _Node(label)
-                nodes.append(callee)
-            callee.samples += count
-            node = callee
-    return nodes
-
-
-def _fewest(samples: list[int], narrowest: float, boxes_max: int) -> int:
-    """The least number of samples of a box that is kept; a caller has no fewer than its callees."""
-    fewest = max(1.0, narrowest * samples[0])
-    left = sorted((count for count in samples if count >= fewest), reverse=True)
-    if len(left) > boxes_max:
-        return left[boxes_max] + 1
-    return int(-(-fewest // 1))
-
-
-def _lay_out(root: _Node, boxes: Boxes) -> None:
-    pending = [(root, 0, 0)]  # node, depth, start; the next box is the last
+def _laid_out(stacks: LabelledStacks, fewest: int) -> Boxes:
+    """Place all boxes of at least ``fewest`` samples; a box that is left out is not looked into."""
+    total = stacks.samples.total()
+    columns: list[tuple[int, int, int, int]] = []
+    left_out = 0
+    pending = [(0, len(stacks.labels), total, 0, list(stacks.samples.items()))]  # the next box is the last
     while pending:
-        node, depth, start = pending.pop()
-        boxes.depth.append(depth)
-        boxes.label.append(node.label)
-        boxes.samples.append(node.samples)
-        boxes.start.append(start)
-        callees = sorted(
-            (callee for callee in node.callees.values() if callee.samples >= boxes.fewest),
-            key=lambda callee: (-callee.samples, boxes.labels[callee.label].text),
-        )
-        starts = [start]
-        for callee in callees:
-            starts.append(starts[-1] + callee.samples)
-        pending.extend((callee, depth + 1, at) for callee, at in reversed(list(zip(callees, starts, strict=False))))
+        depth, label, samples, start, through = pending.pop()
+        columns.append((depth, label, samples, start))
+        callees = _callees(through, depth)
+        kept = [callee for callee in callees if callee[1] >= fewest]
+        left_out += len(callees) - len(kept)
+        kept.sort(key=lambda callee: (-callee[1], stacks.labels[callee[0]].text))
+        placed = []
+        for callee, count, onwards in kept:
+            placed.append((depth + 1, callee, count, start, onwards))
+            start += count
+        pending.extend(reversed(placed))
+    return Boxes(
+        [*stacks.labels, ALL], total, fewest, left_out, *(list(column) for column in zip(*columns, strict=True))
+    )
+
+
+def _callees(through: _Counted, depth: int) -> list[tuple[int, int, _Counted]]:
+    """The stacks that go on beyond this depth by their next label: the label, its samples, its stacks."""
+    onwards: dict[int, _Counted] = {}
+    for counted in through:
+        stack = counted[0]
+        if len(stack) > depth:
+            onwards.setdefault(stack[depth], []).append(counted)
+    return [(label, sum(count for _, count in stacks), stacks) for label, stacks in onwards.items()]

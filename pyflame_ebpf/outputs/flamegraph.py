@@ -126,7 +126,7 @@ def _outcome(profile: Profile, boxes: Boxes) -> str:
     if not boxes.left_out:
         return line
     share = 100 * boxes.fewest / boxes.total
-    return f"{line} Left out: {boxes.left_out:,} boxes of fewer than {boxes.fewest:,} samples ({share:.2g} %)."
+    return f"{line} Too thin to show: {boxes.left_out:,} boxes of fewer than {boxes.fewest:,} samples ({share:.2g} %)."
 
 
 def _legend(stacks: LabelledStacks) -> list[tuple[str, str, str]]:
