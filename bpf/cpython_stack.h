@@ -163,25 +163,20 @@ PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct c
     return frame;
 }
 
-/* Byte offset of the instruction that the frame in the scratch executes, -1 before its first. */
-PF_INLINE int cpython_lasti(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code)
+/* What the frame in the scratch says of its place in the code, the same way for all releases: the integer, or the
+ * pointer less the code object's address.  User space makes a byte offset of it. */
+PF_INLINE int cpython_position(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code)
 {
-    if (layout->instruction_kind == PF_LASTI_BYTES)
-        return PF_FRAME_FIELD(scratch, int, layout->frame_instruction);
-    if (layout->instruction_kind == PF_LASTI_UNITS) {
-        int units = PF_FRAME_FIELD(scratch, int, layout->frame_instruction);
-        return units < 0 ? -1 : units * 2;
-    }
-    pf_u64 offset = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_instruction) - (code + layout->code_instructions);
-    return offset > 0x7fffffff ? -1 : (int)offset;
+    pf_u64 is_pointer = layout->instruction_kind >> 1;
+    return (int)(PF_FRAME_FIELD(scratch, pf_u64, layout->frame_instruction) - (code & -is_pointer));
 }
 
-/* Identifies the code object in this process by its contents as well: addresses are used again. */
-PF_INLINE int cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code,
-                              pf_u64 process, pf_u64 *code_id)
+/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable. */
+PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code,
+                                 pf_u64 process)
 {
     if (PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity))
-        return -1;
+        return 0;
     /* Two lanes, because one multiplication waits for the one before. */
     pf_u64 even = pf_hash(process, code), odd = process;
 #pragma unroll
@@ -189,8 +184,7 @@ PF_INLINE int cpython_code_id(const struct cpython_layout *layout, struct cpytho
         even = pf_hash(even, scratch->code[word]);
         odd = pf_hash(odd, scratch->code[word + 1]);
     }
-    *code_id = pf_hash(even, odd);
-    return 0;
+    return pf_hash(even, odd) | 1;
 }
 
 enum cpython_walk_result {
@@ -202,23 +196,25 @@ struct cpython_walk {
     pf_u64 frame;      /* next to read, 0 at the end */
     pf_u64 process;    /* hash of the process's identity */
     pf_u64 hash;       /* of the stack so far */
-    pf_u32 depth;      /* frames of the stack so far, kernel frames among them */
-    pf_u32 first;      /* index of the first Python frame */
-    pf_u32 outcome;    /* enum outcome */
-    pf_u32 reserved;
+    pf_u64 depth;      /* frames of the stack so far, kernel frames among them */
+    pf_u64 end;        /* ... and where they end if the stack is too deep */
+    pf_u64 outcome;    /* enum outcome */
 };
 
-/* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on. */
+/* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on.
+ *
+ * The verifier follows every combination of branches through every turn of the loop, unless what it knows is the same
+ * again at the loop's head: hence few branches, and a depth that is kept in memory, where it knows nothing of it. */
 PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                   struct cpython_walk *walk, struct stack_frame *frames)
 {
     pf_u64 address = walk->frame, hash = walk->hash, process = walk->process;
-    pf_u64 depth = walk->depth, first = walk->first, size = pf_bounded(layout->frame_size, PF_FRAME_READ_MAX);
-    int has_owner = layout->frame_owner != PF_OFFSET_NONE;
+    pf_u64 size = pf_bounded(layout->frame_size, PF_FRAME_READ_MAX);
+    pf_u64 tag_mask = layout->frame_code_tag_mask, shim = layout->frame_owner_shim;
 
     for (int step = 0; step < PF_FRAME_STEPS && address; step++) {
-        depth = pf_bounded(depth, PF_STACK_FRAMES);
-        if (depth == PF_STACK_FRAMES || depth - first >= PF_MAX_FRAMES) {
+        pf_u64 depth = walk->depth;
+        if (depth >= PF_STACK_FRAMES || depth >= walk->end) {
             walk->outcome = PF_TOO_DEEP;
             address = 0;
             break;
@@ -229,32 +225,23 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             break;
         }
         address = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_previous);
-        if (has_owner && PF_FRAME_FIELD(scratch, pf_u8, layout->frame_owner) >= layout->frame_owner_shim) {
-            /* Stands for the C function that called the evaluation loop: the frame above began that call. */
-            if (depth > first)
-                frames[pf_bounded(depth - 1, PF_STACK_FRAMES - 1)].kind |= PF_FRAME_ENTRY;
-            continue;
-        }
+        if (PF_FRAME_FIELD(scratch, pf_u8, layout->frame_owner) >= shim)
+            continue; /* stands for the C function that called the evaluation loop */
         struct stack_frame *out = &frames[depth];
-        pf_u64 code = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_code) & ~(pf_u64)layout->frame_code_tag_mask;
-        pf_u64 code_id = 0;
-        pf_u32 kind = PF_FRAME_PYTHON;
-        if (cpython_code_id(layout, scratch, code, process, &code_id)) {
-            kind |= PF_FRAME_UNREADABLE;
-            code_id = 0;
+        pf_u64 code = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_code) & ~tag_mask;
+        pf_u64 code_id = cpython_code_id(layout, scratch, code, process);
+        if (!code_id)
             walk->outcome = PF_UNREADABLE_CODE;
-        }
-        int lasti = cpython_lasti(layout, scratch, code);
+        int position = cpython_position(layout, scratch, code);
         out->address = code;
         out->code_id = code_id;
-        out->lasti = lasti;
-        out->kind = kind;
-        hash = pf_hash(hash, code_id + (pf_u32)lasti);
-        depth++;
+        out->position = position;
+        out->kind = PF_FRAME_PYTHON;
+        hash = pf_hash(hash, code_id + (pf_u32)position);
+        walk->depth = depth + 1;
     }
     walk->frame = address;
     walk->hash = hash;
-    walk->depth = depth;
     return address ? PF_WALK_CONTINUE : PF_WALK_DONE;
 }
 

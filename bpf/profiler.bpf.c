@@ -8,9 +8,14 @@
  * a tick can't interrupt a tick on its own CPU.  bcc rewrites map.lookup() and the like in this file only, not in
  * headers or macros, so all maps live here. */
 
+/* Under their own names bcc looks these helpers up in its index of all kernel symbols, and builds that index anew at
+ * every use: a second at each start. */
+static long (*pf_probe_read_user)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user;
+static long (*pf_probe_read_kernel)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel;
+
 #define PF_INLINE static inline __attribute__((always_inline))
-#define PF_READ_USER(destination, size, address) bpf_probe_read_user((destination), (size), (void *)(address))
-#define PF_READ_KERNEL(destination, size, address) bpf_probe_read_kernel((destination), (size), (void *)(address))
+#define PF_READ_USER(destination, size, address) pf_probe_read_user((destination), (size), (void *)(address))
+#define PF_READ_KERNEL(destination, size, address) pf_probe_read_kernel((destination), (size), (void *)(address))
 
 #include "sample.h"
 #include "cpython_stack.h"
@@ -54,6 +59,7 @@ struct sample {
     u32 new_codes;
     u32 sent_codes;
     u32 unsent;
+    u32 scanned;
     struct cpython_search search;
     struct cpython_walk walk;
     struct cpython_scratch scratch;
@@ -186,7 +192,7 @@ PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 k
         u64 address = sample->addresses[i];
         frame->address = address;
         frame->code_id = 0;
-        frame->lasti = 0;
+        frame->position = 0;
         frame->kind = kind;
         hash = pf_hash(hash, address + kind);
     }
@@ -215,7 +221,7 @@ PF_INLINE void start_walk(struct tick_context *ctx, struct sample *sample, const
         finish_native(ctx, sample, PF_NOT_PYTHON);
         return;
     }
-    sample->walk.first = sample->walk.depth;
+    sample->walk.end = sample->walk.depth + PF_MAX_FRAMES;
     sample->gil = cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->tstate_current);
     next_stage(ctx, PF_STAGE_WALK);
 }
@@ -458,9 +464,12 @@ int stage_finish(struct tick_context *ctx)
     sample->new_codes = 0;
     sample->sent_codes = 0;
     sample->unsent = 0;
+    sample->scanned = 0;
     stages.call(ctx, PF_STAGE_NEW_STACK);
     return 0;
 }
+
+#define PF_SCAN_STEPS 128 /* frames looked through in one stage */
 
 /* Lists the frames whose code objects user space has not got. */
 int stage_new_stack(struct tick_context *ctx)
@@ -468,25 +477,28 @@ int stage_new_stack(struct tick_context *ctx)
     struct sample *sample = current_sample();
     if (!sample)
         return 0;
-    u32 depth = sample->walk.depth;
-    u64 previous = 0;
-    for (u32 i = 0; i < PF_STACK_FRAMES; i++) {
-        if (i >= depth)
+    u64 depth = sample->walk.depth, previous = 0;
+    u64 index = pf_bounded(sample->scanned, PF_STACK_FRAMES - PF_SCAN_STEPS);
+    for (u32 step = 0; step < PF_SCAN_STEPS; step++, index++) {
+        if (index >= depth)
             break;
-        u64 code_id = sample->frames[i].code_id;
+        u64 code_id = sample->frames[index].code_id;
         if (!code_id || code_id == previous)
             continue;
         previous = code_id;
         if (known_codes.lookup(&code_id))
             continue;
-        u32 slot = sample->new_codes;
+        u64 slot = sample->new_codes;
         if (slot >= PF_NEW_CODES) {
             sample->unsent = 1;
             break;
         }
-        sample->new_code[slot] = i;
+        sample->new_code[slot] = index;
         sample->new_codes = slot + 1;
     }
+    sample->scanned += PF_SCAN_STEPS;
+    if (sample->scanned < depth && sample->scanned < PF_STACK_FRAMES)
+        stages.call(ctx, PF_STAGE_NEW_STACK);
     stages.call(ctx, sample->new_codes ? PF_STAGE_CODES : PF_STAGE_SEND);
     return 0;
 }

@@ -56,11 +56,9 @@ struct cpython_layout {
     pf_u16 frame_previous;        /* PyFrameObject or _PyInterpreterFrame */
     pf_u16 frame_code;
     pf_u16 frame_instruction;
-    pf_u16 frame_owner;           /* PF_OFFSET_NONE before 3.12 */
-    pf_u8 frame_owner_shim;       /* an owner of this value or more is not a Python frame */
-    pf_u8 frame_code_tag_mask;    /* low bits of frame_code that are not address */
-    pf_u16 frame_is_entry;        /* 3.11 */
-    pf_u16 frame_tlbc_index;      /* free-threaded 3.14 and later */
+    pf_u16 frame_owner;           /* one byte */
+    pf_u16 frame_owner_shim;      /* an owner of this value or more is not a Python frame; 256: there are none */
+    pf_u16 frame_code_tag_mask;   /* low bits of frame_code that are not address */
 
     pf_u16 code_identity;         /* PyCodeObject: start of PF_CODE_IDENTITY_SIZE bytes that tell codes apart */
     pf_u16 code_first_line;
@@ -68,8 +66,6 @@ struct cpython_layout {
     pf_u16 code_name;             /* co_qualname where there is one, else co_name */
     pf_u16 code_line_table;
     pf_u16 code_instructions;     /* co_code_adaptive, the base of PF_PREV_INSTR and PF_INSTR_PTR */
-    pf_u16 code_first_traceable;  /* _co_firsttraceable; 3.11 and later */
-    pf_u16 code_tlbc;             /* co_tlbc; free-threaded 3.14 and later */
 
     pf_u16 str_length;            /* PyASCIIObject */
     pf_u16 str_state;             /* the one byte that holds the three bit fields below */
@@ -80,7 +76,6 @@ struct cpython_layout {
     pf_u16 str_ascii_data;        /* sizeof(PyASCIIObject) */
     pf_u16 str_compact_data;      /* sizeof(PyCompactUnicodeObject) */
     pf_u16 bytes_size;            /* PyBytesObject.ob_size */
-    pf_u16 reserved;
 };
 
 #define PF_FRAME_READ_MAX 128
@@ -115,15 +110,12 @@ enum frame_kind {
     PF_FRAME_PYTHON = 2,
 };
 
-#define PF_FRAME_ENTRY 0x100       /* Python frame that a C call of the evaluation loop began with */
-#define PF_FRAME_UNREADABLE 0x200  /* Python frame whose code object could not be read */
-
 /* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
 struct stack_frame {
     pf_u64 address;   /* instruction, or code object */
-    pf_u64 code_id;   /* Python: hash of the process, the code object's address and its contents */
-    int lasti;        /* Python: byte offset of the executing instruction, -1 before the first */
-    pf_u32 kind;      /* enum frame_kind, and the PF_FRAME_ flags */
+    pf_u64 code_id;   /* Python: hash of the process, the code object's address and its contents, 0: unreadable */
+    int position;     /* Python: f_lasti, or prev_instr or instr_ptr less the code object's address */
+    pf_u32 kind;      /* enum frame_kind */
 };
 
 #define PF_MAX_FRAMES 1000         /* Python or native frames of one stack */

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.cpython_layout import OFFSET_NONE, CPythonLayout
 from pyflame_ebpf.profile import FrameKind, Gil, Outcome
 
 U8, U16, U32, U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
 MAX_LAYOUTS = 256
 COMM_SIZE = 16
+NO_SHIM = 256  # more than any owner, which is a byte
 
 OUTCOMES = (
     Outcome.COMPLETE,
@@ -30,10 +31,6 @@ OUTCOMES = (
 )
 GIL_STATES = (Gil.UNKNOWN, Gil.HELD, Gil.NOT_HELD)
 FRAME_KINDS = (FrameKind.KERNEL, FrameKind.NATIVE, FrameKind.PYTHON)
-
-FRAME_KIND_MASK = 0xFF
-FRAME_ENTRY = 0x100
-FRAME_UNREADABLE = 0x200
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC = range(1, 7)
@@ -64,7 +61,7 @@ class ProcessIdentity(ctypes.Structure):
 class StackFrame(ctypes.Structure):
     """``struct stack_frame``: one frame as the walker saw it."""
 
-    _fields_ = (("address", U64), ("code_id", U64), ("lasti", ctypes.c_int32), ("kind", U32))
+    _fields_ = (("address", U64), ("code_id", U64), ("position", ctypes.c_int32), ("kind", U32))
 
 
 class ProcessEntry(ctypes.Structure):
@@ -192,26 +189,29 @@ class CodeRecord(ctypes.Structure):
 _BYTE_FIELDS = {
     "instruction_kind",
     "gil_kind",
-    "frame_owner_shim",
-    "frame_code_tag_mask",
     "str_kind_shift",
     "str_compact_shift",
     "str_ascii_shift",
     "bytes_value",
 }
-_USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"}
+_USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"} | {
+    "frame_is_entry", "frame_tlbc_index", "code_first_traceable", "code_tlbc"
+}
 LAYOUT_FIELDS = tuple(field.name for field in fields(CPythonLayout) if field.name not in _USER_SPACE_ONLY)
 
 
 class Layout(ctypes.Structure):
     """``struct cpython_layout``; its fields are those of ``CPythonLayout``, in order."""
 
-    _fields_ = tuple((name, U8 if name in _BYTE_FIELDS else U16) for name in LAYOUT_FIELDS) + (("reserved", U16),)
+    _fields_ = tuple((name, U8 if name in _BYTE_FIELDS else U16) for name in LAYOUT_FIELDS)
 
 
 def pack_layout(layout: CPythonLayout) -> Layout:
     """The layout as the walker reads it."""
-    return Layout(**{name: getattr(layout, name) for name in LAYOUT_FIELDS})
+    packed = Layout(**{name: getattr(layout, name) for name in LAYOUT_FIELDS})
+    if layout.frame_owner == OFFSET_NONE:
+        packed.frame_owner, packed.frame_owner_shim = 0, NO_SHIM
+    return packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class ExitEvent:
 
 @dataclass(frozen=True, slots=True)
 class StackEvent:
-    """A stack that was met for the first time; frames leaf first as (address, code id, lasti, kind)."""
+    """A stack that was met for the first time; frames leaf first as (address, code id, position, kind)."""
 
     identity: Identity
     stack_id: int
@@ -333,7 +333,7 @@ def _stack(data: bytes) -> StackEvent:
     return StackEvent(
         Identity.of(record.identity),
         record.stack_id,
-        tuple((frame.address, frame.code_id, frame.lasti, frame.kind) for frame in frames),
+        tuple((frame.address, frame.code_id, frame.position, frame.kind) for frame in frames),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
-from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.line_table import LineRanges, decode_lines
 from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Profile, Recording, SampleKey, Stack, Thread
 from pyflame_ebpf.sampler import Count
@@ -35,12 +35,23 @@ class Code:
     file: str
     first_line: int
     lines: LineRanges | None
+    layout: CPythonLayout
 
-    def line_at(self, lasti: int) -> int:
-        """The line of the instruction at a byte offset; the first line where the table gives none."""
+    def line_at(self, position: int) -> int:
+        """The line at a position as a frame gives it; the first line where the table gives none, 0 without table."""
         if self.lines is None:
             return 0
+        lasti = byte_offset(self.layout, position)
         return (self.lines.line_at(lasti) if lasti >= 0 else 0) or self.first_line
+
+
+def byte_offset(layout: CPythonLayout, position: int) -> int:
+    """Byte offset of the executing instruction, negative before the first, from what the frame says of its place."""
+    if layout.instruction_kind == InstructionKind.LASTI_UNITS:
+        return position * 2
+    if layout.instruction_kind == InstructionKind.LASTI_BYTES:
+        return position
+    return position - layout.code_instructions
 
 
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
@@ -136,7 +147,7 @@ class Symbolizer:
             self.unnamed_codes += 1
         if lines is None:
             self.codes_without_lines += 1
-        self._codes[event.code_id] = Code(name or "[unreadable name]", file or "", event.first_line, lines)
+        self._codes[event.code_id] = Code(name or "[unreadable name]", file or "", event.first_line, lines, layout)
 
     def add_thread(self, identity: Identity, tid: int, name: str) -> None:
         """Keeps a thread's name."""
@@ -194,8 +205,8 @@ class Symbolizer:
         frames = [self._frame(event.identity, *frame) for frame in reversed(event.frames)]
         self._stacks[event.stack_id] = tuple(frames)
 
-    def _frame(self, identity: Identity, address: int, code_id: int, lasti: int, kind: int) -> Frame:
-        frame_kind = bpf_abi.FRAME_KINDS[kind & bpf_abi.FRAME_KIND_MASK]
+    def _frame(self, identity: Identity, address: int, code_id: int, position: int, kind: int) -> Frame:
+        frame_kind = bpf_abi.FRAME_KINDS[kind]
         if frame_kind is FrameKind.KERNEL:
             frame = self._kernel.get(address)
             if frame is None:
@@ -203,11 +214,11 @@ class Symbolizer:
             return frame
         if frame_kind is FrameKind.NATIVE:
             return self._name_address(identity, address)
-        frame = self._frames.get((code_id, lasti))
+        frame = self._frames.get((code_id, position))
         if frame is None:
             code = self._codes.get(code_id)
-            frame = UNREADABLE if code is None else _python_frame(code, lasti)
-            self._frames[code_id, lasti] = frame
+            frame = UNREADABLE if code is None else _python_frame(code, position)
+            self._frames[code_id, position] = frame
         return frame
 
     def add_counts(self, second: int, counts: list[Count]) -> None:
@@ -240,8 +251,8 @@ class Symbolizer:
         return builder.profile
 
 
-def _python_frame(code: Code, lasti: int) -> Frame:
-    return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(lasti))
+def _python_frame(code: Code, position: int) -> Frame:
+    return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
 
 
 def _marked(stack: Stack | None, outcome: Outcome) -> Stack:
