@@ -133,6 +133,16 @@ def test_the_table_keeps_to_the_terminals_width(width):
         assert max(map(len, table(profile, width).splitlines())) <= width
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_terminal_shortens_texts_but_no_figure(width):
+    celery = next(line for line in table(realistic_profile(), width).splitlines() if "celery" in line)
+    assert re.search(r"1317  celery.* 3\.12\.4 +2,054  34\.6 +100 +0\.0 +100  20\.40  shop/", celery)
+
+
+def test_the_table_tells_python_programs_apart_by_their_command_lines():
+    assert "python3 nightly.py --all" in table(realistic_profile(), 120)
+
+
 def test_the_table_shows_hostile_names_as_text():
     shown = table(hostile_profile(), 200)
     assert "\x1b" not in shown

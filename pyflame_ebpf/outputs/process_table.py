@@ -47,33 +47,40 @@ def process_table(profile: Profile, rows: int | None = None) -> Table:
 
 
 def _empty_table() -> Table:
+    """The columns; rich narrows those that may wrap, the texts, and leaves the figures whole."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("PID", justify="right", no_wrap=True, style="dim")
-    table.add_column("Process", no_wrap=True, overflow="ellipsis", min_width=8, max_width=28)
-    table.add_column("Interpreter", no_wrap=True, overflow="ellipsis", min_width=6, max_width=15)
-    table.add_column("Samples", justify="right", no_wrap=True)
-    table.add_column("CPU%", justify="right", no_wrap=True, style="bold")
-    table.add_column("user", justify="right", no_wrap=True)
-    table.add_column("kern", justify="right", no_wrap=True)
-    table.add_column("GIL", justify="right", no_wrap=True)
-    table.add_column("sched s", justify="right", no_wrap=True)
-    table.add_column("Hottest Python line", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("Command", min_width=8, max_width=32)
+    table.add_column("Python", min_width=6, max_width=15)
+    for name in ("Samples", "CPU%", "User", "Kern", "GIL", "Sched"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(Text("Hottest Python line", no_wrap=True, overflow="ellipsis"), min_width=8)
     return table
 
 
 def _cells(row: ProcessRow) -> list[Text]:
     return [
         Text("" if row.pid is None else str(row.pid)),
-        Text(visible(row.name)),
-        Text(visible(row.interpreter.removeprefix("CPython "))),
+        _one_line(_command(row)),
+        _one_line(row.interpreter.removeprefix("CPython ")),
         Text(f"{row.samples:,}"),
         Text(_share(row.cpu_percent)),
         Text(_share(row.user_percent)),
         Text(_share(row.kernel_percent)),
         Text("" if row.gil_percent is None else _share(row.gil_percent)),
         Text("" if row.scheduler_cpu is None else f"{row.scheduler_cpu:,.2f}"),
-        Text(_place(row.hot_line) if row.hot_line else ""),
+        _one_line(_place(row.hot_line) if row.hot_line else ""),
     ]
+
+
+def _command(row: ProcessRow) -> str:
+    """The command line without the directory of its program."""
+    program, blank, arguments = (row.command or row.name).partition(" ")
+    return (program.rpartition("/")[2] or program) + blank + arguments
+
+
+def _one_line(name: str) -> Text:
+    return Text(visible(name), no_wrap=True, overflow="ellipsis")
 
 
 def _share(percent: float) -> str:
@@ -81,4 +88,4 @@ def _share(percent: float) -> str:
 
 
 def _place(hot: HotLine) -> str:
-    return f"{visible(hot.short_file)}:{hot.line} {visible(hot.function)}"
+    return f"{hot.short_file}:{hot.line} {hot.function}"
