@@ -15,16 +15,32 @@
 #define PF_THREAD_LIST_STEPS 128 /* thread states looked at in one call of cpython_search_threads */
 #define PF_FRAME_STEPS 64        /* frames read in one call of cpython_walk_frames */
 
-/* Memory for structs that are read whole; one read of 200 bytes costs as much as one of 8. */
+#define PF_WINDOW 1024  /* bytes that one read of frames takes */
+#define PF_TICK_CODES 32 /* code objects remembered within one walk */
+
+/* A code object met in this walk. */
+struct cpython_met_code {
+    pf_u64 address;
+    pf_u64 id;
+    pf_u64 walk; /* the walk's number: entries of others do not count */
+};
+
+/* Memory for what is read whole, since a read of 200 bytes costs as much as one of 8. */
 struct cpython_scratch {
     pf_u8 thread_state[PF_THREAD_STATE_READ + 8];
-    pf_u8 frame[PF_FRAME_READ_MAX + 8];
     pf_u64 code[PF_CODE_IDENTITY_SIZE / 8];
+    pf_u64 gil[2]; /* from last_holder on */
+    pf_u64 window_start;
+    pf_u64 window_size;
+    pf_u64 frame;  /* offset in the window */
+    pf_u64 walks;
+    struct cpython_met_code met[PF_TICK_CODES];
+    pf_u8 window[PF_WINDOW + PF_FRAME_READ_MAX + 8];
 };
 
 /* Offsets come from a map and are bounded by masks that the verifier can see. */
 #define PF_THREAD_FIELD(scratch, type, offset) (*(type *)((scratch)->thread_state + ((offset) & (PF_THREAD_STATE_READ - 1))))
-#define PF_FRAME_FIELD(scratch, type, offset) (*(type *)((scratch)->frame + ((offset) & (PF_FRAME_READ_MAX - 1))))
+#define PF_FRAME_FIELD(bytes, type, offset) (*(type *)((bytes) + ((offset) & (PF_FRAME_READ_MAX - 1))))
 
 PF_INLINE pf_u64 pf_read_pointer(pf_u64 address)
 {
@@ -50,21 +66,24 @@ PF_INLINE pf_u64 pf_hash(pf_u64 hash, pf_u64 word)
 
 /* ---- thread states ---- */
 
-/* Reads a PyThreadState into the scratch; 0 when it is one of this thread and its list knows it. */
+/* Reads a PyThreadState into the scratch; 0 when it is one of this thread. */
 PF_INLINE int cpython_read_thread_state(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                         pf_u64 address, pf_u64 thread_pointer)
 {
     if (!address || PF_READ_USER(scratch->thread_state, PF_THREAD_STATE_READ, address))
         return -1;
-    if (PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_thread_id) != thread_pointer)
-        return -1;
-    /* Freed thread states keep their contents for a while: the neighbour must still point here. */
-    pf_u64 back = layout->tstate_prev == PF_OFFSET_NONE ? 0 : PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_prev);
+    return PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_thread_id) == thread_pointer ? 0 : -1;
+}
+
+/* Whether the list knows the thread state in the scratch: freed ones keep their contents for a while. */
+PF_INLINE int cpython_is_listed(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 address)
+{
+    pf_u64 back = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_prev);
     if (back)
         back += layout->tstate_next;
     else
         back = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp) + layout->interp_threads_head;
-    return pf_read_pointer(back) == address ? 0 : -1;
+    return pf_read_pointer(back) == address;
 }
 
 /* Whether the thread state in the scratch is attached to its thread; always true where the release does not say. */
@@ -130,22 +149,29 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
     return PF_SEARCH_CONTINUE;
 }
 
-/* Whether the thread of the thread state in the scratch holds the GIL: enum gil_state. */
+/* Address of the struct _gil_runtime_state of the thread state in the scratch, 0 where the release has another way. */
+PF_INLINE pf_u64 cpython_gil(const struct cpython_layout *layout, struct cpython_scratch *scratch)
+{
+    if (layout->gil_kind != PF_GIL_INTERPRETER)
+        return 0;
+    return pf_read_pointer(PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp) + layout->interp_gil);
+}
+
+/* Whether the thread of the thread state in the scratch holds the GIL: enum gil_state.  ``holder`` is the contents of
+ * tstate_current, ``gil`` what cpython_gil gave. */
 PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 address,
-                                pf_u64 tstate_current)
+                                pf_u64 holder, pf_u64 gil)
 {
     int held;
     if (layout->gil_kind == PF_GIL_THREAD_FLAG) {
         held = PF_THREAD_FIELD(scratch, int, layout->tstate_holds_gil) != 0;
-    } else if (layout->gil_kind == PF_GIL_TSTATE_CURRENT && tstate_current) {
-        held = pf_read_pointer(tstate_current) == address;
-    } else if (layout->gil_kind == PF_GIL_INTERPRETER) {
-        pf_u64 interpreter = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp);
-        pf_u64 gil = pf_read_pointer(interpreter + layout->interp_gil);
-        int locked = 0;
-        if (!gil || PF_READ_USER(&locked, 4, gil + layout->gil_locked))
+    } else if (layout->gil_kind == PF_GIL_TSTATE_CURRENT) {
+        held = holder == address;
+    } else if (gil) {
+        /* last_holder is a pointer, locked the int behind it, in every release that has them here */
+        if (PF_READ_USER(scratch->gil, sizeof(scratch->gil), gil + layout->gil_last_holder))
             return PF_GIL_STATE_UNKNOWN;
-        held = locked > 0 && pf_read_pointer(gil + layout->gil_last_holder) == address;
+        held = (int)scratch->gil[1] > 0 && scratch->gil[0] == address;
     } else {
         return PF_GIL_STATE_UNKNOWN;
     }
@@ -154,37 +180,67 @@ PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpyt
 
 /* ---- frames ---- */
 
-/* The innermost frame of the thread state in the scratch, 0 when it runs no Python code. */
+/* Begins a walk: the innermost frame of the thread state in the scratch, 0 when it runs no Python code. */
 PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
+    scratch->walks++;
+    scratch->window_size = 0;
     pf_u64 frame = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_frame);
     if (frame && layout->cframe_current_frame != PF_OFFSET_NONE)
         frame = pf_read_pointer(frame + layout->cframe_current_frame);
     return frame;
 }
 
-/* What the frame in the scratch says of its place in the code, the same way for all releases: the integer, or the
- * pointer less the code object's address.  User space makes a byte offset of it. */
-PF_INLINE int cpython_position(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code)
+/* What a frame says of its place in the code, the same way for all releases: the integer, or the pointer less the code
+ * object's address.  User space makes a byte offset of it. */
+PF_INLINE int cpython_position(const struct cpython_layout *layout, const pf_u8 *frame, pf_u64 code)
 {
     pf_u64 is_pointer = layout->instruction_kind >> 1;
-    return (int)(PF_FRAME_FIELD(scratch, pf_u64, layout->frame_instruction) - (code & -is_pointer));
+    return (int)(PF_FRAME_FIELD(frame, pf_u64, layout->frame_instruction) - (code & -is_pointer));
 }
 
-/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable. */
+/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable.
+ *
+ * A sum of products with odd constants, because each product of a chained hash waits for the one before. */
 PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code,
                                  pf_u64 process)
 {
+    struct cpython_met_code *met = &scratch->met[(code >> 5 ^ code >> 10) & (PF_TICK_CODES - 1)];
+    if (met->address == code && met->walk == scratch->walks)
+        return met->id;
     if (PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity))
         return 0;
-    /* Two lanes, because one multiplication waits for the one before. */
-    pf_u64 even = pf_hash(process, code), odd = process;
-#pragma unroll
-    for (int word = 0; word < PF_CODE_IDENTITY_SIZE / 8; word += 2) {
-        even = pf_hash(even, scratch->code[word]);
-        odd = pf_hash(odd, scratch->code[word + 1]);
+    const pf_u64 *word = scratch->code;
+    pf_u64 sum = word[0] * 0x9e3779b97f4a7c15ULL + word[1] * 0xc2b2ae3d27d4eb4fULL + word[2] * 0x165667b19e3779f9ULL +
+                 word[3] * 0xd6e8feb86659fd93ULL + word[4] * 0xff51afd7ed558ccdULL + word[5] * 0xc4ceb9fe1a85ec53ULL +
+                 word[6] * 0xbf58476d1ce4e5b9ULL + word[7] * 0x94d049bb133111ebULL + word[8] * 0x87c37b91114253d5ULL +
+                 word[9] * 0x4cf5ad432745937fULL + word[10] * 0xa0761d6478bd642fULL + word[11] * 0xe7037ed1a0b428dbULL;
+    met->address = code;
+    met->walk = scratch->walks;
+    met->id = pf_hash(pf_hash(process, code), sum) | 1;
+    return met->id;
+}
+
+/* Puts a frame into the window, where its callers may be already; 0 when it could be read.
+ *
+ * From 3.11 on frames lie one behind the other on a stack of their own, callers below, so that one read gives many.
+ * A read does not leave the page that the frame begins in, towards pages that may not be there. */
+PF_INLINE int cpython_read_frame(struct cpython_scratch *scratch, pf_u64 address, pf_u64 size)
+{
+    pf_u64 offset = address - scratch->window_start;
+    if (offset <= PF_WINDOW && offset + size <= scratch->window_size) {
+        scratch->frame = offset;
+        return 0;
     }
-    return pf_hash(even, odd) | 1;
+    pf_u64 back = address & 4095;
+    back = pf_bounded(back, PF_WINDOW);
+    scratch->frame = back;
+    scratch->window_start = address - back;
+    scratch->window_size = back + size;
+    if (!PF_READ_USER(scratch->window, back + size, address - back))
+        return 0;
+    scratch->window_size = 0;
+    return -1;
 }
 
 enum cpython_walk_result {
@@ -219,20 +275,21 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             address = 0;
             break;
         }
-        if (PF_READ_USER(scratch->frame, size, address)) {
+        if (cpython_read_frame(scratch, address, size)) {
             walk->outcome = PF_UNREADABLE_FRAME;
             address = 0;
             break;
         }
-        address = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_previous);
-        if (PF_FRAME_FIELD(scratch, pf_u8, layout->frame_owner) >= shim)
+        const pf_u8 *frame = scratch->window + pf_bounded(scratch->frame, PF_WINDOW);
+        address = PF_FRAME_FIELD(frame, pf_u64, layout->frame_previous);
+        if (PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner) >= shim)
             continue; /* stands for the C function that called the evaluation loop */
         struct stack_frame *out = &frames[depth];
-        pf_u64 code = PF_FRAME_FIELD(scratch, pf_u64, layout->frame_code) & ~tag_mask;
+        pf_u64 code = PF_FRAME_FIELD(frame, pf_u64, layout->frame_code) & ~tag_mask;
         pf_u64 code_id = cpython_code_id(layout, scratch, code, process);
         if (!code_id)
             walk->outcome = PF_UNREADABLE_CODE;
-        int position = cpython_position(layout, scratch, code);
+        int position = cpython_position(layout, frame, code);
         out->address = code;
         out->code_id = code_id;
         out->position = position;

@@ -35,7 +35,7 @@ PF_INLINE pf_u32 pf_kernel_u32(pf_u64 address)
     return value;
 }
 
-/* Of all that stays the same while the process runs one program. */
+/* What stays the same while the process runs one program, and no longer. */
 PF_INLINE void pf_read_identity(pf_u64 task, struct process_identity *identity)
 {
     pf_u64 leader = pf_kernel_u64(task + PF_TASK_GROUP_LEADER);

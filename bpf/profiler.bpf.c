@@ -50,7 +50,8 @@ struct sample {
     u64 now;
     u64 thread_pointer;
     u64 thread_state;
-    u64 tstate_current;
+    u64 gil_holder;  /* contents of tstate_current */
+    u64 gil_address; /* of the struct that says who holds the GIL */
     u32 tid;
     u32 layout;
     u32 gil;
@@ -163,12 +164,15 @@ PF_INLINE void announce_thread(u32 tid, const struct process_identity *identity)
     records.ringbuf_output(&record, sizeof(record), BPF_RB_NO_WAKEUP);
 }
 
-/* Remembers which thread state the current thread has, or that it has none. */
+/* Remembers the current thread, and which thread state it has if it has one. */
 PF_INLINE void remember_thread(struct sample *sample, u32 state, u64 look_again)
 {
     struct thread_key key = {.tgid = sample->record.identity.tgid, .tid = sample->tid};
     struct thread_entry entry = {.identity = sample->record.identity,
-                                 .thread_state = sample->search.found,
+                                 .task = bpf_get_current_task(),
+                                 .thread_state = sample->thread_state,
+                                 .thread_pointer = sample->thread_pointer,
+                                 .gil = sample->gil_address,
                                  .look_again = look_again,
                                  .state = state,
                                  .nested = sample->search.matches > 1};
@@ -222,30 +226,34 @@ PF_INLINE void start_walk(struct tick_context *ctx, struct sample *sample, const
         return;
     }
     sample->walk.end = sample->walk.depth + PF_MAX_FRAMES;
-    sample->gil = cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->tstate_current);
+    sample->gil =
+        cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->gil_holder, sample->gil_address);
     next_stage(ctx, PF_STAGE_WALK);
 }
 
-/* The thread state that is known without a search: the GIL's holder, or the one found before. */
+/* The thread state that is known without a search: the GIL's holder, or the one found before.  0: in the scratch. */
 PF_INLINE int known_thread_state(struct sample *sample, const struct cpython_layout *layout,
                                  const struct process_entry *process, const struct thread_entry *thread)
 {
-    u64 address;
+    u64 address, found = thread && thread->state == PF_THREAD_PYTHON ? thread->thread_state : 0;
+
+    sample->gil_holder = 0;
     if (process->tstate_current) {
         address = pf_read_pointer(process->tstate_current);
+        sample->gil_holder = address;
+        /* It may be another one than was found, where a thread has several. */
         if (!cpython_read_thread_state(layout, &sample->scratch, address, sample->thread_pointer)) {
             sample->thread_state = address;
             return 0;
         }
     }
-    if (!thread || thread->state != PF_THREAD_PYTHON || !same_identity(&thread->identity, &process->identity))
-        return -1;
-    address = thread->thread_state;
-    if (cpython_read_thread_state(layout, &sample->scratch, address, sample->thread_pointer))
+    if (!found || cpython_read_thread_state(layout, &sample->scratch, found, sample->thread_pointer) ||
+        !cpython_is_listed(layout, &sample->scratch, found))
         return -1;
     if (thread->nested && !cpython_is_active(layout, &sample->scratch))
         return -1;
-    sample->thread_state = address;
+    sample->thread_state = found;
+    sample->gil_address = thread->gil;
     return 0;
 }
 
@@ -285,8 +293,18 @@ int on_tick(struct tick_context *ctx)
     }
 #endif
     count(PF_SAMPLES);
-    pf_read_identity(bpf_get_current_task(), &sample->record.identity);
+    u64 task = bpf_get_current_task();
+    struct thread_key key = {.tgid = tgid, .tid = (u32)id};
+    struct thread_entry *thread = threads.lookup(&key);
+    struct process_entry *process = processes.lookup(&tgid);
+    int known = thread && process && thread->task == task && same_identity(&thread->identity, &process->identity);
+    if (known)
+        sample->record.identity = process->identity;
+    else
+        pf_read_identity(task, &sample->record.identity);
     sample->tid = (u32)id;
+    sample->thread_state = 0;
+    sample->gil_address = 0;
     sample->now = now;
     sample->gil = PF_GIL_STATE_UNKNOWN;
     sample->kernel_mode = !(ctx->cs & 3);
@@ -299,9 +317,7 @@ int on_tick(struct tick_context *ctx)
     if (sample->kernel_mode)
         push_addresses(sample, ctx, 0, PF_FRAME_KERNEL);
 #endif
-    struct process_entry *process = processes.lookup(&tgid);
-    if (process && process->state != PF_PROCESS_ANNOUNCED &&
-        same_identity(&process->identity, &sample->record.identity))
+    if (known && process->state != PF_PROCESS_ANNOUNCED)
         next_stage(ctx, PF_STAGE_THREAD);
     else
         next_stage(ctx, PF_STAGE_PROCESS);
@@ -330,7 +346,8 @@ int stage_thread(struct tick_context *ctx)
     struct process_entry *process = processes.lookup(&tgid);
     struct thread_key key = {.tgid = tgid, .tid = sample->tid};
     struct thread_entry *thread = threads.lookup(&key);
-    if (!thread || !same_identity(&thread->identity, &sample->record.identity)) {
+    if (!thread || thread->task != bpf_get_current_task() ||
+        !same_identity(&thread->identity, &sample->record.identity)) {
         announce_thread(sample->tid, &sample->record.identity);
         remember_thread(sample, PF_THREAD_OTHER, 0);
         thread = 0;
@@ -345,8 +362,10 @@ int stage_thread(struct tick_context *ctx)
     struct cpython_layout *layout = layouts.lookup(&sample->layout);
     if (!layout)
         goto native;
-    sample->thread_pointer = pf_kernel_u64(bpf_get_current_task() + PF_TASK_FSBASE);
-    sample->tstate_current = process->tstate_current;
+    if (thread && thread->state == PF_THREAD_PYTHON) /* a thread with a thread state keeps its pointer */
+        sample->thread_pointer = thread->thread_pointer;
+    else
+        sample->thread_pointer = pf_kernel_u64(bpf_get_current_task() + PF_TASK_FSBASE);
     if (!known_thread_state(sample, layout, process, thread)) {
         start_walk(ctx, sample, layout);
         return 0;
@@ -354,10 +373,8 @@ int stage_thread(struct tick_context *ctx)
     if (thread && thread->state == PF_THREAD_OTHER && sample->now < thread->look_again)
         goto native;
     u64 first = process->interpreters_head ? pf_read_pointer(process->interpreters_head) : 0;
-    if (!first && process->tstate_current) {
-        u64 holder = pf_read_pointer(process->tstate_current);
-        first = holder ? pf_read_pointer(holder + layout->tstate_interp) : 0;
-    }
+    if (!first && sample->gil_holder)
+        first = pf_read_pointer(sample->gil_holder + layout->tstate_interp);
     sample->search.interpreter = first;
     next_stage(ctx, PF_STAGE_SEARCH);
     return 0;
@@ -404,12 +421,13 @@ int stage_search(struct tick_context *ctx)
         finish_native(ctx, sample, PF_NOT_PYTHON);
         return 0;
     }
-    remember_thread(sample, PF_THREAD_PYTHON, 0);
     sample->thread_state = sample->search.found;
     if (cpython_read_thread_state(layout, &sample->scratch, sample->thread_state, sample->thread_pointer)) {
         finish_native(ctx, sample, PF_UNREADABLE_THREAD_STATE);
         return 0;
     }
+    sample->gil_address = cpython_gil(layout, &sample->scratch);
+    remember_thread(sample, PF_THREAD_PYTHON, 0);
     start_walk(ctx, sample, layout);
     return 0;
 }
@@ -597,7 +615,9 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 
 int on_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-    u64 task = bpf_get_current_task();
+    u64 task = bpf_get_current_task(), id = bpf_get_current_pid_tgid();
+    struct thread_key key = {.tgid = id >> 32, .tid = (u32)id};
+    threads.delete(&key); /* its number may be given to another thread */
     u64 leader = pf_kernel_u64(task + PF_TASK_GROUP_LEADER);
     u64 signal = pf_kernel_u64(task + PF_TASK_SIGNAL);
     if (pf_kernel_u32(signal + PF_SIGNAL_LIVE))

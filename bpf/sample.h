@@ -158,7 +158,10 @@ enum thread_state {
 
 struct thread_entry {
     struct process_identity identity;
+    pf_u64 task;               /* the kernel's struct: while it is the same, so is the thread */
     pf_u64 thread_state;       /* address of its PyThreadState */
+    pf_u64 thread_pointer;     /* fs base, that is pthread_self() */
+    pf_u64 gil;                /* address of its struct _gil_runtime_state, 0: none */
     pf_u64 look_again;         /* PF_THREAD_OTHER: ns of the monotonic clock */
     pf_u32 state;
     pf_u32 nested;             /* not 0: the thread has several thread states (subinterpreters) */
