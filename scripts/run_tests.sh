@@ -1,0 +1,64 @@
+#!/bin/bash
+# Runs every check and every test, and installs first what is missing: sudo scripts/run_tests.sh [PYTEST ARGUMENTS]
+#
+# Two passes: everything that needs no root runs as the checkout's owner with no capability at all, so that a test
+# which quietly wants root fails; then the root tier.  A test that is skipped in either is a failure (tests/conftest.py).
+set -euo pipefail
+
+die() {
+    echo "run_tests.sh: $*" >&2
+    exit 1
+}
+
+is_provisioned() {
+    local program
+    for program in gcc shellcheck debootstrap ruby; do
+        command -v "$program" >/dev/null || return 1
+    done
+        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer' 2>/dev/null &&
+        [[ -x .venv/bin/ruff && -x .venv/bin/mypy ]]
+}
+
+unprivileged() {
+    setpriv --reuid "$owner" --regid "$group" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
+        env HOME="$owner_home" "$@"
+}
+
+# The closing check that the root tier was there: tests that were deselected or skipped leave no trace in a status.
+report_root_tier() {
+    .venv/bin/python - "$1" <<'PYTHON'
+import sys
+import xml.etree.ElementTree as ElementTree
+
+suite = ElementTree.parse(sys.argv[1]).getroot().find("testsuite")
+skipped = [case.get("name") for case in suite.iter("testcase") if case.find("skipped[@type='pytest.skip']") is not None]
+print(f"root tier: {suite.get('tests')} tests ran, {len(skipped)} skipped {' '.join(skipped)}")
+sys.exit(int(suite.get("tests")) == 0 or bool(skipped))
+PYTHON
+}
+
+[[ $EUID == 0 ]] || die "must run as root: sudo scripts/run_tests.sh"
+cd "$(dirname "$0")/.."
+owner=$(stat -c %u .)
+group=$(stat -c %g .)
+owner_home=$(getent passwd "$owner" | cut -d: -f6)
+# root's home is closed to others, and the first pass wants the interpreters too.
+((owner == 0)) || export PYFLAME_TESTBED=${PYFLAME_TESTBED:-/var/cache/pyflame-testbed}
+[[ ! -d $owner_home/.pyenv ]] || export PYENV_ROOT=${PYENV_ROOT:-$owner_home/.pyenv}
+export PYFLAME_REQUIRE_ROOT_TESTS=1 PYTHONDONTWRITEBYTECODE=1
+
+is_provisioned || scripts/provision.sh --tests
+scripts/testbed.sh ${PYFLAME_TESTBED:+"$PYFLAME_TESTBED"}
+export PATH=$PWD/.venv/bin:$PATH
+python tests/interpreters.py
+
+unprivileged ruff check .
+unprivileged ruff format --check .
+unprivileged mypy
+shellcheck scripts/*.sh .ci/run
+
+results=$(mktemp -d)
+trap 'rm -rf "$results"' EXIT
+unprivileged pytest -p no:cacheprovider -m "not root" "$@"
+pytest -p no:cacheprovider -m root --junitxml="$results/root.xml" "$@"
+report_root_tier "$results/root.xml"
