@@ -195,7 +195,10 @@ _BYTE_FIELDS = {
     "bytes_value",
 }
 _USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"} | {
-    "frame_is_entry", "frame_tlbc_index", "code_first_traceable", "code_tlbc"
+    "frame_is_entry",
+    "frame_tlbc_index",
+    "code_first_traceable",
+    "code_tlbc",
 }
 LAYOUT_FIELDS = tuple(field.name for field in fields(CPythonLayout) if field.name not in _USER_SPACE_ONLY)
 

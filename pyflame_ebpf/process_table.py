@@ -79,7 +79,7 @@ def executable_entry(recipe: Recipe, layout: int) -> ExecutableEntry:
 
 def file_key(pid: int) -> FileKey:
     """A process's executable as the kernel's inode has it; OSError when the process is gone."""
-    status = os.stat(f"/proc/{pid}/exe")
+    status = processes.executable_status(pid)
     device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
     return status.st_ino, device, status.st_size & 0xFFFFFFFF
 

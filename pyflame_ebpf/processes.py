@@ -255,13 +255,18 @@ def executable_path(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - as it stands
 
 
+def executable_status(pid: int) -> os.stat_result:
+    """The stat of the process's program."""
+    with _of_process(pid):
+        return Path(f"/proc/{pid}/exe").stat()
+
+
 def executable_identity(pid: int, mapped: list[Mapping]) -> tuple[int, int]:
     """(device, inode) of the process's program as its mappings have them, (0, 0) when it is not among them.
 
     By stat, else by path: under overlayfs and btrfs stat shows another device than maps.
     """
-    with _of_process(pid):
-        status = Path(f"/proc/{pid}/exe").stat()
+    status = executable_status(pid)
     if any((mapping.device, mapping.inode) == (status.st_dev, status.st_ino) for mapping in mapped):
         return status.st_dev, status.st_ino
     path = executable_path(pid).removesuffix(_DELETED.decode())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
@@ -151,10 +151,10 @@ class Profile:
         return samples / self.recording.frequency
 
     def select(self, keep: Iterable[SampleKey]) -> Profile:
-        """The same profile with these samples only; indices keep their meaning."""
-        return Profile(
-            self.recording, self.processes, self.threads, self.stacks, Counter({key: self.samples[key] for key in keep})
-        )
+        """The same profile with these samples only; indices keep their meaning, the host's CPU time is left out."""
+        recording = replace(self.recording, scheduler_cpu=None)
+        samples = Counter({key: self.samples[key] for key in keep})
+        return Profile(recording, self.processes, self.threads, self.stacks, samples)
 
     def python_only(self) -> Profile:
         """The samples of processes in which an interpreter was found."""

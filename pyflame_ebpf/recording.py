@@ -48,6 +48,11 @@ class RecordOptions:
     kernel: bool = True
     arguments: tuple[str, ...] = ()
 
+    @property
+    def whole_host(self) -> bool:
+        """Whether every process is sampled."""
+        return not self.pids
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -93,7 +98,6 @@ class Recorder:
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
-        self._layout_missing = 0
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
 
@@ -171,7 +175,7 @@ class Recorder:
             kernel=platform.release(),
             arguments=self._options.arguments,
             profiler_version=__version__,
-            scheduler_cpu=host_cpu,
+            scheduler_cpu=host_cpu if self._options.whole_host else None,
             lost=_lost(counters),
             counters=counters
             | {
@@ -226,9 +230,7 @@ def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
     """Records until the duration is over or ``stop()`` is true; ``ready`` is called once sampling has begun."""
-    sampler_options = SamplerOptions(
-        options.frequency, options.kernel, bool(options.pids) or options.follow_children, options.follow_children
-    )
+    sampler_options = SamplerOptions(options.frequency, options.kernel, not options.whole_host, options.follow_children)
     with only_one_profiler(), Sampler(sampler_options) as sampler:
         recorder = Recorder(options, sampler)
         recorder.start()

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pyflame_ebpf import bpf_abi
@@ -163,7 +162,7 @@ def _said(captured: Any) -> str:
     return "\n".join(lines[-15:])
 
 
-class Sampler:
+class Sampler(contextlib.AbstractContextManager["Sampler"]):
     """The loaded programs.  Use as a context manager; leaving it detaches everything."""
 
     def __init__(self, options: SamplerOptions) -> None:
@@ -176,12 +175,8 @@ class Sampler:
         self._bpf[b"records"].open_ring_buffer(self._keep_record)
         self._write_settings()
 
-    def __enter__(self) -> Sampler:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        """Detaches and unloads everything."""
         self.close()
 
     # ---- loading ----
@@ -209,8 +204,8 @@ class Sampler:
         tracepoints = [(b"sched_process_exec", b"on_exec"), (b"sched_process_exit", b"on_exit")]
         if self.options.follow_children:
             tracepoints.append((b"sched_process_fork", b"on_fork"))
-        for tracepoint, name in tracepoints:
-            bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=name)
+        for tracepoint, program in tracepoints:
+            bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=program)
 
     def start(self) -> None:
         """Begins to sample every CPU that is online."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
@@ -52,6 +53,18 @@ def byte_offset(layout: CPythonLayout, position: int) -> int:
     if layout.instruction_kind == InstructionKind.LASTI_BYTES:
         return position
     return position - layout.code_instructions
+
+
+class Counted(NamedTuple):
+    """What samples that are counted together have in common, in the sampler's terms."""
+
+    second: int
+    identity: Identity
+    tid: int
+    stack_id: int
+    outcome: Outcome
+    gil: Gil
+    kernel_mode: bool
 
 
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
@@ -112,7 +125,7 @@ class Symbolizer:
         self._stacks: dict[int, Stack] = {}
         self._pending: dict[int, tuple[StackEvent, CPythonLayout | None, int]] = {}
         self._thread_names: dict[tuple[Identity, int], str] = {}
-        self._counts: Counter[tuple[int, Identity, int, int, Outcome, Gil, bool]] = Counter()
+        self._counts: Counter[Counted] = Counter()
         self.unnamed_codes = 0
         self.codes_without_lines = 0
 
@@ -196,9 +209,7 @@ class Symbolizer:
             field(layout.code_line_table, 8),
         )
         first_line = field(layout.code_first_line, 4)
-        event = CodeEvent(
-            identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b""
-        )
+        event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
 
     def _finish_stack(self, event: StackEvent) -> None:
@@ -224,7 +235,7 @@ class Symbolizer:
     def add_counts(self, second: int, counts: list[Count]) -> None:
         """Keeps the samples of one second of the recording."""
         for count in counts:
-            key = (
+            key = Counted(
                 second,
                 count.identity,
                 count.tid,
@@ -247,7 +258,7 @@ class Symbolizer:
         self.settle(everything=True)
         builder = _ProfileBuilder(Profile(recording), processes, self._stacks, self._thread_names)
         for key, samples in self._counts.items():
-            builder.add(*key, samples)
+            builder.add(key, samples)
         return builder.profile
 
 
@@ -258,7 +269,7 @@ def _python_frame(code: Code, position: int) -> Frame:
 def _marked(stack: Stack | None, outcome: Outcome) -> Stack:
     """The stack with a mark where frames are missing."""
     if stack is None:
-        return (Frame(FrameKind.MARK, f"[{Outcome.STACK_LOST.value}]"),)
+        return (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
     if outcome.truncated and outcome is not Outcome.UNREADABLE_CODE:
         return (Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"), *stack)
     return stack
@@ -282,26 +293,23 @@ class _ProfileBuilder:
         self._threads: dict[tuple[Identity, int], int] = {}
         self._stacks: dict[Stack, int] = {}
 
-    def add(
-        self,
-        second: int,
-        identity: Identity,
-        tid: int,
-        stack_id: int,
-        outcome: Outcome,
-        gil: Gil,
-        kernel_mode: bool,
-        samples: int,
-    ) -> None:
+    def add(self, counted: Counted, samples: int) -> None:
         """Adds samples that have all of this in common."""
-        process = self._process(identity)
+        process = self._process(counted.identity)
+        outcome = counted.outcome
         if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
             outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
-        stack = _marked(self._known_stacks.get(stack_id), outcome)
-        if stack_id not in self._known_stacks:
+        frames = self._known_stacks.get(counted.stack_id)
+        if frames is None:
             outcome = Outcome.STACK_LOST
         key = SampleKey(
-            second, process, self._thread(identity, tid), self._stack(stack), kernel_mode, gil, outcome
+            counted.second,
+            process,
+            self._thread(counted.identity, counted.tid),
+            self._stack(_marked(frames, outcome)),
+            counted.kernel_mode,
+            counted.gil,
+            outcome,
         )
         self.profile.samples[key] += samples
 
