@@ -19,7 +19,7 @@ die() {
 }
 
 has_candidate() {
-    apt-cache policy "$1" | grep -q 'Candidate: [^(]'
+    [[ $(apt-cache policy "$1") == *"Candidate: "[!\(]* ]]
 }
 
 distribution() {
