@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pyflame_ebpf.cpython_layout import OFFSET_NONE, CPythonLayout
-from pyflame_ebpf.profile import FrameKind, Gil, Outcome
+from pyflame_ebpf.profile import Gil, Outcome
 
 U8, U16, U32, U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -30,7 +30,7 @@ OUTCOMES = (
     Outcome.TOO_DEEP,
 )
 GIL_STATES = (Gil.UNKNOWN, Gil.HELD, Gil.NOT_HELD)
-FRAME_KINDS = (FrameKind.KERNEL, FrameKind.NATIVE, FrameKind.PYTHON)
+FRAME_KERNEL, FRAME_NATIVE, FRAME_PYTHON = range(3)
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC = range(1, 7)

@@ -25,7 +25,6 @@ from pyflame_ebpf.symbolize import Symbolizer
 LOCK_FILE = "/run/pyflame-ebpf.lock"
 POLL = 0.1  # seconds between two looks at what is not urgent
 DRAIN = 1.0  # seconds of samples that are counted together
-NATIVE_CACHE = 200_000  # addresses
 
 
 class AlreadyRecording(PyflameError):
@@ -201,20 +200,14 @@ class _NativeFrames:
         self._table = table
         self._symbols = NativeSymbols()
         self._mappings: dict[Identity, list[Mapping]] = {}
-        self._frames: dict[tuple[Identity, int], Frame] = {}
 
-    def name(self, identity: Identity, address: int) -> Frame:
-        frame = self._frames.get((identity, address))
-        if frame is None:
-            frame = self._look_up(identity, address)
-            if len(self._frames) < NATIVE_CACHE:
-                self._frames[identity, address] = frame
-        return frame
-
-    def _look_up(self, identity: Identity, address: int) -> Frame:
+    def name(self, identity: Identity, address: int) -> Frame | None:
+        """The function at an address, None where the process has no code."""
         mappings = self._mappings.get(identity)
-        if mappings is None or not any(mapping.start <= address < mapping.end for mapping in mappings):
+        if mappings is None or not _has_code(mappings, address):
             mappings = self._mappings[identity] = self._read_mappings(identity) or mappings or []
+        if mappings and not _has_code(mappings, address):
+            return None
         opened = functools.partial(processes.open_mapped_file, identity.tgid)
         file, name = self._symbols.lookup(identity.tgid, mappings, address, opened)
         return Frame(FrameKind.NATIVE, name, file)
@@ -224,6 +217,10 @@ class _NativeFrames:
             return processes.mappings(identity.tgid) if self._table.is_running(identity) else []
         except (PyflameError, OSError):
             return []
+
+
+def _has_code(mappings: list[Mapping], address: int) -> bool:
+    return any(mapping.start <= address < mapping.end and mapping.executable for mapping in mappings)
 
 
 def record(

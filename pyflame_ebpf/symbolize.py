@@ -19,7 +19,7 @@ from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Profil
 from pyflame_ebpf.sampler import Count
 
 ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
-NameAddress = Callable[[Identity, int], Frame]  # a native frame's function
+NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
 NameKernelAddress = Callable[[int], Frame]
 
 STR_HEADER_MAX = 96
@@ -121,8 +121,8 @@ class Symbolizer:
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
         self._frames: dict[tuple[int, int], Frame] = {}
-        self._kernel: dict[int, Frame] = {}
-        self._stacks: dict[int, Stack] = {}
+        self._native: dict[tuple[Identity, int], Frame | None] = {}
+        self._stacks: dict[int, StackEvent] = {}
         self._pending: dict[int, tuple[StackEvent, CPythonLayout | None, int]] = {}
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
@@ -174,7 +174,7 @@ class Symbolizer:
             polls = self._pending[event.stack_id][2] if event.stack_id in self._pending else 0
             self._pending[event.stack_id] = (event, layout, polls)
         else:
-            self._finish_stack(event)
+            self._keep_stack(event)
 
     def _lacks_codes(self, event: StackEvent) -> bool:
         return any(code_id and code_id not in self._codes for _, code_id, _, _ in event.frames)
@@ -188,7 +188,7 @@ class Symbolizer:
                     continue
                 self._read_codes(event, layout)
             del self._pending[stack_id]
-            self._finish_stack(event)
+            self._keep_stack(event)
 
     def _read_codes(self, event: StackEvent, layout: CPythonLayout | None) -> None:
         for address, code_id, _, _ in event.frames:
@@ -212,25 +212,13 @@ class Symbolizer:
         event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
 
-    def _finish_stack(self, event: StackEvent) -> None:
-        frames = [self._frame(event.identity, *frame) for frame in reversed(event.frames)]
-        self._stacks[event.stack_id] = tuple(frames)
-
-    def _frame(self, identity: Identity, address: int, code_id: int, position: int, kind: int) -> Frame:
-        frame_kind = bpf_abi.FRAME_KINDS[kind]
-        if frame_kind is FrameKind.KERNEL:
-            frame = self._kernel.get(address)
-            if frame is None:
-                frame = self._kernel[address] = self._name_kernel_address(address)
-            return frame
-        if frame_kind is FrameKind.NATIVE:
-            return self._name_address(identity, address)
-        frame = self._frames.get((code_id, position))
-        if frame is None:
-            code = self._codes.get(code_id)
-            frame = UNREADABLE if code is None else _python_frame(code, position)
-            self._frames[code_id, position] = frame
-        return frame
+    def _keep_stack(self, event: StackEvent) -> None:
+        """Keeps a stack whose code objects are known; what the process maps is asked now, the rest at the end."""
+        self._stacks[event.stack_id] = event
+        for address, _, _, kind in event.frames:
+            place = event.identity, address
+            if kind == bpf_abi.FRAME_NATIVE and place not in self._native:
+                self._native[place] = self._name_address(*place)
 
     def add_counts(self, second: int, counts: list[Count]) -> None:
         """Keeps the samples of one second of the recording."""
@@ -256,10 +244,35 @@ class Symbolizer:
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle(everything=True)
-        builder = _ProfileBuilder(Profile(recording), processes, self._stacks, self._thread_names)
+        stacks = {stack_id: self._stack(event) for stack_id, event in self._stacks.items()}
+        builder = _ProfileBuilder(Profile(recording), processes, stacks, self._thread_names)
         for key, samples in self._counts.items():
             builder.add(key, samples)
         return builder.profile
+
+    def _stack(self, event: StackEvent) -> Stack:
+        frames = []
+        for raw in event.frames:
+            frame = self._frame(event.identity, *raw)
+            if frame is None:
+                break  # no code there: from here on the frame pointers were something else
+            frames.append(frame)
+        return tuple(reversed(frames))
+
+    def _frame(self, identity: Identity, address: int, code_id: int, position: int, kind: int) -> Frame | None:
+        if kind == bpf_abi.FRAME_NATIVE:
+            return self._native[identity, address]
+        key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
+        frame = self._frames.get(key)
+        if frame is None:
+            frame = self._frames[key] = self._new_frame(address, code_id, position, kind)
+        return frame
+
+    def _new_frame(self, address: int, code_id: int, position: int, kind: int) -> Frame:
+        if kind == bpf_abi.FRAME_KERNEL:
+            return self._name_kernel_address(address)
+        code = self._codes.get(code_id)
+        return UNREADABLE if code is None else _python_frame(code, position)
 
 
 def _python_frame(code: Code, position: int) -> Frame:
