@@ -59,6 +59,8 @@ shellcheck scripts/*.sh .ci/run
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT
-unprivileged pytest -p no:cacheprovider -m "not root" "$@"
-pytest -p no:cacheprovider -m root --junitxml="$results/root.xml" "$@"
-report_root_tier "$results/root.xml"
+failed=0 # the second pass runs whatever the first one says: both are worth knowing
+unprivileged pytest -p no:cacheprovider -m "not root" "$@" || failed=1
+pytest -p no:cacheprovider -m root --junitxml="$results/root.xml" "$@" || failed=1
+report_root_tier "$results/root.xml" || failed=1
+exit "$failed"
