@@ -33,6 +33,7 @@ _WORDS = struct.Struct("<IIII")
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
 _SHT_SYMTAB, _SHT_NOBITS = 2, 8
 _DT_NULL, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_DEBUG, _DT_GNU_HASH = 0, 4, 5, 6, 10, 21, 0x6FFFFEF5
+_PT_GNU_EH_FRAME = 0x6474E550
 _NT_GNU_BUILD_ID = 3
 _STB_GLOBAL, _STB_WEAK = 1, 2
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
@@ -154,8 +155,8 @@ class ElfImage:
                 return self._read(segment.offset + inside, size, f"data at {vaddr:#x}")
         raise BadElf(f"nothing in the file is loaded at {vaddr:#x}")
 
-    def _read_rest_of_segment(self, vaddr: int, limit: int) -> bytes:
-        """As many bytes as the file has from an address on, at the most ``limit``."""
+    def read_virtual_up_to(self, vaddr: int, limit: int) -> bytes:
+        """As many bytes as the file's segment has from an address on, at the most ``limit``; BadElf for none."""
         for segment in self.segments:
             inside = vaddr - segment.vaddr
             if 0 <= inside < segment.file_size:
@@ -176,6 +177,11 @@ class ElfImage:
     def interpreted(self) -> bool:
         """Whether it asks for a dynamic linker."""
         return any(segment.kind == _PT_INTERP for segment in self._all_segments)
+
+    @property
+    def unwind_index(self) -> Segment | None:
+        """Where .eh_frame_hdr is; None in a file without one."""
+        return next((segment for segment in self._all_segments if segment.kind == _PT_GNU_EH_FRAME), None)
 
     @property
     def first_text_vaddr(self) -> int:
@@ -302,7 +308,7 @@ class ElfImage:
         last = max(struct.unpack(f"<{buckets}I", self.read_virtual(buckets_at, 4 * buckets)), default=0)
         if last < first_hashed:
             return int(first_hashed)
-        chain = self._read_rest_of_segment(buckets_at + 4 * buckets + 4 * (last - first_hashed), 4 * _CHAIN_MAX)
+        chain = self.read_virtual_up_to(buckets_at + 4 * buckets + 4 * (last - first_hashed), 4 * _CHAIN_MAX)
         for index in range(len(chain) // 4):
             if chain[4 * index] & 1:
                 return int(last) + index + 1
@@ -333,7 +339,7 @@ class ElfImage:
         index = int.from_bytes(self.read_virtual(buckets_at + 4 * (wanted % buckets), 4), "little")
         if index < first_hashed:
             return
-        chain = self._read_rest_of_segment(buckets_at + 4 * buckets + 4 * (index - first_hashed), 4 * _CHAIN_MAX)
+        chain = self.read_virtual_up_to(buckets_at + 4 * buckets + 4 * (index - first_hashed), 4 * _CHAIN_MAX)
         for (value,) in struct.iter_unpack("<I", chain[: len(chain) // 4 * 4]):
             if value | 1 == wanted | 1:
                 yield index

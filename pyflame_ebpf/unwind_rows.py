@@ -1,0 +1,275 @@
+"""From an ELF file to the unwind rows of one page of its code: how each address finds its caller; x86-64.
+
+A row is 8 bytes, as BPF reads it, and holds from its start up to the next one; the first starts at 0.  Rows are sorted
+and differ from their neighbours.  Addresses that no entry covers get rows of kind NONE.  Only the entries that overlap
+the page are decoded.  Files are untrusted: damage ends in BadElf or in NONE, after a bounded amount of work.
+
+The return address is at CFA - 8, except in SIGNAL rows, and rsp in the caller is the CFA.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from pyflame_ebpf.call_frame_information import R10, RBP, RETURN_ADDRESS, RSP, CommonEntry, How, Rule, Rules
+from pyflame_ebpf.dwarf_numbers import Reader
+from pyflame_ebpf.elf_image import BadElf, ElfImage
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.frame_entries import FrameEntry, common_entry_vaddr, frame_rules, parse_common, parse_frame
+from pyflame_ebpf.frame_index import NO_FRAMES, FrameIndex, open_index, read_entry
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+ROWS_MAX = 512
+ROW = struct.Struct("<HBbi")
+
+_BODY = struct.Struct("<Bbi")
+_START = struct.Struct("<H")
+_MACHINE_X86_64 = 62
+_ADDRESS_END = 1 << 64
+_PAGE_BYTES_MAX = 1 << 20  # of entries decoded for one page
+_COMMON_ENTRIES_MAX = 1024
+_GENERAL_REGISTERS = 16
+_PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
+_DISTANCE_MAX = 1 << 31
+_REGISTER_SHIFT = 4
+_SIGNAL_RIP, _SIGNAL_RBP = 8, -40  # from the saved rsp: gregs[] of ucontext_t in <sys/ucontext.h>
+
+# x86-64 psABI, "lazy binding": DW_OP_breg7 8; breg16 0; lit15; and; litN; ge; lit3; shl; plus
+_PLT = re.compile(rb"\x77\x08\x80\x00\x3f\x1a([\x30-\x3f])\x2a\x33\x24\x22", re.DOTALL)
+_SLEB = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
+_AT_REGISTER = re.compile(rb"([\x76\x77])" + _SLEB, re.DOTALL)  # DW_OP_breg6 or breg7
+_DEREFERENCED = re.compile(  # then DW_OP_deref and perhaps DW_OP_plus_uconst
+    rb"([\x76\x77])" + _SLEB + rb"\x06(?:\x23" + _SLEB + rb")?", re.DOTALL
+)
+
+
+class CfaKind(IntEnum):
+    """How the CFA is found: the low four bits of a row's kind; "offset" is its cfa_offset."""
+
+    NONE = 0  # no entry covers the address
+    RSP = 1  # rsp + offset
+    RBP = 2  # rbp + offset
+    PLT = 3  # rsp + 8, and 8 more when rip & 15 is at least offset
+    RBP_DEREF = 4  # *(rbp + offset): a function that realigned its stack
+    ROOT = 5  # there is no caller: _start, and where threads start
+    SIGNAL = 6  # CFA = *(rsp + offset), rip in *(rsp + offset + 8), rbp in *(rsp + offset - 40)
+    R10 = 7  # r10 + offset; r10 is known in the innermost frame only
+    UNSUPPORTED = 8
+    REGISTER = 9  # register (offset & 15, DWARF's number) + (offset >> 4); innermost frame only, if not rbx, r12 to r15
+    RSP_DEREF_PLUS = 10  # *(rsp + (s16)offset) + (offset >> 16): OpenSSL's assembly
+    RBP_DEREF_PLUS = 11  # *(rbp + (s16)offset) + (offset >> 16)
+
+
+class RbpKind(IntEnum):
+    """How the caller's rbp is found: the high four bits of a row's kind; offsets are in units of 8 bytes."""
+
+    SAME = 0
+    AT_CFA = 1  # *(CFA + 8 * rbp_offset)
+    AT_RBP = 2  # *(rbp + 8 * rbp_offset)
+    UNKNOWN = 3
+
+
+class UnwindRow(NamedTuple):
+    """A row, unpacked."""
+
+    start: int  # offset in the page
+    cfa: CfaKind
+    cfa_offset: int
+    rbp: RbpKind
+    rbp_offset: int
+
+
+class TooManyRows(PyflameError):
+    """A page has more rows than the BPF maps hold."""
+
+
+def unpack_rows(rows: bytes) -> tuple[UnwindRow, ...]:
+    """The rows of a page as values."""
+    return tuple(
+        UnwindRow(start, CfaKind(kind & 15), cfa_offset, RbpKind(kind >> 4), rbp_offset)
+        for start, kind, rbp_offset, cfa_offset in ROW.iter_unpack(rows)
+    )
+
+
+def _body(cfa: CfaKind, cfa_offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0) -> bytes:
+    """A row without its start."""
+    return _BODY.pack(cfa | rbp << 4, rbp_offset, cfa_offset)
+
+
+_NONE = _body(CfaKind.NONE)
+_ROOT = _body(CfaKind.ROOT)
+_UNSUPPORTED = _body(CfaKind.UNSUPPORTED)
+
+
+class UnwindTable:
+    """The unwind rows of one file, by page; reads the file when it is asked, so keep the file open.
+
+    Opening it reads the head of .eh_frame_hdr and no more.  BadElf when that contradicts itself.
+    """
+
+    def __init__(self, image: ElfImage) -> None:
+        self._image = image
+        self._index: FrameIndex = open_index(image) if image.machine == _MACHINE_X86_64 else NO_FRAMES
+        self._common_entries: dict[int, CommonEntry] = {}
+        self._bodies: dict[tuple[Rules, bool], bytes] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether all its pages are NONE: Go and JIT code, other machines."""
+        return self._index is NO_FRAMES
+
+    def rows(self, page: int) -> bytes:
+        """The rows of the page at address ``page << PAGE_SHIFT`` of the image; BadElf, TooManyRows."""
+        begin = page << PAGE_SHIFT
+        rows = _Rows(begin)
+        budget = _PAGE_BYTES_MAX
+        found = self._index.find(begin, begin + PAGE_SIZE)
+        limits = [entry.start for entry in found[1:]]
+        for (start, vaddr), limit in zip(found, [*limits, begin + PAGE_SIZE], strict=True):
+            try:
+                frame = self._frame(vaddr)
+                budget -= len(frame.data)
+                if budget < 0:
+                    break
+                if frame.start == start and limit > begin:
+                    self._add(rows, frame, limit)
+            except BadElf:
+                continue  # the others are still good; this one's addresses stay NONE
+        return rows.packed()
+
+    def _add(self, rows: _Rows, frame: FrameEntry, limit: int) -> None:
+        """Add the rows of one entry, which hold up to address ``limit`` at most."""
+        end = min(frame.end, limit)
+        if end <= max(frame.start, rows.begin) or frame.end > _ADDRESS_END:
+            return
+        if frame.common.return_register == RETURN_ADDRESS:
+            for vaddr, rules in frame_rules(frame, rows.begin, end):
+                rows.add(vaddr, self._body_of(rules, frame.common.is_signal_frame))
+        else:
+            rows.add(frame.start, _UNSUPPORTED)
+        rows.add(end, _NONE)
+
+    def _body_of(self, rules: Rules, is_signal_frame: bool) -> bytes:
+        """A row by its rules, from memory: a file has few different ones."""
+        body = self._bodies.get((rules, is_signal_frame))
+        if body is None:
+            if len(self._bodies) >= ROWS_MAX:
+                self._bodies.clear()
+            body = self._bodies[rules, is_signal_frame] = row_body(rules, is_signal_frame)
+        return body
+
+    def _frame(self, vaddr: int) -> FrameEntry:
+        """The FDE at an address."""
+        data = read_entry(self._image, vaddr)
+        common_vaddr = common_entry_vaddr(data, vaddr)
+        common = self._common_entries.get(common_vaddr)
+        if common is None:
+            if len(self._common_entries) >= _COMMON_ENTRIES_MAX:
+                self._common_entries.clear()
+            common = parse_common(read_entry(self._image, common_vaddr), common_vaddr)
+            self._common_entries[common_vaddr] = common
+        return parse_frame(data, vaddr, common)
+
+
+class _Rows:
+    """The rows of a page while they are collected, in order of address."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin = begin
+        self._starts = [0]
+        self._bodies = [_NONE]
+
+    def add(self, vaddr: int, body: bytes) -> None:
+        """Let a row hold from an address on, in place of one that starts there too."""
+        start = max(vaddr - self.begin, 0)
+        if start >= PAGE_SIZE:
+            return
+        if start == self._starts[-1]:
+            self._starts.pop()
+            self._bodies.pop()
+        if not self._bodies or self._bodies[-1] != body:
+            self._starts.append(start)
+            self._bodies.append(body)
+
+    def packed(self) -> bytes:
+        """As BPF reads them; TooManyRows."""
+        if len(self._starts) > ROWS_MAX:
+            raise TooManyRows(f"the page at {self.begin:#x} has {len(self._starts)} unwind rows")
+        return b"".join([_START.pack(start) + body for start, body in zip(self._starts, self._bodies, strict=True)])
+
+
+def row_body(rules: Rules, is_signal_frame: bool) -> bytes:
+    """A row without its start: kind, rbp_offset, cfa_offset."""
+    if rules.return_address[0] == How.UNDEFINED:
+        return _ROOT
+    if is_signal_frame and (place := _signal_place(rules)) is not None:
+        return _body(CfaKind.SIGNAL, place)
+    if rules.return_address != (How.OFFSET, -8, b""):
+        return _UNSUPPORTED
+    kind, offset = _cfa(rules)
+    if kind == CfaKind.UNSUPPORTED or not -_DISTANCE_MAX <= offset < _DISTANCE_MAX:
+        return _UNSUPPORTED
+    return _body(kind, offset, *_rbp(rules.rbp))
+
+
+def _cfa(rules: Rules) -> tuple[CfaKind, int]:
+    if rules.cfa_expression is not None:
+        return _cfa_of_expression(rules.cfa_expression)
+    register, offset = rules.cfa_register, rules.cfa_offset
+    kind = {RSP: CfaKind.RSP, RBP: CfaKind.RBP, R10: CfaKind.R10}.get(register)
+    if kind is not None:
+        return kind, offset
+    if 0 <= register < _GENERAL_REGISTERS:
+        return CfaKind.REGISTER, offset << _REGISTER_SHIFT | register
+    return CfaKind.UNSUPPORTED, 0
+
+
+def _cfa_of_expression(expression: bytes) -> tuple[CfaKind, int]:
+    """The few expressions that compilers, linkers and OpenSSL write."""
+    if plt := _PLT.fullmatch(expression):
+        return CfaKind.PLT, plt[1][0] - 0x30
+    match = _DEREFERENCED.fullmatch(expression)
+    if not match:
+        return CfaKind.UNSUPPORTED, 0
+    of_rbp, place = match[1] == b"\x76", Reader(match[2], 0).sleb()
+    addend = Reader(match[3], 0).uleb() if match[3] else 0
+    if of_rbp and not addend:
+        return CfaKind.RBP_DEREF, place
+    if addend >= _PLACE_MAX or not -_PLACE_MAX <= place < _PLACE_MAX:
+        return CfaKind.UNSUPPORTED, 0
+    return CfaKind.RBP_DEREF_PLUS if of_rbp else CfaKind.RSP_DEREF_PLUS, addend << 16 | place & 0xFFFF
+
+
+def _rbp(rule: Rule) -> tuple[RbpKind, int]:
+    how, offset, expression = rule
+    if how == How.SAME:
+        return RbpKind.SAME, 0
+    kind = RbpKind.AT_CFA
+    if how == How.EXPRESSION:
+        kind, place = RbpKind.AT_RBP, _place(expression, RBP)
+        if place is None:
+            return RbpKind.UNKNOWN, 0
+        offset = place
+    if how in (How.OFFSET, How.EXPRESSION) and offset % 8 == 0 and -128 <= offset // 8 < 128:  # noqa: PLR2004
+        return kind, offset // 8
+    return RbpKind.UNKNOWN, 0
+
+
+def _place(expression: bytes, register: int) -> int | None:
+    """The offset in an expression that is a register + offset."""
+    match = _AT_REGISTER.fullmatch(expression)
+    return Reader(match[2], 0).sleb() if match and match[1][0] == 0x70 + register else None
+
+
+def _signal_place(rules: Rules) -> int | None:
+    """Where a signal frame keeps the rsp of what it interrupted, from rsp on; None if it isn't Linux's layout."""
+    match = _DEREFERENCED.fullmatch(rules.cfa_expression or b"")
+    if not match or match[1] != b"\x77" or match[3]:
+        return None
+    place = Reader(match[2], 0).sleb()
+    saved = (_place(rules.return_address[2], RSP), _place(rules.rbp[2], RSP))
+    return place if saved == (place + _SIGNAL_RIP, place + _SIGNAL_RBP) else None
