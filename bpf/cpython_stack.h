@@ -275,6 +275,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             address = 0;
             break;
         }
+        pf_u64 here = address;
         if (cpython_read_frame(scratch, address, size)) {
             walk->outcome = PF_UNREADABLE_FRAME;
             address = 0;
@@ -282,9 +283,16 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
         }
         const pf_u8 *frame = scratch->window + pf_bounded(scratch->frame, PF_WINDOW);
         address = PF_FRAME_FIELD(frame, pf_u64, layout->frame_previous);
-        if (PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner) >= shim)
-            continue; /* stands for the C function that called the evaluation loop */
         struct stack_frame *out = &frames[depth];
+        walk->depth = depth + 1;
+        if (PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner) >= shim) {
+            /* stands for the C function that called the evaluation loop, and lies in that call's C frame */
+            out->address = here;
+            out->code_id = 0;
+            out->kind = PF_FRAME_BOUNDARY;
+            hash = pf_hash(hash, PF_FRAME_BOUNDARY);
+            continue;
+        }
         pf_u64 code = PF_FRAME_FIELD(frame, pf_u64, layout->frame_code) & ~tag_mask;
         pf_u64 code_id = cpython_code_id(layout, scratch, code, process);
         if (!code_id)
@@ -295,7 +303,6 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
         out->position = position;
         out->kind = PF_FRAME_PYTHON;
         hash = pf_hash(hash, code_id + (pf_u32)position);
-        walk->depth = depth + 1;
     }
     walk->frame = address;
     walk->hash = hash;

@@ -2,7 +2,7 @@
  *
  * The programs: a tick of the CPU clock becomes a counted stack.
  *
- *     on_tick ─▶ (process) ─▶ thread ─▶ (search) ─▶ walk or native ─▶ finish ─▶ new_stack ─▶ codes ─▶ send
+ *     on_tick ─▶ (process) ─▶ thread ─▶ (search) ─▶ (walk) ─▶ native ─▶ unwind ─▶ finish ─▶ new_stack ─▶ codes ─▶ send
  *
  * Each arrow is a tail call (33 at the most in one tick).  A sample is under construction in one per-CPU struct;
  * a tick can't interrupt a tick on its own CPU.  bcc rewrites map.lookup() and the like in this file only, not in
@@ -19,6 +19,7 @@ static long (*pf_probe_read_kernel)(void *, u32, const void *) = (void *)BPF_FUN
 
 #include "sample.h"
 #include "cpython_stack.h"
+#include "native_stack.h"
 #include "process_image.h"
 
 /* x86-64's struct bpf_perf_event_data: saved registers of what the tick interrupted. */
@@ -27,6 +28,11 @@ struct tick_context {
     u64 sample_period;
     u64 addr;
 };
+
+#define PF_KERNEL_STACK_SIZE 16384 /* x86-64 without KASAN */
+#define PF_REGISTERS_SIZE 168      /* struct pt_regs */
+#define PF_REGISTER_CS 17
+#define PF_USER_CS 0x33
 
 #define PF_NEW_CODES 64       /* new code objects that one tick sends */
 #define PF_CODES_PER_STAGE 4
@@ -37,6 +43,8 @@ enum stage {
     PF_STAGE_SEARCH,
     PF_STAGE_WALK,
     PF_STAGE_NATIVE,
+    PF_STAGE_UNWIND,
+    PF_STAGE_RARE,
     PF_STAGE_FINISH,
     PF_STAGE_NEW_STACK,
     PF_STAGE_CODES,
@@ -66,7 +74,12 @@ struct sample {
     struct cpython_scratch scratch;
     u16 new_code[PF_NEW_CODES];
     u64 addresses[PF_MAX_KERNEL_FRAMES];
-    struct stack_record record;
+    u64 python_first; /* where Python frames begin and end */
+    u64 python_end;
+    u64 mappings;   /* as in process_entry */
+    u64 native_end; /* where native frames end if the stack is too deep */
+    struct native_walk native;
+    struct stack_record record; /* the frames are right behind it */
     struct stack_frame frames[PF_STACK_FRAMES];
 };
 
@@ -88,7 +101,7 @@ struct code_memory {
     char bytes[sizeof(struct code_scratch)];
 };
 
-BPF_TABLE("percpu_array", u32, struct sample_memory, samples, 1);
+BPF_TABLE("array", u32, struct sample_memory, samples, PF_CPUS); /* a per-CPU map's values are 32 KiB at the most */
 BPF_TABLE("percpu_array", u32, struct code_memory, code_scratches, 1);
 BPF_TABLE("percpu_array", u32, struct counter_block, counters, 1);
 BPF_TABLE("array", u32, struct settings, settings, 1);
@@ -99,6 +112,15 @@ BPF_TABLE("hash", struct file_key, struct executable_entry, executables, 1024);
 BPF_TABLE("lru_hash", struct thread_key, struct thread_entry, threads, 32768);
 BPF_TABLE("lru_hash", u64, u32, known_stacks, 65536);
 BPF_TABLE("lru_hash", u64, u32, known_codes, 65536);
+struct mappings_memory {
+    char bytes[sizeof(struct process_mappings)];
+};
+struct chunk_memory {
+    char bytes[sizeof(struct unwind_chunk)];
+};
+BPF_TABLE("array", u32, struct mappings_memory, mappings, PF_MAPPED_PROCESSES);
+BPF_TABLE("hash", struct unwind_page_key, struct unwind_page, unwind_pages, PF_UNWIND_PAGES);
+BPF_TABLE("array", u32, struct chunk_memory, unwind_chunks, PF_UNWIND_CHUNKS_IN_ALL);
 BPF_TABLE("hash", struct count_key, u64, counts_0, 32768);
 BPF_TABLE("hash", struct count_key, u64, counts_1, 32768);
 BPF_TABLE("prog", u32, u32, stages, PF_STAGES);
@@ -114,8 +136,8 @@ PF_INLINE void count(u32 counter)
 
 PF_INLINE struct sample *current_sample(void)
 {
-    u32 zero = 0;
-    return (struct sample *)samples.lookup(&zero);
+    u32 cpu = bpf_get_smp_processor_id();
+    return (struct sample *)samples.lookup(&cpu);
 }
 
 PF_INLINE int same_identity(const struct process_identity *a, const struct process_identity *b)
@@ -210,8 +232,8 @@ PF_INLINE void next_stage(struct tick_context *ctx, u32 stage)
     count(PF_TAIL_CALLS_FAILED); /* a tail call that works does not return */
 }
 
-/* Ends a sample without Python frames: what native frames the frame pointers lead to stand for its user part. */
-PF_INLINE void finish_native(struct tick_context *ctx, struct sample *sample, u32 outcome)
+/* Ends the search for Python frames. */
+PF_INLINE void without_python(struct tick_context *ctx, struct sample *sample, u32 outcome)
 {
     sample->walk.outcome = outcome;
     next_stage(ctx, PF_STAGE_NATIVE);
@@ -222,10 +244,11 @@ PF_INLINE void start_walk(struct tick_context *ctx, struct sample *sample, const
 {
     sample->walk.frame = cpython_top_frame(layout, &sample->scratch);
     if (!sample->walk.frame) {
-        finish_native(ctx, sample, PF_NOT_PYTHON);
+        without_python(ctx, sample, PF_NOT_PYTHON);
         return;
     }
-    sample->walk.end = sample->walk.depth + PF_MAX_FRAMES;
+    sample->python_first = sample->walk.depth;
+    sample->walk.end = sample->walk.depth + PF_MAX_PYTHON_FRAMES;
     sample->gil =
         cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->gil_holder, sample->gil_address);
     next_stage(ctx, PF_STAGE_WALK);
@@ -309,6 +332,7 @@ int on_tick(struct tick_context *ctx)
     sample->gil = PF_GIL_STATE_UNKNOWN;
     sample->kernel_mode = !(ctx->cs & 3);
     sample->search_stages = 0;
+    sample->python_first = sample->python_end = 0;
     __builtin_memset(&sample->search, 0, sizeof(sample->search));
     __builtin_memset(&sample->walk, 0, sizeof(sample->walk));
     sample->walk.process = pf_hash(sample->record.identity.start, ((u64)tgid << 32) | sample->record.identity.exec_id);
@@ -379,17 +403,149 @@ int stage_thread(struct tick_context *ctx)
     next_stage(ctx, PF_STAGE_SEARCH);
     return 0;
 native:
-    finish_native(ctx, sample, outcome);
+    without_python(ctx, sample, outcome);
     return 0;
 }
 
+/* What the thread's registers were when it entered the kernel: at the top of its kernel stack, 16 bytes lower in
+ * kernels that are built for FRED.  The code segment's two low bits say which place it is. */
+PF_INLINE int user_registers(struct tick_context *ctx, struct native_walk *walk)
+{
+    struct tick_context *saved = (struct tick_context *)walk->registers;
+    if (ctx->cs & 3) {
+        volatile struct tick_context *now = ctx; /* else the compiler reads through a pointer that may be either */
+        walk->ip = now->ip;
+        walk->sp = now->sp;
+        walk->bp = now->bp;
+        walk->r10 = now->r10;
+        return 0;
+    }
+    u64 task = bpf_get_current_task();
+    u64 top = pf_kernel_u64(task + PF_TASK_STACK) + PF_KERNEL_STACK_SIZE - PF_REGISTERS_SIZE;
+    PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top);
+    if (walk->registers[PF_REGISTER_CS] != PF_USER_CS) {
+        PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top - 16);
+        if (walk->registers[PF_REGISTER_CS] != PF_USER_CS)
+            return -1;
+    }
+    walk->ip = saved->ip;
+    walk->sp = saved->sp;
+    walk->bp = saved->bp;
+    walk->r10 = saved->r10;
+    return 0;
+}
+
+/* Begins with the native frames, by the registers that the thread had in user space. */
 int stage_native(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
     if (!sample)
         return 0;
-    push_addresses(sample, ctx, BPF_F_USER_STACK, PF_FRAME_NATIVE);
+    u32 tgid = sample->record.identity.tgid;
+    struct process_entry *process = processes.lookup(&tgid);
+    sample->native.outcome = PF_NATIVE_NONE;
+    if (!process || user_registers(ctx, &sample->native)) {
+        next_stage(ctx, PF_STAGE_FINISH);
+        return 0;
+    }
+    sample->mappings = process->mappings;
+    sample->native.exact = 1;
+    sample->native.size = 0;
+    sample->native.frames = 0;
+    sample->native_end = sample->walk.depth + PF_MAX_NATIVE_FRAMES;
+    next_stage(ctx, PF_STAGE_UNWIND);
+    return 0;
+}
+
+PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
+{
+    struct miss_record record = {
+        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address};
+    records.ringbuf_output(&record, sizeof(record), 0);
+}
+
+#define PF_UNWIND_STEPS 192 /* frames in one stage */
+
+/* Adds native frames until the root, or until something is missing. */
+int stage_unwind(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    struct native_walk *walk = &sample->native;
+    u32 slot = sample->mappings - 1;
+    struct process_mappings *mapped = (struct process_mappings *)mappings.lookup(&slot);
+    if (!mapped) {
+        walk->outcome = PF_NATIVE_NO_MAPPING;
+        send_miss(sample, 0, walk->ip);
+        next_stage(ctx, PF_STAGE_FINISH);
+        return 0;
+    }
+    for (int step = 0; step < PF_UNWIND_STEPS; step++) {
+        u64 depth = sample->walk.depth;
+        if (depth >= PF_STACK_FRAMES || depth >= sample->native_end) {
+            walk->outcome = PF_NATIVE_TOO_DEEP;
+            goto end;
+        }
+        struct stack_frame *frame = &sample->frames[depth];
+        frame->address = walk->ip - !walk->exact;
+        frame->position = 0;
+        frame->kind = PF_FRAME_NATIVE;
+        sample->walk.hash = pf_hash(sample->walk.hash, walk->ip);
+        sample->walk.depth = depth + 1;
+
+        u64 address = walk->ip - !walk->exact;
+        if (address - walk->start >= walk->size && native_find_mapping(walk, mapped, address)) {
+            walk->outcome = PF_NATIVE_NO_MAPPING;
+            send_miss(sample, 0, address);
+            goto end;
+        }
+        u64 in_image = address - walk->bias, offset = in_image & 4095;
+        int result;
+        if (walk->file) {
+            struct unwind_page_key key = {.file = walk->file, .page = in_image >> 12};
+            struct unwind_page *page = unwind_pages.lookup(&key);
+            if (!page) {
+                walk->outcome = PF_NATIVE_PAGE_MISS;
+                send_miss(sample, key.file, key.page);
+                goto end;
+            }
+            u32 index = native_chunk(page, offset);
+            struct unwind_chunk *chunk = (struct unwind_chunk *)unwind_chunks.lookup(&index);
+            if (!chunk)
+                goto end;
+            walk->row = *native_row(chunk, offset);
+            result = native_common_step(walk);
+        } else {
+            result = native_frame_pointer_step(walk);
+        }
+        if (result == PF_STEP_RARE) {
+            next_stage(ctx, PF_STAGE_RARE);
+            return 0;
+        }
+        frame->code_id = walk->sp;
+        if (result == PF_STEP_END)
+            goto end;
+    }
+    next_stage(ctx, PF_STAGE_UNWIND);
+    return 0;
+end:
     next_stage(ctx, PF_STAGE_FINISH);
+    return 0;
+}
+
+/* One frame of a kind that few functions have. */
+int stage_rare(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    if (!sample)
+        return 0;
+    struct native_walk *walk = &sample->native;
+    int result = (walk->row.kind & 15) == PF_CFA_NONE ? native_frame_pointer_step(walk) : native_rare_step(walk);
+    u64 above = sample->walk.depth - 1;
+    if (above < PF_STACK_FRAMES)
+        sample->frames[above].code_id = walk->sp;
+    next_stage(ctx, result == PF_STEP_END ? PF_STAGE_FINISH : PF_STAGE_UNWIND);
     return 0;
 }
 
@@ -413,17 +569,17 @@ int stage_search(struct tick_context *ctx)
         result = PF_SEARCH_FAILED;
     }
     if (result == PF_SEARCH_FAILED) {
-        finish_native(ctx, sample, PF_NO_THREAD_STATE);
+        without_python(ctx, sample, PF_NO_THREAD_STATE);
         return 0;
     }
     if (!sample->search.found) {
         remember_thread(sample, PF_THREAD_OTHER, sample->search_stages ? sample->now + PF_SEARCH_PAUSE : 0);
-        finish_native(ctx, sample, PF_NOT_PYTHON);
+        without_python(ctx, sample, PF_NOT_PYTHON);
         return 0;
     }
     sample->thread_state = sample->search.found;
     if (cpython_read_thread_state(layout, &sample->scratch, sample->thread_state, sample->thread_pointer)) {
-        finish_native(ctx, sample, PF_UNREADABLE_THREAD_STATE);
+        without_python(ctx, sample, PF_UNREADABLE_THREAD_STATE);
         return 0;
     }
     sample->gil_address = cpython_gil(layout, &sample->scratch);
@@ -442,8 +598,8 @@ int stage_walk(struct tick_context *ctx)
         return 0;
     if (cpython_walk_frames(layout, &sample->scratch, &sample->walk, sample->frames) == PF_WALK_CONTINUE)
         next_stage(ctx, PF_STAGE_WALK);
-    else
-        next_stage(ctx, PF_STAGE_FINISH);
+    sample->python_end = sample->walk.depth;
+    next_stage(ctx, PF_STAGE_NATIVE);
     return 0;
 }
 
@@ -460,7 +616,8 @@ int stage_finish(struct tick_context *ctx)
                             .tid = sample->tid,
                             .outcome = sample->walk.outcome,
                             .gil = sample->gil,
-                            .kernel_mode = sample->kernel_mode};
+                            .kernel_mode = sample->kernel_mode,
+                            .native = sample->native.outcome};
     u64 one = 1, *found;
     int failed;
     if (set->counts) {
@@ -482,7 +639,7 @@ int stage_finish(struct tick_context *ctx)
     sample->new_codes = 0;
     sample->sent_codes = 0;
     sample->unsent = 0;
-    sample->scanned = 0;
+    sample->scanned = sample->python_first;
     stages.call(ctx, PF_STAGE_NEW_STACK);
     return 0;
 }
@@ -495,7 +652,7 @@ int stage_new_stack(struct tick_context *ctx)
     struct sample *sample = current_sample();
     if (!sample)
         return 0;
-    u64 depth = sample->walk.depth, previous = 0;
+    u64 depth = sample->python_end, previous = 0;
     u64 index = pf_bounded(sample->scanned, PF_STACK_FRAMES - PF_SCAN_STEPS);
     for (u32 step = 0; step < PF_SCAN_STEPS; step++, index++) {
         if (index >= depth)

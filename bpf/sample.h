@@ -98,6 +98,20 @@ enum outcome {
     PF_OUTCOMES = 8,
 };
 
+/* How the walk through the native frames ended. */
+enum native_outcome {
+    PF_NATIVE_COMPLETE = 0,          /* at the thread's root */
+    PF_NATIVE_NONE = 1,              /* not walked: kernel thread, or not asked for */
+    PF_NATIVE_NO_MAPPING = 2,        /* an address that user space has not got among the process's mappings (yet) */
+    PF_NATIVE_PAGE_MISS = 3,         /* rows of a page that user space has not sent yet */
+    PF_NATIVE_NO_UNWIND_DATA = 4,    /* code without .eh_frame, and no frame pointer there */
+    PF_NATIVE_UNSUPPORTED = 5,       /* an expression or register that rows do not have */
+    PF_NATIVE_UNREADABLE = 6,
+    PF_NATIVE_NOT_ADVANCING = 7,
+    PF_NATIVE_TOO_DEEP = 8,
+    PF_NATIVE_OUTCOMES = 9,
+};
+
 enum gil_state {
     PF_GIL_STATE_UNKNOWN = 0,
     PF_GIL_STATE_HELD = 1,
@@ -108,26 +122,94 @@ enum frame_kind {
     PF_FRAME_KERNEL = 0,
     PF_FRAME_NATIVE = 1,
     PF_FRAME_PYTHON = 2,
+    PF_FRAME_BOUNDARY = 3,   /* not a frame: here a call of the evaluation loop began */
 };
 
 /* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
 struct stack_frame {
-    pf_u64 address;   /* instruction, or code object */
-    pf_u64 code_id;   /* Python: hash of the process, the code object's address and its contents, 0: unreadable */
+    pf_u64 address;   /* instruction, or code object; boundary: its place on the C stack, 0: unknown */
+    pf_u64 code_id;   /* native: where its frame ends (CFA).  Python: hash of the process, the code object's address and its contents, 0: unreadable */
     int position;     /* Python: f_lasti, or prev_instr or instr_ptr less the code object's address */
     pf_u32 kind;      /* enum frame_kind */
 };
 
-#define PF_MAX_FRAMES 1000         /* Python or native frames of one stack */
 #define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
-#define PF_MAX_NATIVE_FRAMES 127
-#define PF_STACK_FRAMES 1152       /* all of one stack; room for the largest of both */
+#define PF_MAX_PYTHON_FRAMES 2048  /* boundaries among them */
+#define PF_MAX_NATIVE_FRAMES 4096
+#define PF_STACK_FRAMES 6272       /* all of one stack: the three above, rounded up */
 
 /* One run of one program. */
 struct process_identity {
     pf_u64 start;     /* ns since boot at which its first thread started */
     pf_u32 tgid;
     pf_u32 exec_id;   /* counts the programs that the process has executed */
+};
+
+/* ---- unwinding native frames ---- */
+
+/* How a row finds the canonical frame address (low four bits of kind). */
+enum cfa_kind {
+    PF_CFA_NONE = 0,        /* no unwind data here */
+    PF_CFA_RSP = 1,         /* rsp + offset */
+    PF_CFA_RBP = 2,         /* rbp + offset */
+    PF_CFA_PLT = 3,         /* a PLT entry: rsp + 8, and 8 more from byte "offset" of the entry on */
+    PF_CFA_RBP_DEREF = 4,   /* the pointer at rbp + offset: functions that realign their stack */
+    PF_CFA_ROOT = 5,        /* has no caller */
+    PF_CFA_SIGNAL = 6,      /* registers are in the frame that the kernel pushed for a signal handler */
+    PF_CFA_R10 = 7,         /* r10 + offset: the beginning of functions that realign their stack */
+    PF_CFA_UNSUPPORTED = 8,
+};
+
+/* How a row finds the caller's rbp (high four bits of kind). */
+enum rbp_kind {
+    PF_RBP_SAME = 0,
+    PF_RBP_AT_CFA = 1,      /* saved at CFA + 8 * rbp_offset */
+    PF_RBP_AT_RBP = 2,      /* saved at rbp + 8 * rbp_offset */
+    PF_RBP_UNKNOWN = 3,
+};
+
+/* Holds from this offset in its 4-KiB page of code to the next row's. */
+struct unwind_row {
+    pf_u16 start;
+    pf_u8 kind;
+    signed char rbp_offset;
+    int cfa_offset;
+};
+
+#define PF_UNWIND_CHUNK_ROWS 64
+#define PF_UNWIND_CHUNKS 8          /* of one page */
+#define PF_UNWIND_CHUNKS_IN_ALL 24576
+
+struct unwind_chunk {
+    struct unwind_row row[PF_UNWIND_CHUNK_ROWS]; /* unused ones start at 0xffff */
+};
+
+struct unwind_page_key {
+    pf_u32 file;
+    pf_u32 page;               /* of the image's addresses */
+};
+
+struct unwind_page {
+    pf_u32 chunk;              /* index of its first chunk; the others follow */
+    pf_u16 reserved[2];
+    pf_u16 first[PF_UNWIND_CHUNKS]; /* the start of each chunk's first row, 0xffff where there is none */
+};
+
+#define PF_UNWIND_PAGES 16384
+
+/* Executable memory of a process. */
+struct mapping {
+    pf_u64 start;              /* unused ones: 1 << 62 */
+    pf_u64 bias;               /* address less bias is the address in the image */
+    pf_u32 pages;
+    pf_u32 file;               /* number that user space gave the file, 0: no unwind data */
+};
+
+#define PF_MAPPINGS 512        /* of one process */
+#define PF_MAPPED_PROCESSES 1024
+
+struct process_mappings {
+    struct mapping mapping[PF_MAPPINGS]; /* by rising start */
 };
 
 /* ---- maps shared with user space ---- */
@@ -144,6 +226,8 @@ struct process_entry {
     pf_u64 tstate_current;     /* address of the pointer to the thread state that holds the GIL, 0: none */
     pf_u32 layout;             /* index into the layouts map */
     pf_u32 state;              /* enum process_state */
+    pf_u32 mappings;           /* 1 + index into the mappings map, 0: none yet */
+    pf_u32 reserved;
 };
 
 struct thread_key {
@@ -195,7 +279,7 @@ struct count_key {
     pf_u8 outcome;             /* enum outcome */
     pf_u8 gil;                 /* enum gil_state */
     pf_u8 kernel_mode;
-    pf_u8 reserved;
+    pf_u8 native;              /* enum native_outcome */
 };
 
 struct settings {
@@ -230,6 +314,7 @@ enum record_type {
     PF_RECORD_STACK = 4,
     PF_RECORD_EXIT = 5,
     PF_RECORD_EXEC = 6,
+    PF_RECORD_MISS = 7,
 };
 
 /* A process met for the first time (PROCESS), or one that has just executed another program (EXEC). */
@@ -253,6 +338,14 @@ struct thread_record {
     char comm[PF_COMM_SIZE];
 };
 
+/* The native walk met an address without mapping, or a page without rows. */
+struct miss_record {
+    pf_u32 type;
+    pf_u32 file;               /* 0: no mapping */
+    struct process_identity identity;
+    pf_u64 address;            /* in the process, or page of the image */
+};
+
 /* The last thread of a process has ended. */
 struct exit_record {
     pf_u32 type;
@@ -267,7 +360,7 @@ struct stack_record {
     pf_u32 frames;
     struct process_identity identity;
     pf_u64 stack_id;
-    /* struct stack_frame[frames], leaf first: kernel, then user */
+    /* struct stack_frame[frames], leaf first: kernel frames, Python frames and boundaries, native frames */
 };
 
 /* What is missing from a code record is read by user space from the addresses in it. */

@@ -217,6 +217,11 @@ def online_cpus() -> list[int]:
     return parse_cpu_list(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii"))
 
 
+def possible_cpus() -> int:
+    """One more than the highest number that a CPU of this host can have."""
+    return max(parse_cpu_list(Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii"))) + 1
+
+
 def max_sample_rate() -> int:
     """The highest sampling frequency in Hz that the kernel accepts; it lowers this by itself under load."""
     return int(Path("/proc/sys/kernel/perf_event_max_sample_rate").read_text(encoding="ascii"))

@@ -22,7 +22,7 @@ from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry, Settings
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.kernel import kernel_btf, online_cpus
+from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
 
@@ -32,6 +32,7 @@ KERNEL_OFFSETS = {
     "PF_TASK_TGID": ("task_struct", "tgid"),
     "PF_TASK_SELF_EXEC_ID": ("task_struct", "self_exec_id"),
     "PF_TASK_MM": ("task_struct", "mm"),
+    "PF_TASK_STACK": ("task_struct", "stack"),
     "PF_TASK_COMM": ("task_struct", "comm"),
     "PF_TASK_REAL_PARENT": ("task_struct", "real_parent"),
     "PF_TASK_SIGNAL": ("task_struct", "signal"),
@@ -54,6 +55,8 @@ STAGES = (  # in the order of enum stage
     "stage_search",
     "stage_walk",
     "stage_native",
+    "stage_unwind",
+    "stage_rare",
     "stage_finish",
     "stage_new_stack",
     "stage_codes",
@@ -92,7 +95,7 @@ class SamplerOptions:
 
     def flags(self) -> list[str]:
         """The compiler's ``-D`` options."""
-        flags = [f"-DPF_RING_PAGES={self.ring_pages}"]
+        flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_CPUS={possible_cpus()}"]
         if not self.kernel:
             flags.append("-DPF_NO_KERNEL")
         if self.targets_only:

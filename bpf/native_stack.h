@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
+ *
+ * Native frames without frame pointers: one step from a frame to its caller by the rows of its code page.
+ *
+ * Owns no map.  User space turns the .eh_frame of mapped files into rows, a 4-KiB page of code at a time and only for
+ * pages that were met; see pyflame_ebpf/unwind_rows.py for the rows and what they are made from. */
+#ifndef PYFLAME_NATIVE_STACK_H
+#define PYFLAME_NATIVE_STACK_H
+
+#include "sample.h"
+
+/* -1 (all ones) when a <= b, else 0, without a branch: the verifier would follow both ways of each.  For addresses of
+ * user space and smaller numbers. */
+PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
+{
+    pf_u64 difference = a - b - 1;
+    __asm__ volatile("" : "+r"(difference));
+    return (pf_u64)((long long)difference >> 63);
+}
+
+/* Registers of the frame being unwound, and where its code is. */
+struct native_walk {
+    pf_u64 ip;
+    pf_u64 sp;
+    pf_u64 bp;
+    pf_u64 r10;      /* of the innermost frame */
+    pf_u64 exact;    /* 1: ip is an instruction that was interrupted, 0: a return address, which may lie behind its function */
+    pf_u64 start;    /* mapping that holds ip: first address, bytes, file, what addresses are moved by */
+    pf_u64 size;
+    pf_u64 file;
+    pf_u64 bias;
+    pf_u64 frames;
+    pf_u64 outcome;  /* enum native_outcome */
+    pf_u64 saved[2]; /* memory below the CFA */
+    pf_u64 registers[21];
+    struct unwind_row row;
+};
+
+/* Finds the mapping that holds an address; 0 when one does. */
+PF_INLINE int native_find_mapping(struct native_walk *walk, const struct process_mappings *mappings, pf_u64 address)
+{
+    pf_u64 index = 0;
+#pragma unroll
+    for (pf_u64 step = PF_MAPPINGS / 2; step; step /= 2)
+        index += step & pf_at_most(mappings->mapping[(index + step) & (PF_MAPPINGS - 1)].start, address);
+    const struct mapping *found = &mappings->mapping[index & (PF_MAPPINGS - 1)];
+    pf_u64 start = found->start, size = (pf_u64)found->pages << 12;
+    if (address - start >= size)
+        return -1;
+    walk->start = start;
+    walk->size = size;
+    walk->file = found->file;
+    walk->bias = found->bias;
+    return 0;
+}
+
+/* Which of a page's chunks holds the row for an offset in the page. */
+PF_INLINE pf_u64 native_chunk(const struct unwind_page *page, pf_u64 offset)
+{
+    pf_u64 chunk = page->chunk;
+#pragma unroll
+    for (int i = 1; i < PF_UNWIND_CHUNKS; i++)
+        chunk -= pf_at_most(page->first[i], offset);
+    return chunk;
+}
+
+/* The row of a chunk that holds for an offset in the page. */
+PF_INLINE const struct unwind_row *native_row(const struct unwind_chunk *chunk, pf_u64 offset)
+{
+    pf_u64 index = 0;
+#pragma unroll
+    for (pf_u64 step = PF_UNWIND_CHUNK_ROWS / 2; step; step /= 2)
+        index += step & pf_at_most(chunk->row[(index + step) & (PF_UNWIND_CHUNK_ROWS - 1)].start, offset);
+    return &chunk->row[index & (PF_UNWIND_CHUNK_ROWS - 1)];
+}
+
+enum native_step {
+    PF_STEP_CALLER = 0,  /* the walk holds the caller's registers */
+    PF_STEP_RARE = 1,    /* walk->row is of a kind for native_rare_step */
+    PF_STEP_END = 2,     /* walk->outcome says why */
+};
+
+PF_INLINE int native_end(struct native_walk *walk, pf_u64 outcome)
+{
+    walk->outcome = outcome;
+    return PF_STEP_END;
+}
+
+/* Goes on to a caller whose frame ends at cfa. */
+PF_INLINE int native_caller(struct native_walk *walk, pf_u64 cfa, pf_u64 ip, pf_u64 bp)
+{
+    if (cfa <= walk->sp)
+        return native_end(walk, PF_NATIVE_NOT_ADVANCING);
+    walk->sp = cfa;
+    walk->ip = ip;
+    walk->bp = bp;
+    walk->exact = 0;
+    return ip ? PF_STEP_CALLER : native_end(walk, PF_NATIVE_COMPLETE);
+}
+
+/* The kinds that nearly all code has: CFA from rsp or rbp, caller's rbp unchanged or saved below the CFA. */
+PF_INLINE int native_common_step(struct native_walk *walk)
+{
+    pf_u64 kind = walk->row.kind, from_bp = (kind & 15) - PF_CFA_RSP, saved = kind >> 4;
+    if (from_bp > 1 || saved > PF_RBP_AT_CFA)
+        return PF_STEP_RARE;
+    pf_u64 bp = walk->bp;
+    pf_u64 cfa = walk->sp + ((bp - walk->sp) & -from_bp) + (pf_u64)(long long)walk->row.cfa_offset;
+    if (PF_READ_USER(walk->saved, 16, cfa - 16)) /* caller's rbp, most often, and the return address */
+        return native_end(walk, PF_NATIVE_UNREADABLE);
+    if (saved) {
+        bp = walk->saved[0];
+        if (walk->row.rbp_offset != -2 &&
+            PF_READ_USER(&bp, 8, cfa + (pf_u64)((long long)walk->row.rbp_offset * 8)))
+            return native_end(walk, PF_NATIVE_UNREADABLE);
+    }
+    return native_caller(walk, cfa, walk->saved[1], bp);
+}
+
+/* Places in the frame that the kernel pushes for a signal handler, from rsp at the restorer: struct ucontext. */
+#define PF_SIGNAL_RBP 120
+#define PF_SIGNAL_RSP 160
+#define PF_SIGNAL_RIP 168
+
+PF_INLINE int native_signal_step(struct native_walk *walk)
+{
+    pf_u64 sp = pf_read_pointer(walk->sp + PF_SIGNAL_RSP), ip = pf_read_pointer(walk->sp + PF_SIGNAL_RIP);
+    if (!ip)
+        return native_end(walk, PF_NATIVE_UNREADABLE);
+    walk->bp = pf_read_pointer(walk->sp + PF_SIGNAL_RBP);
+    walk->sp = sp; /* may be lower: the handler may have run on a stack of its own */
+    walk->ip = ip;
+    walk->exact = 1;
+    return PF_STEP_CALLER;
+}
+
+/* All other kinds. */
+PF_INLINE int native_rare_step(struct native_walk *walk)
+{
+    pf_u64 kind = walk->row.kind & 15, saved = walk->row.kind >> 4, bp = walk->bp, cfa, ip;
+    pf_u64 offset = (pf_u64)(long long)walk->row.cfa_offset;
+
+    if (kind == PF_CFA_ROOT)
+        return native_end(walk, PF_NATIVE_COMPLETE);
+    if (kind == PF_CFA_SIGNAL)
+        return native_signal_step(walk);
+    if (kind == PF_CFA_RSP)
+        cfa = walk->sp + offset;
+    else if (kind == PF_CFA_RBP)
+        cfa = bp + offset;
+    else if (kind == PF_CFA_PLT)
+        cfa = walk->sp + 8 + ((walk->ip & 15) >= offset ? 8 : 0);
+    else if (kind == PF_CFA_RBP_DEREF)
+        cfa = pf_read_pointer(bp + offset);
+    else if (kind == PF_CFA_R10 && walk->exact)
+        cfa = walk->r10 + offset;
+    else
+        return native_end(walk, kind == PF_CFA_NONE ? PF_NATIVE_NO_UNWIND_DATA : PF_NATIVE_UNSUPPORTED);
+    pf_u64 at = (pf_u64)((long long)walk->row.rbp_offset * 8);
+    if (saved == PF_RBP_AT_CFA)
+        bp = pf_read_pointer(cfa + at);
+    else if (saved == PF_RBP_AT_RBP)
+        bp = pf_read_pointer(bp + at);
+    else if (saved == PF_RBP_UNKNOWN)
+        bp = 0;
+    if (PF_READ_USER(&ip, 8, cfa - 8))
+        return native_end(walk, PF_NATIVE_UNREADABLE);
+    return native_caller(walk, cfa, ip, bp);
+}
+
+/* Code without unwind data (JIT compilers, Go, some assembly): a frame pointer, if it looks like one. */
+PF_INLINE int native_frame_pointer_step(struct native_walk *walk)
+{
+    if (walk->bp < walk->sp || (walk->bp & 7) || PF_READ_USER(walk->saved, 16, walk->bp))
+        return native_end(walk, PF_NATIVE_NO_UNWIND_DATA);
+    return native_caller(walk, walk->bp + 16, walk->saved[1], walk->saved[0]);
+}
+
+#endif
