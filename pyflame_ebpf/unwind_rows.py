@@ -33,6 +33,7 @@ _ADDRESS_END = 1 << 64
 _PAGE_BYTES_MAX = 1 << 20  # of entries decoded for one page
 _COMMON_ENTRIES_MAX = 1024
 _GENERAL_REGISTERS = 16
+_ALIGNMENT = 16  # of functions
 _PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
 _DISTANCE_MAX = 1 << 31
 _REGISTER_SHIFT = 4
@@ -196,10 +197,23 @@ class _Rows:
             self._bodies.append(body)
 
     def packed(self) -> bytes:
-        """As BPF reads them; TooManyRows."""
+        """As BPF reads them; a page that would have too many does without those of padding; TooManyRows."""
+        if len(self._starts) > ROWS_MAX:
+            self._drop_padding()
         if len(self._starts) > ROWS_MAX:
             raise TooManyRows(f"the page at {self.begin:#x} has {len(self._starts)} unwind rows")
         return b"".join([_START.pack(start) + body for start, body in zip(self._starts, self._bodies, strict=True)])
+
+    def _drop_padding(self) -> None:
+        """Let the rows before the gaps that alignment leaves between functions hold in the gaps: nothing runs there."""
+        starts, bodies = [*self._starts, PAGE_SIZE], self._bodies
+        self._starts, self._bodies = [], []
+        for index, body in enumerate(bodies):
+            if index and body == _NONE and starts[index + 1] - starts[index] < _ALIGNMENT:
+                continue
+            if not self._bodies or self._bodies[-1] != body:
+                self._starts.append(starts[index])
+                self._bodies.append(body)
 
 
 def row_body(rules: Rules, is_signal_frame: bool) -> bytes:
