@@ -115,8 +115,7 @@ class _Walked:
 
 def open_index(image: ElfImage) -> FrameIndex:
     """Find the search table, or without a usable one walk the section; NO_FRAMES when a file has neither; BadElf."""
-    section = image.section(".eh_frame")
-    frames = section.vaddr if section else 0
+    frames = 0
     header = image.unwind_index
     if header:
         reader = Reader(image.read_virtual_up_to(header.vaddr, min(_HEADER_MAX, header.file_size)), header.vaddr)
@@ -126,7 +125,10 @@ def open_index(image: ElfImage) -> FrameIndex:
             raise BadElf(".eh_frame_hdr is cut short") from error
         if 0 < count <= (header.file_size - reader.position) // _PAIR.size:
             return _SearchTable(image, header.vaddr, header.vaddr + reader.position, count)
-    return _walk(image, frames, section.size if section else _WALK_MAX) if frames else NO_FRAMES
+    section = image.section(".eh_frame")
+    if section and section.vaddr:
+        return _walk(image, section.vaddr, section.size)
+    return _walk(image, frames, _WALK_MAX) if frames else NO_FRAMES
 
 
 def _parse_header(reader: Reader) -> tuple[int, int]:

@@ -129,8 +129,8 @@ class UnwindTable:
         rows = _Rows(begin)
         budget = _PAGE_BYTES_MAX
         found = self._index.find(begin, begin + PAGE_SIZE)
-        limits = [entry.start for entry in found[1:]]
-        for (start, vaddr), limit in zip(found, [*limits, begin + PAGE_SIZE], strict=True):
+        limits = [*(entry.start for entry in found), begin + PAGE_SIZE][1:]
+        for (start, vaddr), limit in zip(found, limits, strict=True):
             try:
                 frame = self._frame(vaddr)
                 budget -= len(frame.data)
