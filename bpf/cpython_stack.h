@@ -301,8 +301,10 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
         out->address = code;
         out->code_id = code_id;
         out->position = position;
-        out->kind = PF_FRAME_PYTHON;
-        hash = pf_hash(hash, code_id + (pf_u32)position);
+        pf_u32 entry = (PF_FRAME_FIELD(frame, pf_u8, layout->frame_is_entry) & layout->frame_is_entry_mask) |
+                       layout->frame_always_entry;
+        out->kind = PF_FRAME_PYTHON | entry << 8;
+        hash = pf_hash(hash, code_id + (pf_u32)position + entry);
     }
     walk->frame = address;
     walk->hash = hash;

@@ -117,17 +117,14 @@ PF_INLINE int native_common_step(struct native_walk *walk)
     return native_caller(walk, cfa, walk->saved[1], bp);
 }
 
-/* Places in the frame that the kernel pushes for a signal handler, from rsp at the restorer: struct ucontext. */
-#define PF_SIGNAL_RBP 120
-#define PF_SIGNAL_RSP 160
-#define PF_SIGNAL_RIP 168
-
+/* The registers that the kernel saved for a signal handler, from the saved rsp: gregs[] of ucontext_t. */
 PF_INLINE int native_signal_step(struct native_walk *walk)
 {
-    pf_u64 sp = pf_read_pointer(walk->sp + PF_SIGNAL_RSP), ip = pf_read_pointer(walk->sp + PF_SIGNAL_RIP);
+    pf_u64 place = walk->sp + (pf_u64)(long long)walk->row.cfa_offset;
+    pf_u64 sp = pf_read_pointer(place), ip = pf_read_pointer(place + 8);
     if (!ip)
         return native_end(walk, PF_NATIVE_UNREADABLE);
-    walk->bp = pf_read_pointer(walk->sp + PF_SIGNAL_RBP);
+    walk->bp = pf_read_pointer(place - 40);
     walk->sp = sp; /* may be lower: the handler may have run on a stack of its own */
     walk->ip = ip;
     walk->exact = 1;
@@ -152,6 +149,9 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
         cfa = walk->sp + 8 + ((walk->ip & 15) >= offset ? 8 : 0);
     else if (kind == PF_CFA_RBP_DEREF)
         cfa = pf_read_pointer(bp + offset);
+    else if (kind == PF_CFA_RSP_DEREF_PLUS || kind == PF_CFA_RBP_DEREF_PLUS)
+        cfa = pf_read_pointer((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset) +
+              (pf_u64)((long long)offset >> 16);
     else if (kind == PF_CFA_R10 && walk->exact)
         cfa = walk->r10 + offset;
     else

@@ -164,8 +164,11 @@ PF_INLINE void announce_process(u64 task, const struct process_identity *identit
             count(PF_IDENTIFIED_IN_KERNEL);
     }
     struct process_entry *known = processes.lookup(&tgid);
-    if (known && known->state == entry.state && same_identity(&known->identity, identity))
-        return; /* announced before, and nothing has become known since */
+    if (known && same_identity(&known->identity, identity)) {
+        if (known->state == entry.state)
+            return; /* announced before, and nothing has become known since */
+        entry.mappings = known->mappings;
+    }
     record.state = entry.state;
     record.layout = entry.layout;
     record.interpreters_head = entry.interpreters_head;

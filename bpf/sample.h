@@ -59,6 +59,9 @@ struct cpython_layout {
     pf_u16 frame_owner;           /* one byte */
     pf_u16 frame_owner_shim;      /* an owner of this value or more is not a Python frame; 256: there are none */
     pf_u16 frame_code_tag_mask;   /* low bits of frame_code that are not address */
+    pf_u16 frame_is_entry;        /* one byte, 3.11 */
+    pf_u8 frame_is_entry_mask;    /* 1: that byte tells whether a call of the evaluation loop began with the frame */
+    pf_u8 frame_always_entry;     /* 1: every frame has a call of its own; up to 3.10 */
 
     pf_u16 code_identity;         /* PyCodeObject: start of PF_CODE_IDENTITY_SIZE bytes that tell codes apart */
     pf_u16 code_first_line;
@@ -125,6 +128,8 @@ enum frame_kind {
     PF_FRAME_BOUNDARY = 3,   /* not a frame: here a call of the evaluation loop began */
 };
 
+#define PF_FRAME_ENTRY 0x100 /* with PF_FRAME_PYTHON: a call of the evaluation loop began with this frame */
+
 /* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
 struct stack_frame {
     pf_u64 address;   /* instruction, or code object; boundary: its place on the C stack, 0: unknown */
@@ -158,6 +163,9 @@ enum cfa_kind {
     PF_CFA_SIGNAL = 6,      /* registers are in the frame that the kernel pushed for a signal handler */
     PF_CFA_R10 = 7,         /* r10 + offset: the beginning of functions that realign their stack */
     PF_CFA_UNSUPPORTED = 8,
+    PF_CFA_REGISTER = 9,        /* another register than these; not followed */
+    PF_CFA_RSP_DEREF_PLUS = 10, /* the pointer at rsp + low half of offset, plus its high half: some assembly */
+    PF_CFA_RBP_DEREF_PLUS = 11,
 };
 
 /* How a row finds the caller's rbp (high four bits of kind). */

@@ -11,12 +11,20 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pyflame_ebpf.cpython_layout import OFFSET_NONE, CPythonLayout
-from pyflame_ebpf.profile import Gil, Outcome
+from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome
 
 U8, U16, U32, U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
 MAX_LAYOUTS = 256
 COMM_SIZE = 16
+MAPPINGS = 512
+MAPPED_PROCESSES = 1024
+UNUSED_MAPPING = 1 << 62
+UNWIND_CHUNK_ROWS = 64
+UNWIND_CHUNKS = 8
+UNWIND_CHUNKS_IN_ALL = 24576
+UNWIND_PAGES = 16384
+UNWIND_ROW_SIZE = 8
 NO_SHIM = 256  # more than any owner, which is a byte
 
 OUTCOMES = (
@@ -29,11 +37,24 @@ OUTCOMES = (
     Outcome.UNREADABLE_CODE,
     Outcome.TOO_DEEP,
 )
+NATIVE_OUTCOMES = (
+    NativeOutcome.COMPLETE,
+    NativeOutcome.NONE,
+    NativeOutcome.NO_MAPPING,
+    NativeOutcome.PAGE_MISS,
+    NativeOutcome.NO_UNWIND_DATA,
+    NativeOutcome.UNSUPPORTED,
+    NativeOutcome.UNREADABLE,
+    NativeOutcome.NOT_ADVANCING,
+    NativeOutcome.TOO_DEEP,
+)
 GIL_STATES = (Gil.UNKNOWN, Gil.HELD, Gil.NOT_HELD)
-FRAME_KERNEL, FRAME_NATIVE, FRAME_PYTHON = range(3)
+FRAME_KERNEL, FRAME_NATIVE, FRAME_PYTHON, FRAME_BOUNDARY = range(4)
+FRAME_KIND = 0xFF
+FRAME_ENTRY = 0x100
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
-RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC = range(1, 7)
+RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC, RECORD_MISS = range(1, 8)
 CODE_NO_NAME, CODE_NO_FILE, CODE_NO_LINE_TABLE = 1, 2, 4
 
 COUNTERS = (
@@ -73,7 +94,27 @@ class ProcessEntry(ctypes.Structure):
         ("tstate_current", U64),
         ("layout", U32),
         ("state", U32),
+        ("mappings", U32),
+        ("reserved", U32),
     )
+
+
+class Mapping(ctypes.Structure):
+    """``struct mapping``: executable memory of a process."""
+
+    _fields_ = (("start", U64), ("bias", U64), ("pages", U32), ("file", U32))
+
+
+class UnwindPageKey(ctypes.Structure):
+    """``struct unwind_page_key``: a page of code of a file."""
+
+    _fields_ = (("file", U32), ("page", U32))
+
+
+class UnwindPage(ctypes.Structure):
+    """``struct unwind_page``: where the rows of a page are."""
+
+    _fields_ = (("chunk", U32), ("reserved", U16 * 2), ("first", U16 * UNWIND_CHUNKS))
 
 
 class FileKey(ctypes.Structure):
@@ -108,7 +149,7 @@ class CountKey(ctypes.Structure):
         ("outcome", U8),
         ("gil", U8),
         ("kernel_mode", U8),
-        ("reserved", U8),
+        ("native", U8),
     )
 
 
@@ -145,6 +186,12 @@ class ThreadRecord(ctypes.Structure):
     """``struct thread_record``."""
 
     _fields_ = (("type", U32), ("tid", U32), ("identity", ProcessIdentity), ("comm", ctypes.c_char * COMM_SIZE))
+
+
+class MissRecord(ctypes.Structure):
+    """``struct miss_record``."""
+
+    _fields_ = (("type", U32), ("file", U32), ("identity", ProcessIdentity), ("address", U64))
 
 
 class ExitRecord(ctypes.Structure):
@@ -195,7 +242,6 @@ _BYTE_FIELDS = {
     "bytes_value",
 }
 _USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"} | {
-    "frame_is_entry",
     "frame_tlbc_index",
     "code_first_traceable",
     "code_tlbc",
@@ -203,10 +249,17 @@ _USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", 
 LAYOUT_FIELDS = tuple(field.name for field in fields(CPythonLayout) if field.name not in _USER_SPACE_ONLY)
 
 
-class Layout(ctypes.Structure):
-    """``struct cpython_layout``; its fields are those of ``CPythonLayout``, in order."""
+_DERIVED = {"frame_is_entry": (("frame_is_entry_mask", U8), ("frame_always_entry", U8))}  # behind these fields
 
-    _fields_ = tuple((name, U8 if name in _BYTE_FIELDS else U16) for name in LAYOUT_FIELDS)
+
+class Layout(ctypes.Structure):
+    """``struct cpython_layout``: the fields of ``CPythonLayout``, in order, and some that follow from them."""
+
+    _fields_ = tuple(
+        field
+        for name in LAYOUT_FIELDS
+        for field in ((name, U8 if name in _BYTE_FIELDS else U16), *_DERIVED.get(name, ()))
+    )
 
 
 def pack_layout(layout: CPythonLayout) -> Layout:
@@ -214,6 +267,8 @@ def pack_layout(layout: CPythonLayout) -> Layout:
     packed = Layout(**{name: getattr(layout, name) for name in LAYOUT_FIELDS})
     if layout.frame_owner == OFFSET_NONE:
         packed.frame_owner, packed.frame_owner_shim = 0, NO_SHIM
+        packed.frame_is_entry_mask = layout.frame_is_entry != OFFSET_NONE
+        packed.frame_always_entry = layout.frame_is_entry == OFFSET_NONE
     return packed
 
 
@@ -261,6 +316,15 @@ class ThreadEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MissEvent:
+    """The native walk met an address without mapping (``file`` 0), or a page of a file without rows."""
+
+    identity: Identity
+    file: int
+    address: int  # in the process, or page number in the image
+
+
+@dataclass(frozen=True, slots=True)
 class ExitEvent:
     """A process that has ended; ``cpu`` in ns."""
 
@@ -296,7 +360,7 @@ class CodeEvent:
     line_table: bytes
 
 
-Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent
+Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent
 
 
 def _text(comm: bytes) -> str:
@@ -323,6 +387,11 @@ def _process(data: bytes) -> ProcessEvent:
 def _thread(data: bytes) -> ThreadEvent:
     record = ThreadRecord.from_buffer_copy(data)
     return ThreadEvent(Identity.of(record.identity), record.tid, _text(record.comm))
+
+
+def _miss(data: bytes) -> MissEvent:
+    record = MissRecord.from_buffer_copy(data)
+    return MissEvent(Identity.of(record.identity), record.file, record.address)
 
 
 def _exit(data: bytes) -> ExitEvent:
@@ -365,6 +434,7 @@ _PARSERS: dict[int, Callable[[bytes], Event]] = {
     RECORD_EXEC: _process,
     RECORD_THREAD: _thread,
     RECORD_EXIT: _exit,
+    RECORD_MISS: _miss,
     RECORD_STACK: _stack,
     RECORD_CODE: _code,
 }

@@ -34,6 +34,7 @@ class Frame:
     file: str = ""
     first_line: int = 0
     line: int = 0
+    plumbing: bool = False
 
 
 Stack = tuple[Frame, ...]  # outermost first
@@ -56,6 +57,20 @@ class Outcome(str, Enum):
     def truncated(self) -> bool:
         """Whether Python frames are known, or must be feared, to be missing."""
         return self not in (Outcome.COMPLETE, Outcome.NOT_PYTHON, Outcome.STACK_LOST)
+
+
+class NativeOutcome(str, Enum):
+    """How the walk through one sample's native frames ended."""
+
+    COMPLETE = "complete"  # at the thread's root
+    NONE = "no native frames"  # kernel thread, or not asked for
+    NO_MAPPING = "mapping not known yet"
+    PAGE_MISS = "unwind rows not there yet"
+    NO_UNWIND_DATA = "no unwind data"
+    UNSUPPORTED = "unwind rule not supported"
+    UNREADABLE = "stack unreadable"
+    NOT_ADVANCING = "stack does not advance"
+    TOO_DEEP = "too deep"
 
 
 class Gil(str, Enum):
@@ -112,6 +127,7 @@ class SampleKey:
     kernel_mode: bool
     gil: Gil
     outcome: Outcome
+    native: NativeOutcome = NativeOutcome.NONE
 
 
 @dataclass(frozen=True, slots=True)

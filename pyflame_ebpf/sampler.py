@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry, Settings
+from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry, Settings, UnwindPage, UnwindPageKey
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
@@ -107,7 +107,7 @@ class SamplerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Samples that were counted together; ``outcome`` and ``gil`` are indices into bpf_abi's tuples."""
+    """Samples that were counted together; ``outcome``, ``gil``, ``native`` are indices into bpf_abi's tuples."""
 
     identity: Identity
     tid: int
@@ -115,6 +115,7 @@ class Count:
     outcome: int
     gil: int
     kernel_mode: bool
+    native: int
     samples: int
 
 
@@ -298,6 +299,24 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         with contextlib.suppress(Exception):  # bcc raises plain Exception; without the entry user space identifies
             self._put(b"executables", struct.pack("<QII", *key), bytes(entry))
 
+    def set_mappings(self, slot: int, mappings: bytes) -> None:
+        """The executable memory of the process that has this slot, as a ``struct process_mappings``."""
+        self._put(b"mappings", struct.pack("<I", slot), mappings)
+
+    def set_unwind_chunk(self, index: int, rows: bytes) -> None:
+        """A chunk of unwind rows."""
+        self._put(b"unwind_chunks", struct.pack("<I", index), rows)
+
+    def set_unwind_page(self, key: UnwindPageKey, page: UnwindPage) -> None:
+        """Where the rows of a page are, whose chunks must have been set before."""
+        self._put(b"unwind_pages", bytes(key), bytes(page))
+
+    def drop_unwind_page(self, key: UnwindPageKey) -> None:
+        """Forgets a page."""
+        table = self._bpf[b"unwind_pages"]
+        with contextlib.suppress(KeyError):
+            del table[table.Key.from_buffer_copy(bytes(key))]
+
     # ---- what the programs tell user space ----
 
     def _keep_record(self, _context: Any, data: Any, size: int) -> None:
@@ -342,5 +361,5 @@ def _take_all(table: Any) -> list[tuple[Any, int]]:
 
 
 def _count(key: bytes, samples: int) -> Count:
-    start, tgid, exec_id, stack_id, tid, outcome, gil, kernel_mode = struct.unpack("<QIIQIBBB", key[:31])
-    return Count(Identity(start, tgid, exec_id), tid, stack_id, outcome, gil, bool(kernel_mode), samples)
+    start, tgid, exec_id, stack_id, tid, outcome, gil, kernel_mode, native = struct.unpack("<QIIQIBBBB", key[:32])
+    return Count(Identity(start, tgid, exec_id), tid, stack_id, outcome, gil, bool(kernel_mode), native, samples)

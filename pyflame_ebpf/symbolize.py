@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.line_table import LineRanges, decode_lines
-from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Profile, Recording, SampleKey, Stack, Thread
+from pyflame_ebpf.profile import Frame, FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, Recording, SampleKey, Stack, Thread
+from pyflame_ebpf.plumbing import is_evaluation_loop
 from pyflame_ebpf.sampler import Count
+from pyflame_ebpf.weave import weave
 
 ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
 NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
@@ -63,6 +65,7 @@ class Counted(NamedTuple):
     tid: int
     stack_id: int
     outcome: Outcome
+    native: NativeOutcome
     gil: Gil
     kernel_mode: bool
 
@@ -177,7 +180,7 @@ class Symbolizer:
             self._keep_stack(event)
 
     def _lacks_codes(self, event: StackEvent) -> bool:
-        return any(code_id and code_id not in self._codes for _, code_id, _, _ in event.frames)
+        return any(code_id and code_id not in self._codes for code_id in _code_ids(event))
 
     def settle(self, *, everything: bool = False) -> None:
         """Names stacks whose code objects have arrived; those that keep lacking some are read from the process."""
@@ -191,8 +194,8 @@ class Symbolizer:
             self._keep_stack(event)
 
     def _read_codes(self, event: StackEvent, layout: CPythonLayout | None) -> None:
-        for address, code_id, _, _ in event.frames:
-            if code_id and code_id not in self._codes:
+        for address, code_id, _, kind in event.frames:
+            if kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON and code_id and code_id not in self._codes:
                 if layout is None:
                     self._codes[code_id] = None
                 else:
@@ -229,6 +232,7 @@ class Symbolizer:
                 count.tid,
                 count.stack_id,
                 bpf_abi.OUTCOMES[count.outcome],
+                bpf_abi.NATIVE_OUTCOMES[count.native],
                 bpf_abi.GIL_STATES[count.gil],
                 count.kernel_mode,
             )
@@ -244,29 +248,40 @@ class Symbolizer:
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle(everything=True)
-        stacks = {stack_id: self._stack(event) for stack_id, event in self._stacks.items()}
-        builder = _ProfileBuilder(Profile(recording), processes, stacks, self._thread_names)
+        builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
             builder.add(key, samples)
         return builder.profile
 
-    def _stack(self, event: StackEvent) -> Stack:
-        frames = []
-        for raw in event.frames:
-            frame = self._frame(event.identity, *raw)
-            if frame is None:
-                break  # no code there: from here on the frame pointers were something else
-            frames.append(frame)
-        return tuple(reversed(frames))
+    def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
+        """The frames of a stack with marks where some are missing; None for a stack that never arrived."""
+        event = self._stacks.get(stack_id)
+        if event is None:
+            return None
+        kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in event.frames]
+        kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
-    def _frame(self, identity: Identity, address: int, code_id: int, position: int, kind: int) -> Frame | None:
+        def is_loop(address: int) -> bool:
+            frame = self._native.get((event.identity, address))
+            return frame is not None and is_evaluation_loop(frame.name)
+
+        complete = native is NativeOutcome.COMPLETE
+        woven = weave(event.frames[kernel:user], event.frames[user:], is_loop, complete=complete)
+        frames = [self._frame(event.identity, raw, plumbing=False) for raw in event.frames[:kernel]]
+        frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
+        marks = _marks(outcome, native)
+        return (*marks, *reversed(frames))
+
+    def _frame(self, identity: Identity, raw: tuple[int, int, int, int], *, plumbing: bool) -> Frame:
+        address, code_id, position, kind = raw
         if kind == bpf_abi.FRAME_NATIVE:
-            return self._native[identity, address]
+            frame = self._native.get((identity, address)) or Frame(FrameKind.NATIVE, f"0x{address:x}")
+            return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
-        frame = self._frames.get(key)
-        if frame is None:
-            frame = self._frames[key] = self._new_frame(address, code_id, position, kind)
-        return frame
+        known = self._frames.get(key)
+        if known is None:
+            known = self._frames[key] = self._new_frame(address, code_id, position, kind)
+        return known
 
     def _new_frame(self, address: int, code_id: int, position: int, kind: int) -> Frame:
         if kind == bpf_abi.FRAME_KERNEL:
@@ -279,13 +294,21 @@ def _python_frame(code: Code, position: int) -> Frame:
     return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
 
 
-def _marked(stack: Stack | None, outcome: Outcome) -> Stack:
-    """The stack with a mark where frames are missing."""
-    if stack is None:
-        return (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
+def _code_ids(event: StackEvent) -> list[int]:
+    return [frame[1] for frame in event.frames if frame[3] & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON]
+
+
+def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:
+    """What is said at the root of a stack that lacks frames."""
+    marks = []
     if outcome.truncated and outcome is not Outcome.UNREADABLE_CODE:
-        return (Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"), *stack)
-    return stack
+        marks.append(Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"))
+    if native not in (NativeOutcome.COMPLETE, NativeOutcome.NONE):
+        marks.append(Frame(FrameKind.MARK, f"[native frames missing: {native.value}]"))
+    return marks
+
+
+StackOf = Callable[[int, Outcome, NativeOutcome], Stack | None]
 
 
 class _ProfileBuilder:
@@ -295,12 +318,13 @@ class _ProfileBuilder:
         self,
         profile: Profile,
         processes: dict[Identity, Process],
-        stacks: dict[int, Stack],
+        stack_of: StackOf,
         thread_names: dict[tuple[Identity, int], str],
     ) -> None:
         self.profile = profile
         self._known_processes = processes
-        self._known_stacks = stacks
+        self._stack_of = stack_of
+        self._woven: dict[tuple[int, Outcome, NativeOutcome], Stack | None] = {}
         self._thread_names = thread_names
         self._processes: dict[Identity, int] = {}
         self._threads: dict[tuple[Identity, int], int] = {}
@@ -312,17 +336,22 @@ class _ProfileBuilder:
         outcome = counted.outcome
         if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
             outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
-        frames = self._known_stacks.get(counted.stack_id)
+        woven = counted.stack_id, outcome, counted.native
+        if woven not in self._woven:
+            self._woven[woven] = self._stack_of(*woven)
+        frames = self._woven[woven]
         if frames is None:
             outcome = Outcome.STACK_LOST
+            frames = (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
         key = SampleKey(
             counted.second,
             process,
             self._thread(counted.identity, counted.tid),
-            self._stack(_marked(frames, outcome)),
+            self._stack(frames),
             counted.kernel_mode,
             counted.gil,
             outcome,
+            counted.native,
         )
         self.profile.samples[key] += samples
 

@@ -30,10 +30,11 @@ _BODY = struct.Struct("<Bbi")
 _START = struct.Struct("<H")
 _MACHINE_X86_64 = 62
 _ADDRESS_END = 1 << 64
-_PAGE_BYTES_MAX = 1 << 20  # of entries decoded for one page
+_PAGE_BYTES_MAX = 1 << 18  # of entries decoded for one page
 _COMMON_ENTRIES_MAX = 1024
 _GENERAL_REGISTERS = 16
 _ALIGNMENT = 16  # of functions
+_PUSH_SIZE = 2  # bytes, at the most
 _PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
 _DISTANCE_MAX = 1 << 31
 _REGISTER_SHIFT = 4
@@ -189,7 +190,7 @@ class _Rows:
         start = max(vaddr - self.begin, 0)
         if start >= PAGE_SIZE:
             return
-        if start == self._starts[-1]:
+        if self._starts and start == self._starts[-1]:
             self._starts.pop()
             self._bodies.pop()
         if not self._bodies or self._bodies[-1] != body:
@@ -197,23 +198,43 @@ class _Rows:
             self._bodies.append(body)
 
     def packed(self) -> bytes:
-        """As BPF reads them; a page that would have too many does without those of padding; TooManyRows."""
+        """As BPF reads them; TooManyRows.
+
+        A page that would have too many does without those of padding, and if need be gives up the addresses between
+        the pushes of some functions, where no call returns to.
+        """
         if len(self._starts) > ROWS_MAX:
             self._drop_padding()
+        if len(self._starts) > ROWS_MAX:
+            self._give_up_pushes()
         if len(self._starts) > ROWS_MAX:
             raise TooManyRows(f"the page at {self.begin:#x} has {len(self._starts)} unwind rows")
         return b"".join([_START.pack(start) + body for start, body in zip(self._starts, self._bodies, strict=True)])
 
     def _drop_padding(self) -> None:
         """Let the rows before the gaps that alignment leaves between functions hold in the gaps: nothing runs there."""
-        starts, bodies = [*self._starts, PAGE_SIZE], self._bodies
+        for start, end, body in self._taken():
+            if body != _NONE or start == 0 or end - start >= _ALIGNMENT:
+                self.add(self.begin + start, body)
+
+    def _give_up_pushes(self) -> None:
+        """Make one UNSUPPORTED row of neighbours that hold for an instruction each, no more of them than needed."""
+        excess = len(self._starts) - ROWS_MAX
+        last_was_short = False
+        for start, end, body in self._taken():
+            short = body != _NONE and end - start <= _PUSH_SIZE
+            if excess and short and last_was_short:
+                self._bodies[-1] = _UNSUPPORTED
+                excess -= 1
+            else:
+                self.add(self.begin + start, body)
+            last_was_short = short
+
+    def _taken(self) -> list[tuple[int, int, bytes]]:
+        """(start, end, body) of all rows, which are taken out."""
+        starts, bodies = self._starts, self._bodies
         self._starts, self._bodies = [], []
-        for index, body in enumerate(bodies):
-            if index and body == _NONE and starts[index + 1] - starts[index] < _ALIGNMENT:
-                continue
-            if not self._bodies or self._bodies[-1] != body:
-                self._starts.append(starts[index])
-                self._bodies.append(body)
+        return list(zip(starts, [*starts[1:], PAGE_SIZE], bodies, strict=True))
 
 
 def row_body(rules: Rules, is_signal_frame: bool) -> bytes:

@@ -1,0 +1,177 @@
+"""Executable memory of processes, and the unwind rows of the code pages that samples meet in it.
+
+Each file has one number however many processes map it; a page of its code becomes rows when the first sample needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from pyflame_ebpf import bpf_abi
+from pyflame_ebpf.bpf_abi import Identity, UnwindPage, UnwindPageKey
+from pyflame_ebpf.elf_image import BadElf, ElfImage
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.interpreter import load_bias
+from pyflame_ebpf.processes import Mapping
+from pyflame_ebpf.sampler import Sampler
+from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
+
+OpenMapped = Callable[[Identity, Mapping], BinaryIO]
+FILES_MAX = 4096  # open at the same time
+NO_FILE = 0
+
+_NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
+_UNUSED_ROW = b"\xff\xff" + bytes(bpf_abi.UNWIND_ROW_SIZE - 2)
+_CHUNK_SIZE = bpf_abi.UNWIND_CHUNK_ROWS * bpf_abi.UNWIND_ROW_SIZE
+
+
+@dataclass(slots=True)
+class CodeFile:
+    """A mapped file: its number, its image, its unwind data, and which pages of it were sent."""
+
+    number: int
+    image: ElfImage
+    table: UnwindTable | None  # None: no unwind data
+    pages: dict[int, int] = field(default_factory=dict)  # page → chunks
+
+
+class MappedCode:
+    """Tells the BPF programs where code is and how its frames are laid out."""
+
+    def __init__(self, sampler: Sampler, open_mapped: OpenMapped) -> None:
+        self._sampler = sampler
+        self._open_mapped = open_mapped
+        self._files: dict[int, CodeFile] = {}
+        self._by_build_id: dict[bytes, CodeFile] = {}
+        self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
+        self._slots: OrderedDict[Identity, int] = OrderedDict()
+        self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
+        self._next_chunk = 0
+        self.pages = 0
+        self.evictions = 0
+
+    # ---- processes ----
+
+    def map_process(self, identity: Identity, mappings: Iterable[Mapping]) -> int:
+        """Writes a process's executable memory; gives what its entry needs: 1 + the number of its slot."""
+        slot = self._slot(identity)
+        self._sampler.set_mappings(slot, self._pack(identity, mappings))
+        return slot + 1
+
+    def _slot(self, identity: Identity) -> int:
+        if identity in self._slots:
+            self._slots.move_to_end(identity)
+        else:
+            self._slots[identity] = self._free_slots.pop() if self._free_slots else self._slots.popitem(last=False)[1]
+        return self._slots[identity]
+
+    def forget(self, identity: Identity) -> None:
+        """The process has ended."""
+        slot = self._slots.pop(identity, None)
+        if slot is not None:
+            self._free_slots.append(slot)
+
+    def _pack(self, identity: Identity, mappings: Iterable[Mapping]) -> bytes:
+        code = sorted((mapping for mapping in mappings if mapping.executable), key=lambda mapping: mapping.start)
+        packed = b"".join(self._pack_one(identity, mapping) for mapping in code[: bpf_abi.MAPPINGS - 1])
+        # The search needs a first entry below all addresses.
+        unused = bytes(bpf_abi.Mapping(bpf_abi.UNUSED_MAPPING, 0, 0, NO_FILE))
+        return bytes(len(unused)) + packed + unused * (bpf_abi.MAPPINGS - 1 - len(packed) // len(unused))
+
+    def _pack_one(self, identity: Identity, mapping: Mapping) -> bytes:
+        number, bias = NO_FILE, 0
+        file = self._file(identity, mapping)
+        if file is not None:
+            found = load_bias(mapping, file.image.segments)
+            if found is not None:
+                number, bias = file.number if file.table else NO_FILE, found
+        pages = mapping.end - mapping.start >> 12
+        return bytes(bpf_abi.Mapping(mapping.start, bias & 0xFFFFFFFFFFFFFFFF, pages, number))
+
+    # ---- files ----
+
+    def _file(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
+        if not mapping.inode and mapping.path != "[vdso]":
+            return None
+        place = (mapping.device, mapping.inode, mapping.path)
+        if place not in self._by_place and len(self._files) < FILES_MAX:
+            self._by_place[place] = self._open(identity, mapping)
+        return self._by_place.get(place)
+
+    def _open(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
+        with contextlib.ExitStack() as opened:
+            try:
+                image = ElfImage(opened.enter_context(self._open_mapped(identity, mapping)))
+                build_id = image.build_id
+                if build_id and build_id in self._by_build_id:
+                    return self._by_build_id[build_id]
+                table = UnwindTable(image)
+            except (BadElf, PyflameError, OSError):
+                return None
+            opened.pop_all()  # the image reads its file later, too
+        code = CodeFile(len(self._files) + 1, image, None if table.empty else table)
+        self._files[code.number] = code
+        if build_id:
+            self._by_build_id[build_id] = code
+        return code
+
+    # ---- pages ----
+
+    def page_missed(self, number: int, page: int) -> None:
+        """Sends the rows of a page, unless it has them."""
+        file = self._files.get(number)
+        if file is None or page in file.pages:
+            return
+        chunks = _chunks(self._rows(file, page))
+        first = self._take_chunks(len(chunks))
+        entry = UnwindPage(first)
+        for index in range(bpf_abi.UNWIND_CHUNKS):
+            start = int.from_bytes(chunks[index][:2], "little") if index < len(chunks) else 0xFFFF
+            entry.first[index] = start
+        for index, chunk in enumerate(chunks):
+            self._sampler.set_unwind_chunk(first + index, chunk)
+        file.pages[page] = len(chunks)
+        self.pages += 1
+        self._sampler.set_unwind_page(UnwindPageKey(number, page), entry)
+
+    @staticmethod
+    def _rows(file: CodeFile, page: int) -> bytes:
+        try:
+            return file.table.rows(page) if file.table else _NO_ROWS
+        except (BadElf, TooManyRows, OSError):
+            return _NO_ROWS
+
+    def _take_chunks(self, count: int) -> int:
+        if self._next_chunk + count > bpf_abi.UNWIND_CHUNKS_IN_ALL or self.pages >= bpf_abi.UNWIND_PAGES:
+            self._evict_all()
+        first = self._next_chunk
+        self._next_chunk += count
+        return first
+
+    def _evict_all(self) -> None:
+        """Forgets every page: those still met come back within milliseconds."""
+        for number, file in self._files.items():
+            for page in file.pages:
+                self._sampler.drop_unwind_page(UnwindPageKey(number, page))
+            file.pages.clear()
+        self._next_chunk = self.pages = 0
+        self.evictions += 1
+
+
+def _chunks(rows: bytes) -> list[bytes]:
+    """Rows of a page in pieces of one chunk each; at least one."""
+    rows = rows or _NO_ROWS
+    pieces = [rows[start : start + _CHUNK_SIZE] for start in range(0, len(rows), _CHUNK_SIZE)]
+    return [piece + _UNUSED_ROW * ((_CHUNK_SIZE - len(piece)) // len(_UNUSED_ROW)) for piece in pieces]
+
+
+def file_of_memory(data: bytes) -> BinaryIO:
+    """Memory of a process (its vDSO) as an open file."""
+    handle = os.memfd_create("vdso")
+    os.write(handle, data)
+    return os.fdopen(handle, "rb", buffering=0)
