@@ -331,14 +331,15 @@ PF_INLINE pf_u64 cpython_copy_str(const struct cpython_layout *layout, pf_u8 *de
     return PF_READ_USER(destination, size, address) ? 0 : size;
 }
 
-/* Copies the contents of a bytes object; gives their size, 0 when it cannot be had. */
+#define PF_NO_BYTES ((pf_u64)-1)
+/* Copies the contents of a bytes object; gives their size (up to 3.9 a line table may be empty), or PF_NO_BYTES. */
 PF_INLINE pf_u64 cpython_copy_bytes(const struct cpython_layout *layout, pf_u8 *destination, pf_u64 address)
 {
     pf_u64 size = 0;
     if (!address || PF_READ_USER(&size, 8, address + layout->bytes_size) || size > PF_LINE_TABLE_MAX)
-        return 0;
+        return PF_NO_BYTES;
     size = pf_bounded(size, PF_LINE_TABLE_MAX);
-    return PF_READ_USER(destination, size, address + layout->bytes_value) ? 0 : size;
+    return PF_READ_USER(destination, size, address + layout->bytes_value) ? PF_NO_BYTES : size;
 }
 
 /* Fills the record and the PF_CODE_PAYLOAD bytes behind it with what names a code object and its lines; gives the
@@ -368,9 +369,11 @@ PF_INLINE pf_u64 cpython_copy_code(const struct cpython_layout *layout, struct c
 
     pf_u64 strings = pf_bounded(name + file, 2 * PF_STR_MAX);
     pf_u64 table = cpython_copy_bytes(layout, payload + strings, record->line_table);
-    record->line_table_size = table;
-    if (!table)
+    if (table == PF_NO_BYTES) {
         record->missing |= PF_CODE_NO_LINE_TABLE;
+        table = 0;
+    }
+    record->line_table_size = table;
     return strings + table;
 }
 

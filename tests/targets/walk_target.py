@@ -1,0 +1,267 @@
+"""Threads that block in known places, and what their stacks are by the interpreter's own account.
+
+Says "ready", then one line of JSON: {"pid", "threads": [{"name", "thread_pointer", "stack"}]}, where a stack is a list
+of [name, file, first line, executing line], outermost first.  Runs on CPython 3.6 and later.  ``nested`` blocks below
+every kind of frame, ``deep`` below 1,500 of one kind; ``holding`` computes without ever giving the GIL away.
+"""
+
+import _thread
+import functools
+import itertools
+import json
+import os
+import sys
+import threading
+
+NON_ASCII_FILE = "näme😀.py"
+NON_ASCII_SOURCE = """\
+def é(inner):
+    return inner()
+def 名前(inner):
+
+    return é(lambda: inner())
+class 𠀀:
+    def 𠀁(self, inner):
+        return [
+            名前(inner)
+            for _ in "1"
+        ]
+def enter(inner):
+    return 𠀀().𠀁(inner)
+"""
+LONG_NAME = "long_" * 600  # more characters than the walker copies
+LONG_TABLE_LINES = 12000  # a line table of more bytes than it copies
+
+announce_reader, announce_writer = os.pipe()
+never_reader, never_writer = os.pipe()
+
+
+def leaf():
+    # One line, so that the thread is at it whether it still announces itself or blocks already.
+    return (os.write(announce_writer, b"!"), os.read(never_reader, 1))
+
+
+def recursive(levels, inner):
+    if levels:
+        return recursive(levels - 1, inner)
+    return inner()
+
+
+def generator(inner):
+    yield 1
+    for _ in range(1):
+        yield inner()
+
+
+def by_next(inner):
+    steps = generator(inner)
+    next(steps)
+    return next(steps)
+
+
+def delegating(inner):
+    result = yield from generator(inner)
+    return result
+
+
+def by_for(inner):
+    for _ in delegating(inner):
+        pass
+
+
+# fmt: off - calls and expressions over several lines
+def by_sort(inner):
+    return sorted(
+        [3, 1, 2],
+        key=lambda _: inner(),
+    )
+
+
+def by_map(inner):
+    return list(  # noqa: C417 - a C function that calls back
+        map(lambda _: by_sort(inner), "x")
+    )
+
+
+def by_comprehension(inner):
+    return {key: [by_map(inner) for _ in "1"] for key in "k"}
+
+
+# fmt: on
+
+
+def in_class_body(inner):
+    class Body:
+        class Inner:
+            value = by_comprehension(inner)
+
+    return Body
+
+
+class Outer:
+    class Nested:
+        def method(self, inner):
+            def closure(*arguments, **keywords):
+                return in_class_body(inner)
+
+            return closure(1, two=2)
+
+        @classmethod
+        def of_class(cls, inner):
+            return cls().method(inner)
+
+        @staticmethod
+        def static(inner):
+            return Outer.Nested.of_class(inner)
+
+        def __getattr__(self, name):
+            return Outer.Nested.static(self.inner_call)
+
+        def __init__(self, inner_call=None):
+            self.inner_call = inner_call
+
+
+async def coroutine(inner):
+    return by_next(inner)
+
+
+# fmt: off
+async def awaiting(inner):
+    return (
+        await coroutine(inner)
+    )
+# fmt: on
+
+
+def by_send(inner):
+    awaiting(inner).send(None)
+
+
+def decorated(function):
+    def wrapper(inner):
+        try:
+            inner.no_such_attribute  # noqa: B018 - raises
+        except AttributeError:
+            return function(inner)
+        finally:
+            pass
+
+    return wrapper
+
+
+@decorated
+@decorated
+def by_decorators(inner):
+    with open(os.devnull):  # noqa: PTH123 - a context manager in C
+        return by_for(inner)
+
+
+def execute(source, file, **namespace):
+    exec(compile(source, file, "exec"), namespace)
+    return namespace
+
+
+def by_non_ascii(inner):
+    return execute(NON_ASCII_SOURCE, NON_ASCII_FILE)["enter"](inner)
+
+
+def by_module(inner):
+    execute("import sys\n\nbelow(\n    1)\n", "module.py", below=lambda _: inner())
+
+
+def by_long_name(inner):
+    return execute(f"def {LONG_NAME}(inner):\n    return inner()\n", "long.py")[LONG_NAME](inner)
+
+
+def by_long_table(inner):
+    body = "".join(f"    value = {line}\n" for line in range(LONG_TABLE_LINES))
+    return execute(f"def table(inner):\n{body}    return inner()\n", "table.py")["table"](inner)
+
+
+def nested():
+    def above(step, below):
+        return lambda: step(below)
+
+    chain = functools.partial(recursive, 200, leaf)
+    for step in (by_send, by_decorators, by_module, by_long_table, by_long_name, by_non_ascii):
+        chain = above(step, chain)
+    return Outer.Nested(chain).missing_attribute
+
+
+class Worker(threading.Thread):
+    def run(self):
+        nested()
+
+
+def run_many(count):
+    """Threads that end before the others begin, so that thread states have been freed and used again."""
+    threads = [threading.Thread(target=abs, args=(1,)) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def account(name, frame, thread_pointer):
+    stack = []
+    while frame is not None:
+        code = frame.f_code
+        name_of_code = getattr(code, "co_qualname", code.co_name)
+        stack.append([name_of_code, code.co_filename, code.co_firstlineno, frame.f_lineno])
+        frame = frame.f_back
+    return {"name": name, "thread_pointer": thread_pointer, "stack": stack[::-1]}
+
+
+def publish(threads):
+    print("ready\n" + json.dumps({"pid": os.getpid(), "threads": threads}), flush=True)
+
+
+def report(names, announcements):
+    """Gives the account of every other thread once so many have announced that they block."""
+    for _ in range(announcements):
+        os.read(announce_reader, 1)
+    own = threading.get_ident()
+    frames = sys._current_frames()
+    publish([account(names.get(ident, "raw"), frame, ident) for ident, frame in frames.items() if ident != own])
+    leaf()
+
+
+def main_nested():
+    run_many(8)
+    worker = Worker()
+    names = {threading.get_ident(): "main"}
+    worker.start()
+    names[worker.ident] = "worker"
+    _thread.start_new_thread(recursive, (3, leaf))
+    _thread.start_new_thread(report, (names, 3))
+    nested()
+
+
+def main_deep():
+    sys.setrecursionlimit(5000)
+    _thread.start_new_thread(report, ({threading.get_ident(): "main"}, 1))
+    recursive(1500, leaf)
+
+
+def main_holding():
+    _thread.start_new_thread(recursive, (3, leaf))
+    os.read(announce_reader, 1)
+    own = threading.get_ident()
+    other = [account("raw", frame, ident) for ident, frame in sys._current_frames().items() if ident != own]
+    # One line again; the sum never ends and never looks whether another thread wants the GIL.
+    publish([account("main", sys._getframe(), own), *other]), sum(itertools.repeat(0))
+
+
+def main_subinterpreter():
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+    run = getattr(interpreters, "exec", None) or interpreters.run_string
+    _thread.start_new_thread(report, ({threading.get_ident(): "main"}, 1))
+    lines = "import os", "def leaf():", "    return (os.write({}, b'!'), os.read({}, 1))", "", "leaf()"
+    run(interpreters.create(), "\n".join(lines).format(announce_writer, never_reader))
+
+
+if __name__ == "__main__":
+    globals()["main_" + sys.argv[1]]()

@@ -1,0 +1,402 @@
+"""Raw records to a Profile, with made-up processes: their memory is a dict of bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyflame_ebpf import bpf_abi, symbolize
+from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
+from pyflame_ebpf.cpython_layout import LAYOUTS, InstructionKind
+from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Recording, SampleKey, Thread
+from pyflame_ebpf.sampler import Count
+from pyflame_ebpf.symbolize import LINE_TABLE_MAX, NAME_MAX, PENDING_POLLS, Symbolizer, byte_offset, decode_str
+
+LAYOUT = LAYOUTS[3, 9]
+IDENTITY = Identity(start=10**9, tgid=4242, exec_id=1)
+OTHER = Identity(start=2 * 10**9, tgid=17, exec_id=0)
+RECORDING = Recording(started=0.0, duration=2.0, frequency=99, cpus=4)
+PYTHON = Process(4242, "app", interpreter="CPython 3.9.18")
+NOT_PYTHON = Process(4242, "nginx")
+
+CODE_ID, CODE_ADDRESS, STACK_ID = 0x1001, 0x7F0000001000, 77
+NAME_ADDRESS, FILE_ADDRESS, TABLE_ADDRESS = 0x7F0000002000, 0x7F0000003000, 0x7F0000004000
+LINES = bytes([0, 1, 4, 2])  # co_lnotab: the second line from byte 0, the fourth from byte 4
+EVERYTHING = bpf_abi.CODE_NO_NAME | bpf_abi.CODE_NO_FILE | bpf_abi.CODE_NO_LINE_TABLE
+
+
+# ---- what a process has in its memory ----
+
+
+def str_object(text: str, layout=LAYOUT) -> bytes:
+    """A compact str object as the interpreter makes it (PEP 393)."""
+    largest = max(map(ord, text), default=0)
+    kind = 1 if largest < 0x100 else 2 if largest < 0x10000 else 4
+    is_ascii = largest < 0x80
+    header = bytearray(layout.str_ascii_data if is_ascii else layout.str_compact_data)
+    header[layout.str_length : layout.str_length + 8] = len(text).to_bytes(8, "little")
+    header[layout.str_state] = (
+        kind << layout.str_kind_shift | 1 << layout.str_compact_shift | is_ascii << layout.str_ascii_shift
+    )
+    return bytes(header) + b"".join(ord(character).to_bytes(kind, "little") for character in text)
+
+
+def bytes_object(contents: bytes) -> bytes:
+    header = bytearray(LAYOUT.bytes_value)
+    header[LAYOUT.bytes_size : LAYOUT.bytes_size + 8] = len(contents).to_bytes(8, "little")
+    return bytes(header) + contents
+
+
+def code_object(first_line: int) -> bytes:
+    memory = bytearray(256)
+    for offset, value, size in (
+        (LAYOUT.code_name, NAME_ADDRESS, 8),
+        (LAYOUT.code_filename, FILE_ADDRESS, 8),
+        (LAYOUT.code_line_table, TABLE_ADDRESS, 8),
+        (LAYOUT.code_first_line, first_line, 4),
+    ):
+        memory[offset : offset + size] = value.to_bytes(size, "little")
+    return bytes(memory)
+
+
+class FakeMemory:
+    """Objects by address, padded as by what lies behind them; ``reads`` counts the calls."""
+
+    def __init__(self, objects: dict[int, bytes]) -> None:
+        self._objects = {address: contents + bytes(64) for address, contents in objects.items()}
+        self.reads = 0
+
+    def read(self, identity: Identity, address: int, size: int) -> bytes:
+        self.reads += 1
+        assert identity == IDENTITY
+        for start, contents in self._objects.items():
+            if start <= address and address + size <= start + len(contents):
+                return contents[address - start : address - start + size]
+        return b""
+
+
+WHOLE = {
+    CODE_ADDRESS: code_object(10),
+    NAME_ADDRESS: str_object("parse"),
+    FILE_ADDRESS: str_object("app.py"),
+    TABLE_ADDRESS: bytes_object(LINES),
+}
+
+
+def code_event(missing: int = 0, **changes) -> CodeEvent:
+    """``def parse`` at app.py:10, of which parts may be missing."""
+    parts = {
+        "identity": IDENTITY,
+        "layout": 0,
+        "code_id": CODE_ID,
+        "address": CODE_ADDRESS,
+        "name_address": NAME_ADDRESS,
+        "file_address": FILE_ADDRESS,
+        "line_table_address": TABLE_ADDRESS,
+        "first_line": 10,
+        "missing": missing,
+        "name": b"" if missing & bpf_abi.CODE_NO_NAME else str_object("parse"),
+        "file": b"" if missing & bpf_abi.CODE_NO_FILE else str_object("app.py"),
+        "line_table": b"" if missing & bpf_abi.CODE_NO_LINE_TABLE else LINES,
+    }
+    return CodeEvent(**parts | changes)
+
+
+def python_frame(position: int = 0, code_id: int = CODE_ID) -> tuple[int, int, int, int]:
+    return CODE_ADDRESS, code_id, position, bpf_abi.FRAME_PYTHON
+
+
+def stack_event(*frames: tuple[int, int, int, int], stack_id: int = STACK_ID) -> StackEvent:
+    return StackEvent(IDENTITY, stack_id, frames)
+
+
+def count(outcome: Outcome = Outcome.COMPLETE, samples: int = 1, **changes) -> Count:
+    parts = {
+        "identity": IDENTITY,
+        "tid": 4242,
+        "stack_id": STACK_ID,
+        "outcome": bpf_abi.OUTCOMES.index(outcome),
+        "gil": bpf_abi.GIL_STATES.index(Gil.HELD),
+        "kernel_mode": False,
+        "samples": samples,
+    }
+    return Count(**parts | changes)
+
+
+def name_address(identity: Identity, address: int) -> Frame | None:
+    return Frame(FrameKind.NATIVE, f"native_{address:x}") if address < 0x10000 else None
+
+
+def name_kernel_address(address: int) -> Frame:
+    return Frame(FrameKind.KERNEL, f"kernel_{address:x}")
+
+
+def symbolizer(objects: dict[int, bytes] | None = None) -> Symbolizer:
+    return Symbolizer(FakeMemory(objects or {}).read, name_address, name_kernel_address)
+
+
+def the_stack(symbols: Symbolizer, outcome: Outcome = Outcome.COMPLETE, process: Process = PYTHON):
+    """The only stack of the profile, after one sample of it."""
+    symbols.add_counts(0, [count(outcome)])
+    (stack,) = symbols.profile(RECORDING, {IDENTITY: process}).stacks
+    return stack
+
+
+def parse_at(line: int) -> Frame:
+    return Frame(FrameKind.PYTHON, "parse", "app.py", 10, line)
+
+
+# ---- strings ----
+
+
+@pytest.mark.parametrize("release", LAYOUTS)
+@pytest.mark.parametrize("text", ["", "parse", "é", "名前", "näme😀.py", "\udce9 surrogate", "\ud83d\ue000"])
+def test_str_object_of_every_width_is_decoded(release, text):
+    layout = LAYOUTS[release]
+    assert decode_str(layout, str_object(text, layout)) == text
+
+
+@given(st.text(st.characters(codec="utf-16", exclude_categories=["Cs"]) | st.characters(max_codepoint=0xFF)))
+def test_any_text_survives(text):
+    assert decode_str(LAYOUT, str_object(text)) == text
+
+
+@given(st.binary(max_size=200))
+def test_memory_that_is_no_str_gives_text_or_none(data):
+    assert isinstance(decode_str(LAYOUT, data), str | None)
+
+
+@given(st.sampled_from([1, 2, 4]), st.binary(max_size=64))
+def test_any_characters_behind_a_right_header_are_decoded(kind, characters):
+    header = bytearray(str_object("\u0100"))[: LAYOUT.str_compact_data]
+    length = len(characters) // kind
+    header[LAYOUT.str_length : LAYOUT.str_length + 8] = length.to_bytes(8, "little")
+    header[LAYOUT.str_state] = kind << LAYOUT.str_kind_shift | 1 << LAYOUT.str_compact_shift
+    assert isinstance(decode_str(LAYOUT, bytes(header) + characters), str)
+
+
+def test_incomplete_str_object_is_not_decoded():
+    assert decode_str(LAYOUT, str_object("parse")[:-1]) is None
+
+
+def test_str_longer_than_any_name_is_not_decoded():
+    assert decode_str(LAYOUT, str_object("x" * (NAME_MAX + 1))) is None
+
+
+# ---- positions ----
+
+
+@pytest.mark.parametrize(
+    ("release", "kind", "position", "offset"),
+    [
+        ((3, 9), InstructionKind.LASTI_BYTES, 6, 6),
+        ((3, 9), InstructionKind.LASTI_BYTES, -1, -1),
+        ((3, 10), InstructionKind.LASTI_UNITS, 6, 12),
+        ((3, 12), InstructionKind.PREV_INSTR, LAYOUTS[3, 12].code_instructions + 8, 8),
+        ((3, 12), InstructionKind.PREV_INSTR, LAYOUTS[3, 12].code_instructions - 2, -2),
+    ],
+)
+def test_position_becomes_a_byte_offset(release, kind, position, offset):
+    assert LAYOUTS[release].instruction_kind == kind
+    assert byte_offset(LAYOUTS[release], position) == offset
+
+
+@pytest.mark.parametrize(("position", "line"), [(0, 11), (2, 11), (4, 13), (400, 13), (-1, 10)])
+def test_frame_has_the_line_of_its_position_and_before_the_first_instruction_the_first_line(position, line):
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(position)), LAYOUT)
+    assert the_stack(symbols) == (parse_at(line),)
+
+
+# ---- code objects ----
+
+
+@pytest.mark.parametrize("missing", range(EVERYTHING + 1))
+def test_what_the_walker_could_not_copy_is_read_from_the_process(missing):
+    symbols = symbolizer(WHOLE)
+    symbols.add_code(code_event(missing), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+    assert the_stack(symbols) == (parse_at(13),)
+    assert (symbols.unnamed_codes, symbols.codes_without_lines) == (0, 0)
+
+
+def test_nothing_is_read_of_a_code_object_that_was_copied_whole():
+    memory = FakeMemory(WHOLE)
+    symbols = Symbolizer(memory.read, name_address, name_kernel_address)
+    symbols.add_code(code_event(), LAYOUT)
+    assert memory.reads == 0
+
+
+def test_what_nobody_could_read_is_said_and_counted():
+    symbols = symbolizer()
+    symbols.add_code(code_event(EVERYTHING), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+    assert the_stack(symbols) == (Frame(FrameKind.PYTHON, "[unreadable name]", "", 10, 0),)
+    assert (symbols.unnamed_codes, symbols.codes_without_lines) == (1, 1)
+
+
+def test_line_table_that_claims_to_be_huge_is_not_read():
+    huge = bytearray(bytes_object(LINES))
+    huge[LAYOUT.bytes_size : LAYOUT.bytes_size + 8] = (LINE_TABLE_MAX + 1).to_bytes(8, "little")
+    symbols = symbolizer(WHOLE | {TABLE_ADDRESS: bytes(huge)})
+    symbols.add_code(code_event(bpf_abi.CODE_NO_LINE_TABLE), LAYOUT)
+    assert symbols.codes_without_lines == 1
+
+
+def test_code_object_is_kept_as_it_was_first_met():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_code(code_event(name=str_object("other")), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
+    assert the_stack(symbols) == (parse_at(11),)
+
+
+# ---- stacks ----
+
+
+def test_frames_of_all_kinds_are_named_outermost_first():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    kernel, native = (0xFFFF, 0, 0, bpf_abi.FRAME_KERNEL), (0x40, 0, 0, bpf_abi.FRAME_NATIVE)
+    symbols.add_stack(stack_event(kernel, native, python_frame(0), python_frame(4)), LAYOUT)
+    names = [(frame.kind, frame.name, frame.line) for frame in the_stack(symbols)]
+    assert names == [
+        (FrameKind.PYTHON, "parse", 13),
+        (FrameKind.PYTHON, "parse", 11),
+        (FrameKind.NATIVE, "native_40", 0),
+        (FrameKind.KERNEL, "kernel_ffff", 0),
+    ]
+
+
+def test_native_frames_end_where_no_code_is():
+    symbols = symbolizer()
+    frames = [(address, 0, 0, bpf_abi.FRAME_NATIVE) for address in (0x40, 0x50, 0xDEAD0000, 0x60)]
+    symbols.add_stack(stack_event(*frames), None)
+    assert [frame.name for frame in the_stack(symbols)] == ["native_50", "native_40"]
+
+
+def test_code_object_that_could_not_be_identified_is_marked_in_its_place():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(0), python_frame(0, code_id=0)), LAYOUT)
+    stack = the_stack(symbols, Outcome.UNREADABLE_CODE)
+    assert stack == (Frame(FrameKind.MARK, "[unreadable code object]"), parse_at(11))
+
+
+def test_stack_that_comes_before_its_code_object_waits_for_it():
+    memory = FakeMemory({})
+    symbols = Symbolizer(memory.read, name_address, name_kernel_address)
+    symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
+    symbols.settle()
+    symbols.add_code(code_event(), LAYOUT)
+    assert the_stack(symbols) == (parse_at(11),)
+    assert memory.reads == 0
+
+
+def test_code_object_that_does_not_come_is_read_from_the_process():
+    memory = FakeMemory(WHOLE)
+    symbols = Symbolizer(memory.read, name_address, name_kernel_address)
+    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+    for _ in range(PENDING_POLLS):
+        symbols.settle()
+    assert memory.reads == 0
+    symbols.settle()
+    assert memory.reads > 0
+    assert the_stack(symbols) == (parse_at(13),)
+
+
+def test_same_stack_sent_again_waits_no_longer_than_the_first():
+    memory = FakeMemory(WHOLE)
+    symbols = Symbolizer(memory.read, name_address, name_kernel_address)
+    for _ in range(PENDING_POLLS + 1):
+        symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+        symbols.settle()
+    assert memory.reads > 0
+
+
+def test_end_of_the_recording_settles_every_stack():
+    symbols = symbolizer(WHOLE)
+    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+    assert the_stack(symbols) == (parse_at(13),)
+
+
+def test_code_object_of_a_process_without_layout_is_marked():
+    symbols = symbolizer(WHOLE)
+    symbols.add_stack(stack_event(python_frame(4)), None)
+    assert the_stack(symbols) == (symbolize.UNREADABLE,)
+
+
+# ---- outcomes ----
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.NO_THREAD_STATE, Outcome.UNREADABLE_THREAD_STATE, Outcome.UNREADABLE_FRAME, Outcome.TOO_DEEP]
+)
+def test_truncated_stack_says_at_its_root_what_is_missing(outcome):
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
+    assert the_stack(symbols, outcome) == (Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"), parse_at(11))
+
+
+@pytest.mark.parametrize(("process", "outcome"), [(PYTHON, Outcome.NOT_IDENTIFIED), (NOT_PYTHON, Outcome.NOT_PYTHON)])
+def test_sample_taken_before_identification_is_truncated_only_in_a_python_process(process, outcome):
+    symbols = symbolizer()
+    symbols.add_stack(stack_event((0x40, 0, 0, bpf_abi.FRAME_NATIVE)), None)
+    symbols.add_counts(0, [count(Outcome.NOT_IDENTIFIED)])
+    profile = symbols.profile(RECORDING, {IDENTITY: process})
+    assert profile.outcomes() == {outcome: 1}
+    is_marked = profile.stacks[0][0].kind is FrameKind.MARK
+    assert is_marked == (outcome is Outcome.NOT_IDENTIFIED)
+
+
+@pytest.mark.parametrize("outcome", bpf_abi.OUTCOMES)
+def test_counted_stack_that_never_came_is_lost_and_still_counted(outcome):
+    symbols = symbolizer()
+    symbols.add_counts(0, [count(outcome, samples=5)])
+    profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
+    assert profile.outcomes() == {Outcome.STACK_LOST: 5}
+    assert profile.stacks == [(Frame(FrameKind.MARK, "[stack lost]"),)]
+
+
+# ---- counts ----
+
+
+def test_samples_are_kept_by_second_thread_and_mode():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
+    symbols.add_thread(IDENTITY, 4242, "app")
+    symbols.add_thread(IDENTITY, 4243, "worker")
+    symbols.add_counts(0, [count(samples=3), count(samples=2, tid=4243, gil=0)])
+    symbols.add_counts(1, [count(samples=4), count(samples=1, kernel_mode=True), count(samples=5)])
+    profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
+    assert profile.threads == [Thread(4242, "app"), Thread(4243, "worker")]
+    assert profile.samples == {
+        SampleKey(0, 0, 0, 0, False, Gil.HELD, Outcome.COMPLETE): 3,
+        SampleKey(0, 0, 1, 0, False, Gil.UNKNOWN, Outcome.COMPLETE): 2,
+        SampleKey(1, 0, 0, 0, False, Gil.HELD, Outcome.COMPLETE): 9,
+        SampleKey(1, 0, 0, 0, True, Gil.HELD, Outcome.COMPLETE): 1,
+    }
+    assert symbols.samples == profile.total == 15
+
+
+def test_process_that_nobody_knows_has_its_pid_at_least():
+    symbols = symbolizer()
+    symbols.add_counts(0, [count(identity=OTHER, tid=18)])
+    profile = symbols.profile(RECORDING, {})
+    assert profile.processes == [Process(17, "?")]
+    assert profile.threads == [Thread(18, "")]
+
+
+def test_stacks_that_are_named_alike_are_one():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    for stack_id, position in ((1, 0), (2, 2)):
+        symbols.add_stack(stack_event(python_frame(position), stack_id=stack_id), LAYOUT)
+        symbols.add_counts(0, [count(stack_id=stack_id)])
+    profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
+    assert profile.stacks == [(parse_at(11),)]
+    assert list(profile.samples.values()) == [2]

@@ -1,0 +1,355 @@
+"""The BPF walker headers, compiled with gcc, walk live interpreters without root.
+
+Each target says itself what its stacks are (sys._current_frames), and every frame must agree: name, file, first line
+and the line that is executing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import json
+import subprocess
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from interpreters import discover
+from target_process import TargetProcess
+from walker.live_walker import MAX_FRAMES, LiveWalker, compile_fuzzer, compile_harness
+
+from pyflame_ebpf import bpf_abi
+from pyflame_ebpf.cpython_layout import LAYOUTS, GilKind
+from pyflame_ebpf.interpreter import FileFactsCache, interpreter_of
+from pyflame_ebpf.interpreter import Interpreter as CPython
+from pyflame_ebpf.profile import FrameKind, Gil, Outcome
+
+pytestmark = pytest.mark.walker
+
+GIL_SECONDS = 20.0  # a thread that wants the GIL gets it sooner
+FUZZ_ROUNDS = 20_000  # some 3 s with the sanitizers
+
+# Chosen here, not skipped in the test: in this tier nothing may be skipped.
+WITH_SUBINTERPRETERS = [interpreter for interpreter in discover() if interpreter.version >= (3, 8)]
+WITH_LIBRARIES = [interpreter for interpreter in discover() if interpreter.shared]
+
+# What tests/targets/walk_target.py blocks in, with the names of 3.11 and later.
+KINDS_OF_FRAMES = {
+    "<module>",
+    "main_nested",
+    "Outer.Nested.__getattr__",
+    "Outer.Nested.static",
+    "Outer.Nested.of_class",
+    "Outer.Nested.method",
+    "Outer.Nested.method.<locals>.closure",
+    "in_class_body.<locals>.Body",
+    "in_class_body.<locals>.Body.Inner",
+    "by_map.<locals>.<lambda>",
+    "by_sort.<locals>.<lambda>",
+    "awaiting",
+    "coroutine",
+    "generator",
+    "delegating",
+    "decorated.<locals>.wrapper",
+    "enter",
+    "𠀀.𠀁",
+    "名前.<locals>.<lambda>",
+    "名前",
+    "é",
+    "long_" * 600,
+    "table",
+    "recursive",
+    "leaf",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """A thread by its own account; ``stack`` of [name, file, first line, executing line], outermost first."""
+
+    thread_pointer: int
+    stack: list[list[object]]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A target that has announced its stacks, and the walker over its memory."""
+
+    walker: LiveWalker
+    threads: dict[str, Account]
+
+    def walk(self, thread="main"):
+        return self.walker.walk(self.threads[thread].thread_pointer)
+
+
+@pytest.fixture(scope="session")
+def harness(tmp_path_factory):
+    return compile_harness(tmp_path_factory.mktemp("walker"))
+
+
+@pytest.fixture(scope="session")
+def file_facts():
+    return FileFactsCache()
+
+
+def start_walked(harness, file_facts, interpreter, mode) -> tuple[Walked, TargetProcess]:
+    """walk_target.py in a mode, its interpreter found as the profiler finds it."""
+    target = TargetProcess(interpreter, "walk_target.py", mode)
+    try:
+        target.wait_until_ready()
+        said = json.loads(target.read_line())
+        found = interpreter_of(target.pid, file_facts)
+        assert isinstance(found, CPython)
+    except BaseException:
+        target.close()
+        raise
+    threads = {thread["name"]: Account(thread["thread_pointer"], thread["stack"]) for thread in said["threads"]}
+    return Walked(LiveWalker(harness, target.pid, found), threads), target
+
+
+@pytest.fixture(scope="session")
+def walk_target(harness, file_facts):
+    """A target in a mode, the same one for all tests: it blocks, and nothing that a test does changes it."""
+    with ExitStack() as running:
+
+        @functools.cache
+        def start(interpreter, mode):
+            walked, target = start_walked(harness, file_facts, interpreter, mode)
+            running.callback(target.close)
+            return walked
+
+        yield start
+
+
+def start_code(pid: int) -> int:
+    """mm->start_code, field 26 of /proc/PID/stat."""
+    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[26 - 3])
+
+
+# ---- stacks ----
+
+
+@pytest.mark.parametrize("thread", ["main", "worker", "raw"])
+def test_stack_is_the_one_that_the_interpreter_itself_gives(each_interpreter, walk_target, thread):
+    target = walk_target(each_interpreter, "nested")
+    stack = target.walk(thread)
+    assert stack.outcome is Outcome.COMPLETE
+    assert target.walker.named(stack) == target.threads[thread].stack
+
+
+def test_that_stack_has_every_kind_of_frame(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    names = {name for name, *_ in target.walker.named(target.walk())}
+    has_qualified_names = each_interpreter.version >= (3, 11)
+    wanted = KINDS_OF_FRAMES if has_qualified_names else {name.rpartition(".")[2] for name in KINDS_OF_FRAMES}
+    assert wanted <= names
+    assert len(target.threads["main"].stack) > 240
+
+
+def test_non_ascii_names_and_file_names_come_out_right(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    frames = [frame for frame in target.walker.named(target.walk()) if frame[1] == "näme😀.py"]
+    plain = [name.rpartition(".")[2] for name, *_ in frames if name != "<module>"]
+    without_inlined = [name for name in plain if name != "<listcomp>"]
+    assert without_inlined == ["enter", "𠀁", "名前", "é", "<lambda>"]
+
+
+def test_outermost_frame_is_the_module_or_the_thread_s_entry(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    entries = {thread: target.walker.named(target.walk(thread))[0][0] for thread in target.threads}
+    bootstrap = "Thread._bootstrap" if each_interpreter.version >= (3, 11) else "_bootstrap"
+    assert entries == {"main": "<module>", "worker": bootstrap, "raw": "recursive"}
+
+
+def test_too_deep_stack_keeps_its_innermost_frames_and_says_so(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "deep")
+    stack = target.walk()
+    assert stack.outcome is Outcome.TOO_DEEP
+    mark, *frames = target.walker.named(stack)
+    assert mark == ["[truncated: too deep]", "", 0, 0]
+    assert frames == target.threads["main"].stack[-MAX_FRAMES:]
+
+
+@pytest.mark.parametrize("interpreter", WITH_SUBINTERPRETERS, ids=str)
+def test_innermost_of_a_thread_s_interpreters_is_walked(interpreter, walk_target):
+    target = walk_target(interpreter, "subinterpreter")
+    stack = target.walk()
+    frames = target.walker.named(stack)
+    assert stack.outcome is Outcome.COMPLETE
+    assert [(name, line) for name, _, _, line in frames] == [("<module>", 5), ("leaf", 3)]
+    assert target.walker.find_thread(target.threads["main"].thread_pointer).matches == 2
+
+
+def test_same_stack_has_the_same_id_and_another_thread_s_has_another(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    first, again, other = target.walk("raw"), target.walk("raw"), target.walk("main")
+    assert first.stack_id == again.stack_id != other.stack_id
+
+
+def test_code_ids_tell_code_objects_apart(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    ids = {frame.address: frame.code_id for frame in target.walk().frames}
+    assert len(set(ids.values())) == len(ids) > 20
+
+
+# ---- code objects ----
+
+
+def test_only_what_is_too_long_is_left_to_user_space(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    stack = target.walk()
+    missing = {
+        name: bpf_abi.parse_record(target.walker.code_record(frame)).missing
+        for frame, (name, *_) in zip(stack.frames, reversed(target.walker.named(stack)), strict=True)
+    }
+    assert {name: flags for name, flags in missing.items() if flags} == {
+        "long_" * 600: bpf_abi.CODE_NO_NAME,
+        "table": bpf_abi.CODE_NO_LINE_TABLE,
+    }
+
+
+def test_code_object_that_cannot_be_read_is_all_missing(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "deep")
+    event = bpf_abi.parse_record(target.walker.code_record(bpf_abi.StackFrame(address=0xDEAD0000, code_id=5)))
+    everything = bpf_abi.CODE_NO_NAME | bpf_abi.CODE_NO_FILE | bpf_abi.CODE_NO_LINE_TABLE
+    assert (event.missing, event.name, event.file, event.line_table) == (everything, b"", b"", b"")
+
+
+# ---- threads and the GIL ----
+
+
+def test_thread_that_runs_no_python_is_not_found(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    search = target.walker.find_thread(0x1234)
+    assert (search.found, search.matches) == (0, 0)
+
+
+def test_thread_state_is_known_again_by_its_own_thread_only(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    mine, other = target.threads["main"].thread_pointer, target.threads["worker"].thread_pointer
+    found = target.walker.find_thread(mine).found
+    assert target.walker.is_known(found, mine)
+    assert not target.walker.is_known(found, other)
+    assert not target.walker.is_known(found + 8, mine)
+
+
+def test_blocked_threads_do_not_hold_the_gil(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    assert target.walker.layout.gil_kind != GilKind.UNKNOWN
+    states = {thread: target.walker.gil(account.thread_pointer) for thread, account in target.threads.items()}
+    assert states == dict.fromkeys(target.threads, Gil.NOT_HELD)
+
+
+def test_thread_that_computes_holds_the_gil(each_interpreter, harness, file_facts):
+    target, process = start_walked(harness, file_facts, each_interpreter, "holding")
+    with closing(process):
+        assert_main_alone_holds_the_gil(target)
+
+
+def assert_main_alone_holds_the_gil(target):
+    main = target.threads["main"]
+    deadline = time.monotonic() + GIL_SECONDS
+    # Having said "ready" it has yet to take the GIL back, and to return to the line that never ends.
+    while target.walker.gil(main.thread_pointer) is not Gil.HELD or len(target.walk().frames) != len(main.stack):
+        assert time.monotonic() < deadline
+    assert target.walker.named(target.walk()) == main.stack
+    assert target.walker.gil(target.threads["raw"].thread_pointer) is Gil.NOT_HELD
+
+
+# ---- memory that is not what it should be ----
+
+
+def test_frame_that_cannot_be_read_ends_the_stack_and_says_so(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "deep")
+    stack = target.walker.walk_from(0xDEAD0000)
+    assert (stack.outcome, stack.frames) == (Outcome.UNREADABLE_FRAME, ())
+    profile = target.walker.profile(stack)
+    ((mark,),) = profile.stacks
+    assert (mark.kind, mark.name) == (FrameKind.MARK, "[truncated: frame unreadable]")
+
+
+def test_memory_that_is_no_frame_ends_the_walk(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "deep")
+    start = target.walker.find_thread(target.threads["main"].thread_pointer).found
+    stack = target.walker.walk_from(start)
+    assert stack.outcome in (Outcome.COMPLETE, Outcome.UNREADABLE_FRAME, Outcome.UNREADABLE_CODE, Outcome.TOO_DEEP)
+    assert len(stack.frames) <= MAX_FRAMES
+
+
+def test_walk_after_a_failed_one_starts_afresh(each_interpreter, walk_target):
+    target = walk_target(each_interpreter, "nested")
+    before = target.walk()
+    target.walker.walk_from(0xDEAD0000)
+    assert target.walk().stack_id == before.stack_id
+
+
+def test_process_that_has_ended_gives_no_stack(each_interpreter, harness, file_facts):
+    target, process = start_walked(harness, file_facts, each_interpreter, "deep")
+    frame = target.walker.find_thread(target.threads["main"].thread_pointer).found
+    process.close()
+    assert target.walker.walk_from(frame).outcome is Outcome.UNREADABLE_FRAME
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_made_up_memory_is_walked_to_an_end_and_within_bounds(tmp_path_factory, seed):
+    directory = tmp_path_factory.mktemp("fuzz")
+    layouts = directory / "layouts"
+    layouts.write_bytes(b"".join(bytes(bpf_abi.pack_layout(layout)) for layout in LAYOUTS.values()))
+    run = subprocess.run(
+        [compile_fuzzer(directory), layouts, str(FUZZ_ROUNDS), str(seed)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    reached = {name: int(count) for name, count in map(str.split, run.stdout.splitlines())}
+    outcomes = (Outcome.COMPLETE, Outcome.UNREADABLE_FRAME, Outcome.UNREADABLE_CODE, Outcome.TOO_DEEP)
+    wanted = [f"outcome_{bpf_abi.OUTCOMES.index(outcome)}" for outcome in outcomes]
+    wanted += ["search_0", "search_1", "search_2", "unfinished", "found", "whole_codes", "identified"]
+    assert all(reached[name] for name in wanted), reached
+
+
+# ---- the interpreter, found as the programs find it ----
+
+
+def test_programs_find_the_roots_that_user_space_finds(each_interpreter, walk_target):
+    walker = walk_target(each_interpreter, "deep").walker
+    found = walker.interpreter
+    assert found.recipe.in_library == each_interpreter.shared
+    assert walker.identify(found.recipe, start_code(walker.pid)) == (found.interpreters_head, found.tstate_current)
+
+
+@pytest.mark.parametrize("interpreter", WITH_LIBRARIES, ids=str)
+def test_another_build_of_the_interpreter_s_file_is_not_taken_for_it(interpreter, walk_target):
+    walker = walk_target(interpreter, "deep").walker
+    recipe = walker.interpreter.recipe
+    assert len(recipe.library_build_id_start) == 8
+    changed = replace(recipe, library_build_id_start=b"otherone")
+    assert walker.identify(changed, start_code(walker.pid)) is None
+
+
+@pytest.mark.parametrize("interpreter", WITH_LIBRARIES, ids=str)
+def test_library_that_is_not_loaded_is_not_found(interpreter, walk_target):
+    walker = walk_target(interpreter, "deep").walker
+    recipe = walker.interpreter.recipe
+    assert walker.identify(replace(recipe, library_dynamic_vaddr=0x10), start_code(walker.pid)) is None
+
+
+@pytest.mark.parametrize("first_thread", [True, False])
+def test_identity_and_executable_are_read_from_the_kernel_s_structs(harness, first_thread):
+    identity = bpf_abi.ProcessIdentity(123456789, 42, 3)
+    file = bpf_abi.FileKey(2**40 + 1, 8 << 20 | 1, 0xFEDCBA98)
+    given = bpf_abi.ProcessRecord(identity=identity, executable=file, start_code=0x555555554000)
+    read = bpf_abi.ProcessRecord()
+    harness.harness_read_process(ctypes.byref(given), int(not first_thread), ctypes.byref(read))
+    assert bytes(read) == bytes(given)
+
+
+def test_kernel_thread_has_no_executable(harness):
+    given = bpf_abi.ProcessRecord(identity=bpf_abi.ProcessIdentity(5, 2, 0))
+    read = bpf_abi.ProcessRecord(start_code=1, executable=bpf_abi.FileKey(1, 1, 1))
+    harness.harness_read_process(ctypes.byref(given), 0, ctypes.byref(read))
+    assert bytes(read) == bytes(given)

@@ -1,0 +1,184 @@
+"""The walker headers, compiled by gcc, as Python functions."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyflame_ebpf import bpf_abi, processes, symbolize
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.interpreter import Interpreter, Recipe
+from pyflame_ebpf.process_table import executable_entry
+from pyflame_ebpf.profile import Gil, Outcome, Process, Profile, Recording
+from pyflame_ebpf.sampler import Count
+
+HERE = Path(__file__).parent
+BPF = HERE.parent.parent / "bpf"
+# The sources cast bytes to what they hold, as the kernel's own do, whose compiler is told the same.
+GCC = ("gcc", "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", f"-I{BPF}")
+STACK_FRAMES = 1152  # PF_STACK_FRAMES
+MAX_FRAMES = 1000  # PF_MAX_FRAMES
+SEARCH_DONE = 0  # PF_SEARCH_DONE
+U64 = ctypes.c_uint64
+
+
+class Search(ctypes.Structure):
+    """``struct cpython_search``."""
+
+    _fields_ = (
+        ("interpreter", U64),
+        ("thread_state", U64),
+        ("found", U64),
+        ("matches", ctypes.c_uint32),
+        ("found_active", ctypes.c_uint32),
+    )
+
+
+class Walk(ctypes.Structure):
+    """``struct cpython_walk``."""
+
+    _fields_ = tuple((name, U64) for name in ("frame", "process", "hash", "depth", "end", "outcome"))
+
+
+def compile_harness(directory: Path) -> ctypes.CDLL:
+    """The harness as a library in ``directory``."""
+    library = directory / "harness.so"
+    subprocess.run([*GCC, "-fPIC", "-shared", "-o", library, HERE / "harness.c"], check=True)
+    harness = ctypes.CDLL(str(library))
+    harness.harness_copy_code.restype = U64
+    return harness
+
+
+def compile_fuzzer(directory: Path) -> Path:
+    """A program that walks made-up memory, with every sanitizer but the one for alignment, which BPF does not need."""
+    program = directory / "fuzz"
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize=alignment", "-fno-sanitize-recover=all"]
+    subprocess.run([*GCC, *sanitize, "-o", program, HERE / "fuzz.c"], check=True)
+    return program
+
+
+@dataclass(frozen=True)
+class WalkedStack:
+    """What one walk gave: ``frames`` leaf first, as the walker has them."""
+
+    outcome: Outcome
+    stack_id: int
+    frames: tuple[bpf_abi.StackFrame, ...]
+
+
+class LiveWalker:
+    """Walks the threads of one process as the BPF programs would; ``identity`` is made up."""
+
+    def __init__(self, harness: ctypes.CDLL, pid: int, interpreter: Interpreter) -> None:
+        self._library = harness
+        self._layout = bpf_abi.pack_layout(interpreter.layout)
+        self._payload = (ctypes.c_char * harness.harness_code_payload())()
+        self.pid = pid
+        self.interpreter = interpreter
+        self.identity = Identity(1, pid, 1)
+
+    @property
+    def _harness(self) -> ctypes.CDLL:
+        """The library, which from here on reads this process."""
+        self._library.harness_use_process(self.pid)
+        return self._library
+
+    @property
+    def layout(self) -> CPythonLayout:
+        """Where this interpreter keeps things."""
+        return self.interpreter.layout
+
+    def find_thread(self, thread_pointer: int) -> Search:
+        """The thread's newest thread state, by the interpreters' lists."""
+        search = Search()
+        head = U64(self.interpreter.interpreters_head)
+        result = self._harness.harness_find_thread(
+            ctypes.byref(self._layout), head, U64(thread_pointer), ctypes.byref(search)
+        )
+        assert result == SEARCH_DONE
+        return search
+
+    def is_known(self, thread_state: int, thread_pointer: int) -> bool:
+        """Whether a thread state that was found before may be used without a search."""
+        return bool(self._harness.harness_is_known(ctypes.byref(self._layout), U64(thread_state), U64(thread_pointer)))
+
+    def gil(self, thread_pointer: int) -> Gil:
+        """Whether the thread holds the GIL."""
+        thread_state = self.find_thread(thread_pointer).found
+        state = self._harness.harness_gil_state(
+            ctypes.byref(self._layout), U64(thread_state), U64(thread_pointer), U64(self.interpreter.tstate_current)
+        )
+        return bpf_abi.GIL_STATES[state]
+
+    def walk(self, thread_pointer: int) -> WalkedStack:
+        """The Python stack of a thread."""
+        thread_state = self.find_thread(thread_pointer).found
+        return self._walk(self._harness.harness_walk, U64(thread_state), U64(thread_pointer))
+
+    def walk_from(self, frame: int) -> WalkedStack:
+        """The stack from a frame on, wherever that leads."""
+        return self._walk(self._harness.harness_walk_from, U64(frame))
+
+    def _walk(self, function: Callable[..., int], *start: U64) -> WalkedStack:
+        walk, frames = Walk(), (bpf_abi.StackFrame * STACK_FRAMES)()
+        result = function(ctypes.byref(self._layout), *start, U64(self.pid), ctypes.byref(walk), frames)
+        assert result == 0  # 1: not done in one sample; -1: no such thread state
+        return WalkedStack(bpf_abi.OUTCOMES[walk.outcome], walk.hash, tuple(frames[: walk.depth]))
+
+    def identify(self, recipe: Recipe, start_code: int) -> tuple[int, int] | None:
+        """(interpreters_head, tstate_current) as the programs find them by themselves; None when they do not."""
+        entry = bpf_abi.ProcessEntry()
+        recipe_entry = executable_entry(recipe, 7)
+        if self._harness.harness_identify(ctypes.byref(recipe_entry), U64(start_code), ctypes.byref(entry)):
+            return None
+        assert (entry.state, entry.layout) == (bpf_abi.PROCESS_PYTHON, 7)
+        return entry.interpreters_head, entry.tstate_current
+
+    def code_record(self, frame: bpf_abi.StackFrame) -> bytes:
+        """What the programs would put on the ring buffer for a frame's code object."""
+        record = bpf_abi.CodeRecord(bpf_abi.RECORD_CODE, 0, self.identity.raw(), frame.code_id)
+        size = self._harness.harness_copy_code(
+            ctypes.byref(self._layout), U64(frame.address), ctypes.byref(record), self._payload
+        )
+        return bytes(record) + self._payload.raw[:size]
+
+    def stack_record(self, stack: WalkedStack) -> bytes:
+        """What the programs would put on the ring buffer for a stack."""
+        record = bpf_abi.StackRecord(bpf_abi.RECORD_STACK, len(stack.frames), self.identity.raw(), stack.stack_id)
+        return bytes(record) + b"".join(bytes(frame) for frame in stack.frames)
+
+    def profile(self, stack: WalkedStack) -> Profile:
+        """The stack named, by way of the records and the symbolizer."""
+        symbolizer = symbolize.Symbolizer(self._read, _no_native_frame, _no_kernel_frame)
+        for frame in {frame.code_id: frame for frame in stack.frames}.values():
+            code = bpf_abi.parse_record(self.code_record(frame))
+            assert isinstance(code, bpf_abi.CodeEvent)
+            symbolizer.add_code(code, self.layout)
+        event = bpf_abi.parse_record(self.stack_record(stack))
+        assert isinstance(event, bpf_abi.StackEvent)
+        symbolizer.add_stack(event, self.layout)
+        outcome = bpf_abi.OUTCOMES.index(stack.outcome)
+        symbolizer.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, 1)])
+        process = Process(self.pid, "target", interpreter=self.interpreter.name)
+        return symbolizer.profile(Recording(0.0, 1.0, 99, 1), {self.identity: process})
+
+    def named(self, stack: WalkedStack) -> list[list[object]]:
+        """The stack as [name, file, first line, executing line], outermost first."""
+        (frames,) = self.profile(stack).stacks
+        return [[frame.name, frame.file, frame.first_line, frame.line] for frame in frames]
+
+    def _read(self, identity: Identity, address: int, size: int) -> bytes:
+        assert identity == self.identity
+        return processes.read_memory(self.pid, address, size)
+
+
+def _no_native_frame(identity: Identity, address: int) -> None:
+    raise AssertionError(f"{address:#x} is a native frame")
+
+
+def _no_kernel_frame(address: int) -> None:
+    raise AssertionError(f"{address:#x} is a kernel frame")
