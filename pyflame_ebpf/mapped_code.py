@@ -77,7 +77,8 @@ class MappedCode:
             self._free_slots.append(slot)
 
     def _pack(self, identity: Identity, mappings: Iterable[Mapping]) -> bytes:
-        code = sorted((mapping for mapping in mappings if mapping.executable), key=lambda mapping: mapping.start)
+        code = [mapping for mapping in mappings if mapping.executable and mapping.end < bpf_abi.UNUSED_MAPPING]
+        code.sort(key=lambda mapping: mapping.start)
         packed = b"".join(self._pack_one(identity, mapping) for mapping in code[: bpf_abi.MAPPINGS - 1])
         # The search needs a first entry below all addresses.
         unused = bytes(bpf_abi.Mapping(bpf_abi.UNUSED_MAPPING, 0, 0, NO_FILE))

@@ -11,20 +11,25 @@ import heapq
 import os
 import time
 from dataclasses import dataclass, field, replace
+from typing import BinaryIO
 
 from pyflame_ebpf import processes
 from pyflame_ebpf.bpf_abi import (
+    PROCESS_ANNOUNCED,
     PROCESS_OTHER,
     PROCESS_PYTHON,
     ExecutableEntry,
     ExitEvent,
     Identity,
+    MissEvent,
     ProcessEntry,
     ProcessEvent,
 )
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.mapped_code import MappedCode, file_of_memory
+from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Process
 from pyflame_ebpf.sampler import Sampler
 
@@ -32,6 +37,7 @@ from pyflame_ebpf.sampler import Sampler
 # program that embeds Python may load it at any time.  Seconds after the first look.
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
+MAP_AGAIN, MAP_AGAIN_MAX = 0.01, 5.0
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
@@ -52,6 +58,11 @@ class Known:
     first_seen: float = 0.0
     kernel_thread: bool = False
     ended: bool = False
+    state: int = PROCESS_ANNOUNCED
+    slot: int = 0  # as in struct process_entry's mappings
+    mappings: list[Mapping] = field(default_factory=list)
+    mapped_at: float = 0.0  # monotonic seconds
+    map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
 
 
 @dataclass(order=True, slots=True)
@@ -96,6 +107,7 @@ class ProcessTable:
         self._interpreters: dict[FileKey, Interpreter] = {}  # what a file's recipe was made from
         self._cpu_before: dict[int, tuple[int, float]] = {}  # pid: start ticks, seconds charged
         self._pids: dict[int, Identity] = {}  # the program that a pid runs now
+        self.code = MappedCode(sampler, self._open_mapped)
 
     # ---- before the first tick ----
 
@@ -144,7 +156,9 @@ class ProcessTable:
                 self._read_names(identity, known)
         if event.state == PROCESS_PYTHON:
             self._identified_by_programs(event, known)
-        elif not known.kernel_thread:
+        if not known.kernel_thread:
+            self._map(identity, known)
+        if event.state != PROCESS_PYTHON and not known.kernel_thread:
             self._look(_Look(now, 0, identity))
 
     def _begin_cpu(self, identity: Identity, known: Known) -> None:
@@ -173,6 +187,7 @@ class ProcessTable:
         root, vaddr = event.interpreters_head, template.recipe.interpreters_head
         if not root:
             root, vaddr = event.tstate_current, template.recipe.tstate_current
+        known.state = PROCESS_PYTHON
         known.interpreter = replace(
             template,
             bias=root - vaddr,
@@ -214,7 +229,8 @@ class ProcessTable:
             return
         known.unsupported = found
         if time.monotonic() - known.first_seen >= OTHER_AFTER or self._is_old(look.identity):
-            self._tell(look.identity, PROCESS_OTHER)
+            known.state = PROCESS_OTHER
+            self._tell(look.identity, known)
         wait = LOOK_AGAIN[look.tries] if look.tries < len(LOOK_AGAIN) else LOOK_AGAIN_EVERY
         heapq.heappush(self._looks, _Look(time.monotonic() + wait, look.tries + 1, look.identity))
 
@@ -227,15 +243,54 @@ class ProcessTable:
         if not known.command:
             self._read_names(identity, known)
         self._add_recipe(known.executable, interpreter)
-        self._tell(identity, PROCESS_PYTHON, interpreter)
+        known.state = PROCESS_PYTHON
+        self._tell(identity, known)
 
-    def _tell(self, identity: Identity, state: int, interpreter: Interpreter | None = None) -> None:
-        entry = ProcessEntry(identity.raw(), state=state)
-        if interpreter is not None:
-            entry.interpreters_head = interpreter.interpreters_head
-            entry.tstate_current = interpreter.tstate_current
-            entry.layout = self._layout_index(interpreter)
+    def _tell(self, identity: Identity, known: Known) -> None:
+        entry = ProcessEntry(identity.raw(), state=known.state, mappings=known.slot)
+        if known.state == PROCESS_PYTHON and known.interpreter is not None:
+            entry.interpreters_head = known.interpreter.interpreters_head
+            entry.tstate_current = known.interpreter.tstate_current
+            entry.layout = self._layout_index(known.interpreter)
         self._sampler.set_process(entry)
+
+    # ---- executable memory ----
+
+    def _map(self, identity: Identity, known: Known) -> bool:
+        """Reads where code is mapped and tells the programs; whether anything has changed."""
+        known.mapped_at = time.monotonic()
+        try:
+            mappings = processes.mappings(identity.tgid) if self.is_running(identity) else []
+        except (PyflameError, OSError):
+            return False
+        code = [mapping for mapping in mappings if mapping.executable]
+        if not code or code == known.mappings:
+            return False
+        known.mappings = code
+        known.slot = self.code.map_process(identity, code)
+        self._tell(identity, known)
+        return True
+
+    def code_missed(self, event: MissEvent) -> None:
+        """The native walk lacked a mapping or the rows of a page."""
+        if event.file:
+            self.code.page_missed(event.file, event.address)
+            return
+        known = self._known.get(event.identity)
+        if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
+            return
+        changed = self._map(event.identity, known)
+        known.map_again = MAP_AGAIN if changed else min(2 * known.map_again, MAP_AGAIN_MAX)
+
+    def _open_mapped(self, identity: Identity, mapping: Mapping) -> BinaryIO:
+        if mapping.path == "[vdso]":
+            return file_of_memory(processes.read_memory(identity.tgid, mapping.start, mapping.end - mapping.start))
+        return processes.open_mapped_file(identity.tgid, mapping)
+
+    def mappings(self, identity: Identity) -> list[Mapping]:
+        """The executable memory of a process, as last read."""
+        known = self._known.get(identity)
+        return known.mappings if known else []
 
     # ---- the end ----
 
@@ -246,6 +301,7 @@ class ProcessTable:
             known.ended = True
             known.cpu_after = event.cpu / 1e9
             known.name = event.name
+            self.code.forget(event.identity)
 
     def finish(self) -> None:
         """Takes the CPU time of every process that still runs, and looks once more at those that had no name."""
@@ -266,6 +322,11 @@ class ProcessTable:
         """The layout of a process's interpreter."""
         known = self._known.get(identity)
         return known.interpreter.layout if known and known.interpreter else None
+
+    def interpreter_file(self, identity: Identity) -> str:
+        """The file that holds a process's interpreter, "" for none."""
+        known = self._known.get(identity)
+        return known.interpreter.file if known and known.interpreter else ""
 
     def read_memory(self, identity: Identity, address: int, size: int) -> bytes:
         """Memory of a process, b"" when it cannot be had any more."""

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel, processes
-from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, ProcessEvent, StackEvent, ThreadEvent
+from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.native_symbols import NativeSymbols
+from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
@@ -142,6 +143,8 @@ class Recorder:
             self._table.process_met(event)
         elif isinstance(event, ThreadEvent):
             self._symbolizer.add_thread(event.identity, event.tid, event.name)
+        elif isinstance(event, MissEvent):
+            self._table.code_missed(event)
         elif isinstance(event, ExitEvent):
             self._table.process_ended(event)
 
@@ -194,29 +197,21 @@ def _lost(counters: dict[str, int]) -> int:
 
 
 class _NativeFrames:
-    """Names native frames, with the mappings of each process read again when an address is in none of them."""
+    """Names native frames by what their process has mapped."""
 
     def __init__(self, table: ProcessTable) -> None:
         self._table = table
         self._symbols = NativeSymbols()
-        self._mappings: dict[Identity, list[Mapping]] = {}
 
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process has no code."""
-        mappings = self._mappings.get(identity)
-        if mappings is None or not _has_code(mappings, address):
-            mappings = self._mappings[identity] = self._read_mappings(identity) or mappings or []
+        mappings = self._table.mappings(identity)
         if mappings and not _has_code(mappings, address):
             return None
         opened = functools.partial(processes.open_mapped_file, identity.tgid)
         file, name = self._symbols.lookup(identity.tgid, mappings, address, opened)
-        return Frame(FrameKind.NATIVE, name, file)
-
-    def _read_mappings(self, identity: Identity) -> list[Mapping]:
-        try:
-            return processes.mappings(identity.tgid) if self._table.is_running(identity) else []
-        except (PyflameError, OSError):
-            return []
+        of_interpreter = file == self._table.interpreter_file(identity)
+        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
 
 
 def _has_code(mappings: list[Mapping], address: int) -> bool:

@@ -172,6 +172,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
     def __init__(self, options: SamplerOptions) -> None:
         self.options = options
         self._records: list[bytes] = []
+        self._tables: dict[bytes, Any] = {}
         self._perf_events: dict[int, int] = {}
         self._layouts: dict[bytes, int] = {}
         self._counts_in_use = 0
@@ -268,8 +269,16 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
     # ---- what user space tells the programs ----
 
     def _put(self, table: bytes, key: bytes, value: bytes) -> None:
-        target = self._bpf[table]
+        target = self._bytes_table(table, len(key), len(value))
         target[target.Key.from_buffer_copy(key)] = target.Leaf.from_buffer_copy(value)
+
+    def _bytes_table(self, table: bytes, key_size: int, value_size: int) -> Any:
+        """The map as one from bytes to bytes; bcc's own description of large values cannot be parsed."""
+        if table not in self._tables:
+            key = ctypes.c_uint32 if key_size == ctypes.sizeof(ctypes.c_uint32) else ctypes.c_uint8 * key_size
+            value = ctypes.c_uint8 * value_size
+            self._tables[table] = self._bpf.get_table(table, key, value)
+        return self._tables[table]
 
     def _write_settings(self) -> None:
         settings = Settings(self._counts_in_use, 0, 1_000_000_000 // self.options.frequency)
@@ -313,7 +322,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def drop_unwind_page(self, key: UnwindPageKey) -> None:
         """Forgets a page."""
-        table = self._bpf[b"unwind_pages"]
+        table = self._tables[b"unwind_pages"]
         with contextlib.suppress(KeyError):
             del table[table.Key.from_buffer_copy(bytes(key))]
 

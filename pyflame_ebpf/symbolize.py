@@ -15,8 +15,20 @@ from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.line_table import LineRanges, decode_lines
-from pyflame_ebpf.profile import Frame, FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, Recording, SampleKey, Stack, Thread
 from pyflame_ebpf.plumbing import is_evaluation_loop
+from pyflame_ebpf.profile import (
+    Frame,
+    FrameKind,
+    Gil,
+    NativeOutcome,
+    Outcome,
+    Process,
+    Profile,
+    Recording,
+    SampleKey,
+    Stack,
+    Thread,
+)
 from pyflame_ebpf.sampler import Count
 from pyflame_ebpf.weave import weave
 
