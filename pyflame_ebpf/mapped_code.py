@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -24,6 +25,8 @@ from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
 NO_FILE = 0
+NEIGHBOURS = (-2, 2, -1, 1)
+WARM_PAGES_MAX = 2048  # 8 MiB of code
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
 _UNUSED_ROW = b"\xff\xff" + bytes(bpf_abi.UNWIND_ROW_SIZE - 2)
@@ -52,6 +55,8 @@ class MappedCode:
         self._slots: OrderedDict[Identity, int] = OrderedDict()
         self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
         self._next_chunk = 0
+        self._wanted: deque[tuple[int, int]] = deque()  # file and page, to be sent when there is time
+        self._warmed: set[int] = set()
         self.pages = 0
         self.evictions = 0
 
@@ -124,9 +129,31 @@ class MappedCode:
     # ---- pages ----
 
     def page_missed(self, number: int, page: int) -> None:
-        """Sends the rows of a page, unless it has them."""
+        """Sends the rows of a page now, and those around it when there is time."""
+        self._send_page(number, page)
+        self._wanted.extendleft((number, page + step) for step in NEIGHBOURS)
+
+    def warm(self, identity: Identity, mapping: Mapping) -> None:
+        """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
+        file = self._file(identity, mapping)
+        if file is None or file.number in self._warmed or file.table is None:
+            return
+        self._warmed.add(file.number)
+        for segment in file.image.segments:
+            if segment.flags & 1:
+                first, last = segment.vaddr >> 12, segment.vaddr + segment.memory_size >> 12
+                self._wanted.extend((file.number, page) for page in range(first, min(last, first + WARM_PAGES_MAX) + 1))
+
+    def send_wanted(self, seconds: float) -> bool:
+        """Sends pages before they are missed, for so long; whether more are wanted."""
+        end = time.monotonic() + seconds
+        while self._wanted and time.monotonic() < end:
+            self._send_page(*self._wanted.popleft())
+        return bool(self._wanted)
+
+    def _send_page(self, number: int, page: int) -> None:
         file = self._files.get(number)
-        if file is None or page in file.pages:
+        if file is None or page in file.pages or page < 0:
             return
         chunks = _chunks(self._rows(file, page))
         first = self._take_chunks(len(chunks))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_LOOP = re.compile(r"(_PyEval_EvalFrameDefault|PyEval_EvalFrameEx|_TAIL_CALL_\w+)(\.cold|\.part\.\d+|\.constprop\.\d+)*$")
+_LOOP = re.compile(
+    r"(_PyEval_EvalFrameDefault|PyEval_EvalFrameEx|_TAIL_CALL_\w+)(\.cold|\.part\.\d+|\.constprop\.\d+)*$"
+)
 _PLUMBING = re.compile(
     r"""(
       _?PyEval_\w+ | _PyFunction_\w*(Vectorcall|FastCall)\w* | function_code_fastcall | fast_function | call_function

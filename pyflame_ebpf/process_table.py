@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import re
 import time
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
@@ -40,6 +41,8 @@ LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.01, 5.0
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
+
+_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
 
 FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
 
@@ -245,6 +248,7 @@ class ProcessTable:
         self._add_recipe(known.executable, interpreter)
         known.state = PROCESS_PYTHON
         self._tell(identity, known)
+        self._warm(identity, known)
 
     def _tell(self, identity: Identity, known: Known) -> None:
         entry = ProcessEntry(identity.raw(), state=known.state, mappings=known.slot)
@@ -269,7 +273,16 @@ class ProcessTable:
         known.mappings = code
         known.slot = self.code.map_process(identity, code)
         self._tell(identity, known)
+        self._warm(identity, known)
         return True
+
+    def _warm(self, identity: Identity, known: Known) -> None:
+        """Wants the code that every sample of a Python process meets."""
+        if known.interpreter is None:
+            return
+        for mapping in known.mappings:
+            if mapping.path == known.interpreter.file or _LIBC.search(mapping.path):
+                self.code.warm(identity, mapping)
 
     def code_missed(self, event: MissEvent) -> None:
         """The native walk lacked a mapping or the rows of a page."""

@@ -25,6 +25,7 @@ from pyflame_ebpf.symbolize import Symbolizer
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
 POLL = 0.1  # seconds between two looks at what is not urgent
+WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 DRAIN = 1.0  # seconds of samples that are counted together
 
 
@@ -119,7 +120,8 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        wait = POLL
+        more = self._table.code.send_wanted(WARM)
+        wait = 0.0 if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
         self._take_events(wait)
