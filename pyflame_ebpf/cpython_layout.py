@@ -39,9 +39,13 @@ _LARGEST_STRUCT = 1 << 24  # bytes; the largest published, 3.15's free-threaded 
 class UnsupportedPythonError(PyflameError):
     """The interpreter's release is not one whose stacks can be read."""
 
+    exit_code = 17
+
 
 class DebugOffsetsError(PyflameError):
     """What a process has where _Py_DebugOffsets should be is not one that CPython writes."""
+
+    exit_code = 19
 
 
 def layout_for_version(major: int, minor: int) -> CPythonLayout:

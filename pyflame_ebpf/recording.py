@@ -35,6 +35,14 @@ class AlreadyRecording(PyflameError):
     exit_code = 8
 
 
+class BrokenOff(Exception):
+    """A defect, the ``__cause__``, broke the recording off; ``profile`` is what there was until then."""
+
+    def __init__(self, profile: Profile) -> None:
+        super().__init__("the recording broke off")
+        self.profile = profile
+
+
 @dataclass(frozen=True, slots=True)
 class RecordOptions:
     """What to record: ``frequency`` in samples per second and CPU, ``duration`` in seconds (None: until stopped).
@@ -223,16 +231,25 @@ def _has_code(mappings: list[Mapping], address: int) -> bool:
 def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
-    """Records until the duration is over or ``stop()`` is true; ``ready`` is called once sampling has begun."""
+    """Records until the duration is over or ``stop()``; ``ready`` is called once sampling has begun; BrokenOff."""
     sampler_options = SamplerOptions(options.frequency, options.kernel, not options.whole_host, options.follow_children)
     with only_one_profiler(), Sampler(sampler_options) as sampler:
         recorder = Recorder(options, sampler)
         recorder.start()
         ready()
-        shown = 0.0
-        while not stop() and (options.duration is None or recorder.elapsed < options.duration):
-            recorder.step()
-            if recorder.elapsed - shown >= 1:
-                shown = recorder.elapsed
-                progress(recorder.progress())
+        try:
+            _step_until_over(recorder, options.duration, stop, progress)
+        except Exception as error:
+            raise BrokenOff(recorder.finish()) from error
         return recorder.finish()
+
+
+def _step_until_over(
+    recorder: Recorder, duration: float | None, stop: Callable[[], bool], progress: Callable[[Progress], None]
+) -> None:
+    shown = 0.0
+    while not stop() and (duration is None or recorder.elapsed < duration):
+        recorder.step()
+        if recorder.elapsed - shown >= 1:
+            shown = recorder.elapsed
+            progress(recorder.progress())

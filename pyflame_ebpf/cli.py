@@ -1,0 +1,270 @@
+"""The command line: parses, hands over to ``commands``, and is the one place that prints errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from pyflame_ebpf import __version__
+from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+_READER_GONE = 141
+_INTERRUPTED = 130
+
+HELP = """Sample the CPU use of Python and everything else on this host, without touching the programs.
+
+Each command has its own --help, with more examples.
+
+    sudo pyflame-ebpf record --all --duration 60  the whole host, for a minute
+    sudo pyflame-ebpf record --pid 1234           one process, until Ctrl-C
+    sudo pyflame-ebpf record -- python3 app.py    a program from start to end
+    pyflame-ebpf report DIR --format table        what a recording showed
+    sudo pyflame-ebpf doctor                      can this host be recorded?
+"""
+
+RECORD_HELP = """Record, and write folded stacks, a flame graph and a table of processes into a new directory.
+
+Say what to record with one of --all, --pid (more than once, if you like) and -- COMMAND. The command runs as the user
+who called sudo; it and all that it starts are recorded until it ends. Without --duration a recording lasts until
+Ctrl-C (or SIGTERM), which writes everything; Ctrl-C while it writes leaves only the saved profile.
+
+    sudo pyflame-ebpf record --all --duration 60
+    sudo pyflame-ebpf record --pid 1234 --pid 1235 --lines --output workers
+    sudo pyflame-ebpf record --all --python --duration 5m --frequency 49
+    sudo pyflame-ebpf record --pid 1234 --output - | flamegraph.pl >graph.svg
+    sudo pyflame-ebpf record -- python3 app.py --its-own-option
+
+The directory holds stacks.folded (for flamegraph.pl, inferno, speedscope), flamegraph.svg (opens in any browser),
+processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all of them again.
+"""
+
+REPORT_HELP = """Make outputs again from a saved recording; needs no root.
+
+Without --format and --output it prints the table of processes. With --output alone it writes all outputs into a new
+directory.
+
+    pyflame-ebpf report DIR
+    pyflame-ebpf report DIR --format svg --lines --output lines.svg
+    pyflame-ebpf report DIR --format folded --python | flamegraph.pl >graph.svg
+    pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
+"""
+
+DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
+
+Checks that need root are named when it runs without. The exit code is 0 when 'record' will work here.
+
+    sudo pyflame-ebpf doctor
+    sudo pyflame-ebpf doctor 1234
+"""
+
+_EXIT_CODES_HELP = "\n".join(["Exit codes:", *(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())])
+
+
+def _paragraphs(text: str) -> str:
+    """The text with each paragraph on one line, as typer wants them; indented ones stay as they are."""
+    paragraphs = text.strip("\n").split("\n\n")
+    return "\n\n".join(each if each.startswith(" ") else " ".join(each.split()) for each in paragraphs)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``90``, ``1.5``, ``90s``, ``5m`` or ``1h``."""
+    found = _DURATION.fullmatch(text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise typer.BadParameter(f"{text!r} is not a duration; say seconds (60), or 90s, 5m, 1h")
+    return seconds
+
+
+app = typer.Typer(
+    name="pyflame-ebpf",
+    help=_paragraphs(HELP),
+    epilog=_EXIT_CODES_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
+Lines = Annotated[bool, typer.Option("--lines", help="Label Python frames with the line that was executing.")]
+Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under its process.")]
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"pyflame-ebpf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all_commands(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version  # has been shown
+
+
+@app.command("record", help=_paragraphs(RECORD_HELP), context_settings={"allow_interspersed_args": False})
+def _record(  # noqa: PLR0913, PLR0917 - one for each option
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- COMMAND", help="Program to start and record.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Record every process on the host.")] = False,
+    pid: Annotated[
+        list[int] | None, typer.Option("--pid", "-p", min=1, metavar="PID", help="Record this process; repeatable.")
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration", "-d", metavar="TIME", parser=parse_duration, help="Seconds, or 90s, 5m, 1h. [default: Ctrl-C]"
+        ),
+    ] = None,
+    frequency: Annotated[
+        int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")
+    ] = 99,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="New directory for the outputs; - writes folded stacks, and nothing else, to standard output. "
+            "[default: pyflame-TIME]",
+        ),
+    ] = None,
+    python: Python = False,
+    lines: Lines = False,
+    threads: Threads = False,
+    kernel: Annotated[bool, typer.Option(help="Record kernel frames, or leave them out.")] = True,
+) -> None:
+    from pyflame_ebpf.commands.record import Request, record  # noqa: PLC0415 - each command loads what it needs
+    from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+
+    request = Request(
+        everything=everything,
+        pids=tuple(pid or ()),
+        command=tuple(command or ()),
+        duration=duration,
+        frequency=frequency,
+        output=output,
+        view=View(python=python, lines=lines, threads=threads, kernel=kernel),
+        arguments=tuple(sys.argv[1:]),
+    )
+    _exit_after(lambda: record(request))
+
+
+@app.command("report", help=_paragraphs(REPORT_HELP))
+def _report(  # noqa: PLR0913, PLR0917 - one for each option
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a recording, or its profile.json.gz.")],
+    output_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", "-f", metavar="FORMAT", help="folded, flamegraph (or svg), processes (or csv), table, profile."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New file for the format (standard output without, or -); with no --format a new directory.",
+        ),
+    ] = None,
+    python: Python = False,
+    lines: Lines = False,
+    threads: Threads = False,
+    kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
+) -> None:
+    from pyflame_ebpf.commands.report import Request, report  # noqa: PLC0415 - each command loads what it needs
+    from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+
+    view = View(python=python, lines=lines, threads=threads, kernel=kernel)
+    _exit_after(lambda: report(Request(source, output_format, output, view)))
+
+
+@app.command("doctor", help=_paragraphs(DOCTOR_HELP))
+def _doctor(
+    pid: Annotated[int | None, typer.Argument(min=1, metavar="PID", help="Process to look at.")] = None,
+) -> None:
+    from pyflame_ebpf.commands.doctor import doctor  # noqa: PLC0415 - each command loads what it needs
+
+    _exit_after(lambda: doctor(pid))
+
+
+def _exit_after(command: Callable[[], int | None]) -> NoReturn:
+    raise typer.Exit(exit_code_of(command))
+
+
+def exit_code_of(command: Callable[[], int | None]) -> int:
+    """Runs a command and says how it failed if it did; no exception but SystemExit leaves it."""
+    try:
+        code = command() or 0
+        _flush()
+    except PyflameError as error:
+        _say_error(error.message, error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        _discard_standard_output()
+        return _READER_GONE
+    except Interrupted as error:
+        _say_error(error.message, error.hint)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say_error("interrupted", "")
+        return _INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches the user
+        return _defect(error)
+    return code
+
+
+def _say_error(message: str, hint: str) -> None:
+    from pyflame_ebpf.commands.terminal import say_error  # noqa: PLC0415 - only when there is an error
+
+    say_error(message, hint)
+
+
+def _defect(error: Exception) -> int:
+    from pyflame_ebpf.commands.defects import EXIT_CODE, save_defect_report  # noqa: PLC0415 - only when there is one
+
+    path = save_defect_report(error)
+    hint = f"What is known of it is in {path}; please send it to the project." if path else ""
+    _say_error(f"a defect in pyflame-ebpf: {type(error).__name__}: {error}", hint)
+    return EXIT_CODE
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _discard_standard_output() -> None:
+    """Let the interpreter's own flush at exit find a writable file."""
+    with contextlib.suppress(OSError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line; gives the exit code."""
+
+    def parse_and_run() -> int:
+        try:
+            app(args=list(arguments), prog_name="pyflame-ebpf")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else 0
+        return 0
+
+    return exit_code_of(parse_and_run)

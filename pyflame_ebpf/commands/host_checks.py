@@ -1,0 +1,69 @@
+"""What this host and this process must have before a recording is worth starting."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from pyflame_ebpf import kernel
+from pyflame_ebpf.errors import PyflameError
+
+_INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
+
+
+class NotPrivileged(PyflameError):
+    """The capabilities to sample the host are missing."""
+
+    exit_code = 3
+
+
+class FrequencyTooHigh(PyflameError):
+    """The kernel does not take so many samples a second."""
+
+    exit_code = 7
+
+
+class InContainer(PyflameError):
+    """The PIDs or the capabilities of this process are those of a container."""
+
+    exit_code = 9
+
+
+def check_privileges() -> None:
+    """NotPrivileged, with what is missing."""
+    missing = kernel.missing_capabilities()
+    if missing:
+        command = shlex.join(["sudo", "pyflame-ebpf", *sys.argv[1:]])
+        raise NotPrivileged(f"recording needs root: {', '.join(missing)} missing", f"Run: {command}")
+
+
+def check_namespaces() -> None:
+    """InContainer where this process cannot see the host as the kernel does."""
+    where = None
+    if not kernel.in_initial_pid_namespace():
+        where = "PID namespace"
+    elif Path("/proc/self/ns/user").stat().st_ino != _INITIAL_USER_NAMESPACE:
+        where = "user namespace"
+    if where:
+        raise InContainer(
+            f"pyflame-ebpf runs in a container: in a {where} of its own",
+            "Run it on the host, from where it sees the processes of all containers too.",
+        )
+
+
+def check_frequency(frequency: int) -> None:
+    """FrequencyTooHigh over the kernel's limit."""
+    limit = kernel.max_sample_rate()
+    if frequency > limit:
+        raise FrequencyTooHigh(
+            f"{frequency} Hz is over this kernel's limit of {limit} Hz",
+            f"Take --frequency {min(limit, 99)}, or raise it: sysctl kernel.perf_event_max_sample_rate={frequency}",
+        )
+
+
+def check_host(frequency: int) -> None:
+    """All of these checks."""
+    check_namespaces()
+    check_privileges()
+    check_frequency(frequency)

@@ -1,0 +1,177 @@
+"""``record``: checks, samples, writes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyflame_ebpf import recording
+from pyflame_ebpf.commands.host_checks import check_host
+from pyflame_ebpf.commands.stop_signals import StopSignals
+from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
+from pyflame_ebpf.commands.terminal import ProgressLine, say
+from pyflame_ebpf.commands.written_outputs import (
+    View,
+    format_writer,
+    print_table,
+    saved_elsewhere,
+    standard_output,
+    write_recorded,
+    write_to_standard_output,
+)
+from pyflame_ebpf.errors import PyflameError, UsageError
+from pyflame_ebpf.output_directory import OutputDirectory
+from pyflame_ebpf.profile import Profile
+
+STANDARD_OUTPUT = "-"
+_STDERR = 2
+
+
+class NothingSampled(PyflameError):
+    """A recording in which nothing that was to be shown used the CPU."""
+
+    exit_code = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A recording as the command line asks for it; ``output`` None means a new directory named after the time."""
+
+    everything: bool
+    pids: tuple[int, ...]
+    command: tuple[str, ...]
+    duration: float | None
+    frequency: int
+    output: str | None
+    view: View
+    arguments: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """UsageError unless exactly one kind of target is given."""
+        kinds = [self.everything, bool(self.pids), bool(self.command)]
+        if sum(kinds) != 1:
+            said = "none of them is given" if not any(kinds) else "more than one of them is given"
+            raise UsageError(
+                f"record takes one of --all, --pid PID and -- COMMAND; {said}",
+                "For the whole host: pyflame-ebpf record --all --duration 60",
+            )
+
+
+def default_directory(now: float) -> str:
+    """The name of the output directory where none is given; ``now`` in seconds since the epoch."""
+    return time.strftime("pyflame-%Y%m%dT%H%M%SZ", time.gmtime(now))
+
+
+def record(request: Request) -> None:
+    """Records and writes everything; any PyflameError, Interrupted before the first tick."""
+    request.check()
+    check_host(request.frequency)
+    with StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
+        profile, defect = _sample(request, targets, signals, directory)
+        try:
+            _write(profile, request.view, directory, signals)
+        finally:
+            targets.recording_ended(signals)
+        if defect is not None:
+            raise defect
+        _check_sampled(profile, request.view)
+
+
+def _destination(request: Request) -> contextlib.AbstractContextManager[OutputDirectory | None]:
+    if request.output == STANDARD_OUTPUT:
+        standard_output()
+        return contextlib.nullcontext()
+    return OutputDirectory(Path(request.output or default_directory(time.time())))
+
+
+def _targets(request: Request) -> contextlib.AbstractContextManager[Targets]:
+    if request.command:
+        return StartedProgram(request.command, _STDERR if request.output == STANDARD_OUTPUT else None)
+    return RunningProcesses(request.pids) if request.pids else WholeHost()
+
+
+def _sample(
+    request: Request, targets: Targets, signals: StopSignals, directory: OutputDirectory | None
+) -> tuple[Profile, BaseException | None]:
+    """The profile, and the defect that broke the recording off if there was one."""
+    line = ProgressLine()
+    options = recording.RecordOptions(
+        frequency=request.frequency,
+        duration=request.duration,
+        pids=targets.pids,
+        follow_children=bool(request.command),
+        kernel=request.view.kernel,
+        arguments=request.arguments,
+    )
+
+    def sampling_began() -> None:
+        signals.note_only()
+        say(_announcement(request, targets, directory))
+        targets.sampling_began()
+
+    try:
+        return recording.record(options, _stop(signals, targets, line), line.show, sampling_began), None
+    except recording.BrokenOff as broken:
+        return broken.profile, broken.__cause__
+    finally:
+        line.clear()
+
+
+def _stop(signals: StopSignals, targets: Targets, line: ProgressLine) -> Callable[[], bool]:
+    """Whether the recording shall end, and why, said once."""
+
+    def stop() -> bool:
+        if signals.noted:
+            return True
+        if not targets.have_ended():
+            return False
+        line.clear()
+        say(f"{targets.ending}; so does the recording")
+        return True
+
+    return stop
+
+
+def _announcement(request: Request, targets: Targets, directory: OutputDirectory | None) -> str:
+    until = "until Ctrl-C" if request.duration is None else f"for {request.duration:g} s; Ctrl-C ends it"
+    where = "standard output" if directory is None else str(directory.path)
+    return f"recording {targets.text} at {request.frequency} Hz {until}; output: {where}"
+
+
+def _write(profile: Profile, view: View, directory: OutputDirectory | None, signals: StopSignals) -> None:
+    if directory is None:
+        _write_folded(profile, view)
+        return
+    # Another signal than the one that ended the recording means that the user will not wait for more than the profile.
+    written = write_recorded(directory, profile, view, signals.raising(min(len(signals.noted), 1)))
+    print_table(view.of(profile))
+    for path in written.paths:
+        print(path)  # noqa: T201 - the output of the command
+    if written.failure is not None:
+        raise written.failure
+
+
+def _write_folded(profile: Profile, view: View) -> None:
+    try:
+        write_to_standard_output(format_writer("folded", profile, view))
+    except PyflameError as error:
+        raise saved_elsewhere(profile, error) from error
+    finally:
+        print_table(view.of(profile), on_stderr=True)
+
+
+def _check_sampled(profile: Profile, view: View) -> None:
+    if view.of(profile).total:
+        return
+    if profile.total:
+        raise NothingSampled(
+            f"no Python process used the CPU; the {profile.total:,} samples are of others",
+            "Leave out --python to see them.",
+        )
+    raise NothingSampled(
+        f"nothing was sampled in {profile.recording.duration:.1f} s: what was recorded used no CPU",
+        "Only running code is sampled, not waiting. Record for longer, or while there is work to do.",
+    )

@@ -1,0 +1,97 @@
+"""``report``: makes every output again from a saved profile, without root."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pyflame_ebpf.commands.written_outputs import (
+    View,
+    format_writer,
+    print_table,
+    write_recorded,
+    write_to_standard_output,
+)
+from pyflame_ebpf.errors import UsageError
+from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
+from pyflame_ebpf.outputs import OUTPUT_FORMATS
+from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile_file import UnusableProfileError, load_profile
+
+STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A report as the command line asks for it; ``source`` is a profile's file, or the directory that it is in."""
+
+    source: Path
+    format: str | None
+    output: str | None
+    view: View
+
+
+def format_names() -> dict[str, str]:
+    """What ``--format`` may be called, names and file name extensions, with the names of the formats."""
+    extensions = {each.file_name.rpartition(".")[2]: each.name for each in OUTPUT_FORMATS.values()}
+    del extensions["gz"]
+    return extensions | {name: name for name in OUTPUT_FORMATS}
+
+
+def report(request: Request) -> None:
+    """Makes the outputs that are asked for; UnusableProfileError, UsageError and what writing may raise."""
+    name = _format(request)
+    profile = load(request.source)
+    if name is None and request.output is None:
+        print_table(request.view.of(profile))
+    elif name is None:
+        _write_directory(profile, request)
+    elif request.output in (None, STANDARD_OUTPUT):
+        write_to_standard_output(format_writer(name, profile, request.view))
+    else:
+        write_new_file(Path(str(request.output)), format_writer(name, profile, request.view))
+
+
+def _format(request: Request) -> str | None:
+    if request.format is None:
+        if request.output == STANDARD_OUTPUT:
+            raise UsageError("which output is to go to standard output?", "Say it: --format folded --output -")
+        return None
+    names = format_names()
+    if request.format not in names:
+        raise UsageError(f"there is no format {request.format!r}", f"Formats are: {', '.join(OUTPUT_FORMATS)}.")
+    return names[request.format]
+
+
+def _write_directory(profile: Profile, request: Request) -> None:
+    with OutputDirectory(Path(str(request.output))) as directory:
+        written = write_recorded(directory, profile, request.view)
+        for path in written.paths:
+            print(path)  # noqa: T201 - the output of the command
+        if written.failure is not None:
+            raise written.failure
+
+
+def load(source: Path) -> Profile:
+    """The profile in a file or in an output directory; UnusableProfileError."""
+    path = source / OUTPUT_FORMATS["profile"].file_name if source.is_dir() else source
+    try:
+        with _open(path) as stream:
+            return load_profile(stream, str(path))
+    except OSError as error:
+        raise UnusableProfileError(
+            f"{path} cannot be read: {error.strerror or error}",
+            "Give the directory that 'pyflame-ebpf record' wrote, or its profile.json.gz.",
+        ) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    """A regular file; without waiting for a writer where it is a pipe."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnusableProfileError(f"{path} is not a regular file", "Give a saved profile.json.gz.")
+    return os.fdopen(descriptor, "rb")

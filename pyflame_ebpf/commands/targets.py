@@ -1,0 +1,164 @@
+"""What is recorded: the whole host, processes that run, or a program to start.  All have the same four members."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+from collections.abc import Sequence
+from typing import Protocol
+
+from pyflame_ebpf import processes
+from pyflame_ebpf.commands.stop_signals import StopSignals
+from pyflame_ebpf.commands.terminal import say, warn
+from pyflame_ebpf.errors import Interrupted, PyflameError
+from pyflame_ebpf.interpreter import FileFactsCache, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.launch import HeldProgram
+from pyflame_ebpf.processes import ProcessGone
+
+
+class Targets(Protocol):
+    """``pids`` are sampled (none: all processes), ``text`` says what that is, ``ending`` that they have ended."""
+
+    pids: tuple[int, ...]
+    text: str
+    ending: str
+
+    def sampling_began(self) -> None:
+        """Do what had to wait for the first tick."""
+
+    def have_ended(self) -> bool:
+        """Whether nothing is left to sample."""
+
+    def recording_ended(self, signals: StopSignals) -> None:
+        """Do what had to wait for the outputs."""
+
+
+class WholeHost(contextlib.ExitStack):
+    """Every process."""
+
+    pids: tuple[int, ...] = ()
+    text = "all processes"
+    ending = ""
+
+    def sampling_began(self) -> None:
+        """Nothing waits for it."""
+
+    def have_ended(self) -> bool:
+        """A host does not end."""
+        return False
+
+    def recording_ended(self, signals: StopSignals) -> None:
+        """Nothing waits for it."""
+
+
+class RunningProcesses(contextlib.ExitStack):
+    """Processes that run already; ProcessGone, ProcessDenied."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        super().__init__()
+        self.pids = tuple(dict.fromkeys(pids))
+        self.text = f"process {self.pids[0]}" if len(self.pids) == 1 else f"{len(self.pids)} processes"
+        self.ending = f"{self.text} ended"
+        self._running = select.poll()
+        self._left = 0
+        try:
+            for pid in self.pids:
+                self._watch(pid)
+        except BaseException:
+            self.close()
+            raise
+
+    def _watch(self, pid: int) -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            raise _not_a_process(pid, error) from error
+        self.callback(os.close, descriptor)
+        if not processes.is_alive(pid):
+            raise ProcessGone(pid)
+        self._running.register(descriptor, select.POLLIN)  # readable once the process has ended; pidfd_open(2)
+        self._left += 1
+
+    def sampling_began(self) -> None:
+        """Warn of those whose Python frames will not be seen."""
+        cache = FileFactsCache()
+        for pid in self.pids:
+            reason = why_not_python(pid, cache)
+            if reason:
+                warn(f"process {pid}: {reason}")
+
+    def have_ended(self) -> bool:
+        """Whether all of them have."""
+        for descriptor, _ in self._running.poll(0):
+            self._running.unregister(descriptor)
+            self._left -= 1
+        return not self._left
+
+    def recording_ended(self, signals: StopSignals) -> None:
+        """Nothing waits for it."""
+
+
+def _not_a_process(pid: int, error: OSError) -> PyflameError:
+    if error.errno != errno.ESRCH and os.path.exists(f"/proc/{pid}"):  # noqa: PTH110 - EINVAL or, from 6.9, ENOENT
+        gone = ProcessGone(pid)
+        gone.message = f"{pid} is the number of a thread, not of a process"
+        gone.hint = f"grep Tgid /proc/{pid}/status shows the process that it is in."
+        return gone
+    return ProcessGone(pid)
+
+
+def why_not_python(pid: int, cache: FileFactsCache) -> str:
+    """Why no Python frames of a process will be seen, and what will be; "" when they will, or it has just ended."""
+    try:
+        stat = processes.process_stat(pid)
+        if stat.kernel_thread:
+            return f"{stat.name} is a thread of the kernel: only kernel frames will be seen"
+        found = interpreter_of(pid, cache)
+    except ProcessGone:
+        return ""
+    except (PyflameError, OSError) as error:
+        return f"what it runs cannot be read ({error}): Python frames may be missing"
+    if isinstance(found, UnsupportedInterpreter):
+        return f"{found.name} ({found.file}): {found.reason}; only native and kernel frames will be seen"
+    if found is None:
+        return f"{stat.name} has no CPython mapped: only native and kernel frames will be seen"
+    return ""
+
+
+class StartedProgram(HeldProgram):
+    """A program to start, with all that it starts."""
+
+    def __init__(self, command: Sequence[str], output: int | None) -> None:
+        super().__init__(command, output)
+        self.pids: tuple[int, ...] = (self.pid,)
+        self.text = f"{command[0]} (PID {self.pid}) and its children"
+        self.ending = "the program ended"
+
+    def __enter__(self) -> StartedProgram:  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        """It is held already."""
+        return self
+
+    def sampling_began(self) -> None:
+        """Let it start."""
+        self.release()
+
+    def have_ended(self) -> bool:
+        """Whether it has; children that live on are not waited for."""
+        return self.has_ended()
+
+    def recording_ended(self, signals: StopSignals) -> None:
+        """Pass on the signals that ended the recording, wait for the program, and tell how it ended."""
+        for number in signals.noted:
+            self.send(number)
+        if not self.has_ended():
+            say(f"waiting for the program (PID {self.pid}) to end")
+        try:
+            with signals.raising(len(signals.noted)):
+                fate = self.fate()
+        except Interrupted as again:
+            self.send(again.signal_number)
+            say(f"the program (PID {self.pid}) is left running")
+        else:
+            say(fate)

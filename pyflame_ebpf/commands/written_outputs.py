@@ -1,0 +1,126 @@
+"""Writing what was recorded, so that nothing of it is lost when there is no room or no patience."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from pyflame_ebpf.errors import Interrupted, PyflameError
+from pyflame_ebpf.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
+from pyflame_ebpf.profile import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the outputs show of a profile; the saved profile is always whole."""
+
+    python: bool = False
+    lines: bool = False
+    threads: bool = False
+    kernel: bool = True
+
+    def of(self, profile: Profile) -> Profile:
+        """The samples that are shown."""
+        return profile.python_only() if self.python else profile
+
+
+def format_writer(name: str, profile: Profile, view: View) -> Callable[[BinaryIO], None]:
+    """Writes a format to a stream."""
+    from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions  # noqa: PLC0415 - not before the first sample
+
+    options = OutputOptions(lines=view.lines, threads=view.threads, kernel=view.kernel)
+    shown = profile if name == "profile" else view.of(profile)
+    return lambda stream: OUTPUT_FORMATS[name].write(shown, stream, options)
+
+
+def saved_elsewhere(profile: Profile, error: PyflameError) -> PyflameError:
+    """The error, once the profile is saved in another place, with that place and what to do with it."""
+    path = save_elsewhere(format_writer("profile", profile, View()), ".profile.json.gz")
+    if path is None:
+        return type(error)(f"{error.message}; no other place had room, the recording is lost", error.hint)
+    report = shlex.join(["pyflame-ebpf", "report", str(path), "--output"])
+    return type(error)(
+        f"{error.message}; the recording is saved in {path}", f"Make its outputs from that: {report} DIR"
+    )
+
+
+@dataclass(slots=True)
+class Written:
+    """Paths written, and the first error on the way, None when there was none."""
+
+    paths: list[Path]
+    failure: PyflameError | None = None
+
+
+def write_recorded(
+    directory: OutputDirectory, profile: Profile, view: View, hurry: AbstractContextManager[None] | None = None
+) -> Written:
+    """Write all outputs of a recording, the profile first; ``hurry`` may give up the rest (Interrupted)."""
+    from pyflame_ebpf.outputs import OUTPUT_FORMATS  # noqa: PLC0415 - not before the first sample
+
+    formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded}
+    file_name = formats.pop("profile")
+    try:
+        written = Written([directory.write(file_name, format_writer("profile", profile, view))])
+    except PyflameError as error:
+        return Written([], saved_elsewhere(profile, error))
+    try:
+        with hurry or contextlib.nullcontext():
+            for name, file_name in formats.items():
+                _write_one(directory, file_name, format_writer(name, profile, view), written)
+    except Interrupted as error:
+        raise Interrupted(
+            error.signal_number,
+            f"interrupted while writing; the recording is saved in {written.paths[0]}",
+            f"Make all outputs from that: pyflame-ebpf report {shlex.quote(str(written.paths[0]))} --output DIR",
+        ) from error
+    return written
+
+
+def _write_one(directory: OutputDirectory, file_name: str, write: Callable[[BinaryIO], None], written: Written) -> None:
+    try:
+        written.paths.append(directory.write(file_name, write))
+    except PyflameError as error:
+        report = f"pyflame-ebpf report {shlex.quote(str(written.paths[0]))} --output DIR"
+        written.failure = written.failure or type(error)(
+            f"{error.message}; the recording is saved in {written.paths[0]}",
+            f"Make all outputs from that, where there is room: {report}",
+        )
+
+
+def standard_output() -> BinaryIO:
+    """Standard output for bytes; OutputUnwritable when it is closed."""
+    if sys.stdout is None:
+        raise OutputUnwritable("standard output is closed", "Give --output a directory.")
+    return sys.stdout.buffer
+
+
+def write_to_standard_output(write: Callable[[BinaryIO], None]) -> None:
+    """Write to standard output; DiskFull, OutputUnwritable; BrokenPipeError where nobody reads on."""
+    stream = standard_output()
+    try:
+        write(stream)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise write_error("standard output", error) from error
+
+
+def print_table(profile: Profile, *, on_stderr: bool = False) -> None:
+    """Print the table of processes and the closing line."""
+    from rich.console import Console  # noqa: PLC0415 - not before the first sample
+
+    from pyflame_ebpf.outputs import print_process_table  # noqa: PLC0415 - not before the first sample
+
+    stream = sys.stderr if on_stderr else sys.stdout
+    if stream is None:
+        return
+    print_process_table(profile, Console(file=stream, width=None if stream.isatty() else 120))
+    stream.flush()
