@@ -23,12 +23,11 @@ WAIT = "print('ready', flush=True); input()"
 BURN = """
 import time
 print("ready", flush=True)
-input()
-end = time.process_time() + 0.3
-while time.process_time() < end:
-    pass
-print("burnt", flush=True)
-input()
+while input() is not None:
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    print("burnt", flush=True)
 """
 LOADER = """
 #include <dlfcn.h>
@@ -320,6 +319,7 @@ def test_pid_that_was_given_to_another_process_is_not_taken_for_it(table, sample
 
 def test_cpu_time_counts_from_the_start_of_the_recording(table):
     with running(sys.executable, "-c", BURN) as process:
+        command(process, b"burnt\n")
         used = processes.cpu_seconds(process.pid)
         table.scan()
         event = met(process.pid)

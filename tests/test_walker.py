@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from interpreters import discover
 from target_process import TargetProcess
-from walker.live_walker import MAX_FRAMES, LiveWalker, compile_fuzzer, compile_harness
+from walker.live_walker import MAX_FRAMES, LiveWalker, MadeUpMemory, compile_fuzzer, compile_harness
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.cpython_layout import LAYOUTS, GilKind
@@ -59,6 +59,7 @@ KINDS_OF_FRAMES = {
     "名前",
     "é",
     "long_" * 600,
+    "名" * 1200,
     "table",
     "recursive",
     "leaf",
@@ -206,6 +207,7 @@ def test_only_what_is_too_long_is_left_to_user_space(each_interpreter, walk_targ
     }
     assert {name: flags for name, flags in missing.items() if flags} == {
         "long_" * 600: bpf_abi.CODE_NO_NAME,
+        "名" * 1200: bpf_abi.CODE_NO_NAME,
         "table": bpf_abi.CODE_NO_LINE_TABLE,
     }
 
@@ -310,6 +312,53 @@ def test_made_up_memory_is_walked_to_an_end_and_within_bounds(tmp_path_factory, 
     wanted = [f"outcome_{bpf_abi.OUTCOMES.index(outcome)}" for outcome in outcomes]
     wanted += ["search_0", "search_1", "search_2", "unfinished", "found", "whole_codes", "identified"]
     assert all(reached[name] for name in wanted), reached
+
+
+@pytest.fixture
+def made_up(harness):
+    return MadeUpMemory(harness, LAYOUTS[3, 9])
+
+
+def test_code_object_that_replaced_another_at_its_address_has_another_id(made_up):
+    made_up.put_frame(0x100, code=0x400)
+    first = made_up.walk(0x100)
+    made_up.put(0x400 + made_up.layout.code_first_line, 7)
+    second = made_up.walk(0x100)
+    assert [frame.address for frame in first.frames] == [frame.address for frame in second.frames] == [0x400]
+    assert first.frames[0].code_id != second.frames[0].code_id
+    assert first.stack_id != second.stack_id
+
+
+def test_frames_that_go_in_a_circle_are_too_deep(made_up):
+    made_up.put_frame(0x100, code=0x400, back=0x200)
+    made_up.put_frame(0x200, code=0x500, back=0x100)
+    stack = made_up.walk(0x100)
+    assert (stack.outcome, len(stack.frames)) == (Outcome.TOO_DEEP, MAX_FRAMES)
+
+
+def test_stack_as_deep_as_there_is_room_for_is_complete(made_up):
+    for depth in range(MAX_FRAMES):
+        last = depth == MAX_FRAMES - 1
+        made_up.put_frame(0x1000 + depth * 128, code=0x400, back=0 if last else 0x1000 + (depth + 1) * 128)
+    stack = made_up.walk(0x1000)
+    assert (stack.outcome, len(stack.frames)) == (Outcome.COMPLETE, MAX_FRAMES)
+
+
+@pytest.mark.parametrize("threads", [1, 126, 127, 128, 129, 700])
+def test_thread_of_the_last_interpreter_is_found_behind_many_others(made_up, threads):
+    interpreters = (0x100, 0x180)
+    made_up.put(0x10, interpreters[0])
+    made_up.put_interpreter(interpreters[0], following=interpreters[1], thread_ids=range(1000, 1000 + threads))
+    made_up.put_interpreter(interpreters[1], following=0, thread_ids=[77, 5])
+    search = made_up.find_thread(0x10, 5)
+    assert (search.found, search.matches) == (made_up.thread_states[5], 1)
+
+
+def test_newest_thread_state_of_a_thread_is_taken(made_up):
+    made_up.put(0x10, 0x100)
+    made_up.put_interpreter(0x100, following=0, thread_ids=[9, 5, 8, 5])
+    search = made_up.find_thread(0x10, 5)
+    assert (search.found, search.matches) == (made_up.newest_thread_states[5], 2)
 
 
 # ---- the interpreter, found as the programs find it ----

@@ -30,6 +30,7 @@ def enter(inner):
     return 𠀀().𠀁(inner)
 """
 LONG_NAME = "long_" * 600  # more characters than the walker copies
+WIDE_NAME = "名" * 1200  # fewer characters, but more bytes
 LONG_TABLE_LINES = 12000  # a line table of more bytes than it copies
 
 announce_reader, announce_writer = os.pipe()
@@ -173,6 +174,10 @@ def by_long_name(inner):
     return execute(f"def {LONG_NAME}(inner):\n    return inner()\n", "long.py")[LONG_NAME](inner)
 
 
+def by_wide_name(inner):
+    return execute(f"def {WIDE_NAME}(inner):\n    return inner()\n", "wide.py")[WIDE_NAME](inner)
+
+
 def by_long_table(inner):
     body = "".join(f"    value = {line}\n" for line in range(LONG_TABLE_LINES))
     return execute(f"def table(inner):\n{body}    return inner()\n", "table.py")["table"](inner)
@@ -183,7 +188,7 @@ def nested():
         return lambda: step(below)
 
     chain = functools.partial(recursive, 200, leaf)
-    for step in (by_send, by_decorators, by_module, by_long_table, by_long_name, by_non_ascii):
+    for step in (by_send, by_decorators, by_module, by_long_table, by_long_name, by_wide_name, by_non_ascii):
         chain = above(step, chain)
     return Outer.Nested(chain).missing_attribute
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,14 @@ class WalkedStack:
     frames: tuple[bpf_abi.StackFrame, ...]
 
 
+def walk_with(function: Callable[..., int], layout: bpf_abi.Layout, *start: U64) -> WalkedStack:
+    """What one of the harness's walks gives; it must not be cut short by the limit of tail calls."""
+    walk, frames = Walk(), (bpf_abi.StackFrame * STACK_FRAMES)()
+    result = function(ctypes.byref(layout), *start, ctypes.byref(walk), frames)
+    assert result == 0  # 1: not done in one sample; -1: no such thread state
+    return WalkedStack(bpf_abi.OUTCOMES[walk.outcome], walk.hash, tuple(frames[: walk.depth]))
+
+
 class LiveWalker:
     """Walks the threads of one process as the BPF programs would; ``identity`` is made up."""
 
@@ -117,17 +125,12 @@ class LiveWalker:
     def walk(self, thread_pointer: int) -> WalkedStack:
         """The Python stack of a thread."""
         thread_state = self.find_thread(thread_pointer).found
-        return self._walk(self._harness.harness_walk, U64(thread_state), U64(thread_pointer))
+        start = (U64(thread_state), U64(thread_pointer), U64(self.pid))
+        return walk_with(self._harness.harness_walk, self._layout, *start)
 
     def walk_from(self, frame: int) -> WalkedStack:
         """The stack from a frame on, wherever that leads."""
-        return self._walk(self._harness.harness_walk_from, U64(frame))
-
-    def _walk(self, function: Callable[..., int], *start: U64) -> WalkedStack:
-        walk, frames = Walk(), (bpf_abi.StackFrame * STACK_FRAMES)()
-        result = function(ctypes.byref(self._layout), *start, U64(self.pid), ctypes.byref(walk), frames)
-        assert result == 0  # 1: not done in one sample; -1: no such thread state
-        return WalkedStack(bpf_abi.OUTCOMES[walk.outcome], walk.hash, tuple(frames[: walk.depth]))
+        return walk_with(self._harness.harness_walk_from, self._layout, U64(frame), U64(self.pid))
 
     def identify(self, recipe: Recipe, start_code: int) -> tuple[int, int] | None:
         """(interpreters_head, tstate_current) as the programs find them by themselves; None when they do not."""
@@ -182,3 +185,53 @@ def _no_native_frame(identity: Identity, address: int) -> None:
 
 def _no_kernel_frame(address: int) -> None:
     raise AssertionError(f"{address:#x} is a kernel frame")
+
+
+class MadeUpMemory:
+    """Memory that a test writes itself, for a layout; everything else in it is 0."""
+
+    SIZE = 1 << 20
+
+    def __init__(self, harness: ctypes.CDLL, layout: CPythonLayout) -> None:
+        self._harness = harness
+        self._packed = bpf_abi.pack_layout(layout)
+        self._bytes = (ctypes.c_char * self.SIZE)()
+        self._end = self.SIZE // 2  # thread states lie in the upper half
+        self.layout = layout
+        self.thread_states: dict[int, int] = {}
+        self.newest_thread_states: dict[int, int] = {}
+        harness.harness_use_bytes(self._bytes, U64(self.SIZE), 0)
+
+    def put(self, address: int, value: int) -> None:
+        """An 8-byte word."""
+        self._bytes[address : address + 8] = value.to_bytes(8, "little")
+
+    def put_frame(self, address: int, code: int, back: int = 0) -> None:
+        """A frame of a code object, called by another."""
+        self.put(address + self.layout.frame_code, code)
+        self.put(address + self.layout.frame_previous, back)
+
+    def put_interpreter(self, address: int, following: int, thread_ids: Iterable[int]) -> None:
+        """An interpreter state and its thread states, in the order of its list."""
+        self.put(address + self.layout.interp_next, following)
+        link = address + self.layout.interp_threads_head
+        for thread_id in thread_ids:
+            state, self._end = self._end, self._end + 256
+            self.put(link, state)
+            self.put(state + self.layout.tstate_thread_id, thread_id)
+            self.thread_states[thread_id] = state
+            self.newest_thread_states.setdefault(thread_id, state)
+            link = state + self.layout.tstate_next
+
+    def find_thread(self, interpreters_head: int, thread_pointer: int) -> Search:
+        """The thread's newest thread state."""
+        search = Search()
+        result = self._harness.harness_find_thread(
+            ctypes.byref(self._packed), U64(interpreters_head), U64(thread_pointer), ctypes.byref(search)
+        )
+        assert result == SEARCH_DONE
+        return search
+
+    def walk(self, frame: int) -> WalkedStack:
+        """The stack from a frame on."""
+        return walk_with(self._harness.harness_walk_from, self._packed, U64(frame), U64(1))

@@ -1,0 +1,175 @@
+"""Burns CPU in the way that its first argument names; prints "ready" once it does.  Runs in CPython 3.6.
+
+At SIGUSR1, "deep" prints the rounds done so far and the monotonic time.
+"""
+# ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
+
+import hashlib
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import zlib
+
+CHUNK = 1 << 20
+
+
+def ready():
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def spin(turns=20000):
+    total = 0
+    for turn in range(turns):
+        total ^= turn
+    return total
+
+
+def busy():
+    ready()
+    while True:
+        spin()
+
+
+def bursty():
+    """Some tens of milliseconds of CPU, some of sleep, never the same."""
+    ready()
+    while True:
+        end = time.perf_counter() + random.uniform(0.005, 0.06)
+        while time.perf_counter() < end:
+            spin(2000)
+        time.sleep(random.uniform(0.002, 0.02))
+
+
+def system_calls():
+    ready()
+    source, sink = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)
+    while True:
+        copy_zeros(source, sink)
+
+
+def copy_zeros(source, sink):
+    for _ in range(200):
+        os.write(sink, os.read(source, 16384))
+        os.getppid()
+
+
+def threads(number="4"):
+    for index in range(int(number)):
+        start_thread("spinner-%d" % index, spin_for_ever)
+    ready()
+    spin_for_ever()
+
+
+def spin_for_ever():
+    while True:
+        spin()
+
+
+def start_thread(name, function, *arguments):
+    threading.Thread(target=function, args=arguments, name=name, daemon=True).start()
+
+
+def gil_free(number="3"):
+    """Threads that compute in C with the GIL released."""
+    data = os.urandom(CHUNK)
+    for index in range(int(number)):
+        start_thread("digest-%d" % index, digest_for_ever, data)
+    ready()
+    compress_for_ever(data)
+
+
+def digest_for_ever(data):
+    while True:
+        hashlib.sha256(data).digest()
+
+
+def compress_for_ever(data):
+    while True:
+        zlib.compress(data, 6)
+
+
+def named_threads():
+    """Threads whose kernel names are set, as releases before 3.14 do not by themselves."""
+    for name in ("reader", "writer"):
+        start_thread(name, spin_as, name)
+    ready()
+    time.sleep(3600)
+
+
+def spin_as(name):
+    with open("/proc/self/task/%d/comm" % thread_id(), "w") as comm:  # noqa: PTH123
+        comm.write(name)
+    spin_for_ever()
+
+
+def thread_id():
+    return int(os.readlink("/proc/thread-self").rsplit("/", 1)[1])  # noqa: PTH115 - get_native_id is of 3.8
+
+
+def forked():
+    """Two children of multiprocessing's, started without exec."""
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=child_work, daemon=True) for _ in range(2)]
+    for child in children:
+        child.start()
+    sys.stdout.write("%s\n" % " ".join(str(child.pid) for child in children))
+    ready()
+    time.sleep(3600)
+
+
+def child_work():
+    while True:
+        spin()
+
+
+def execs(seconds="1.2"):
+    """Computes in Python, then becomes another program in the same process."""
+    ready()
+    end = time.monotonic() + float(seconds)
+    while time.monotonic() < end:
+        before_exec()
+    os.execvp("sh", ["sh", "-c", "while :; do :; done"])
+
+
+def before_exec():
+    spin()
+
+
+def deep(depth="20"):
+    """Computes at the end of a recursion, and says at SIGUSR1 how often it has been there."""
+    done = [0]
+    signal.signal(signal.SIGUSR1, lambda *_: print_progress(done))
+    ready()
+    sys.setrecursionlimit(5000)
+    descend(int(depth) - 3, done)  # <module>, deep and spin are the other three
+
+
+def print_progress(done):
+    sys.stdout.write("%d %.9f\n" % (done[0], time.monotonic()))
+    sys.stdout.flush()
+
+
+def descend(left, done):
+    if left > 1:
+        descend(left - 1, done)
+        return
+    while True:
+        spin(1000)
+        done[0] += 1
+
+
+def short(milliseconds="50"):
+    """Ends after so much CPU time in all; prints its CPU seconds at the first line of the script and at the end."""
+    began = time.process_time()
+    while time.process_time() < float(milliseconds) / 1000:
+        spin(2000)
+    sys.stdout.write("%.9f %.9f\n" % (began, time.process_time()))
+
+
+WORKLOADS = (busy, bursty, system_calls, threads, gil_free, named_threads, forked, execs, deep, short)
+{function.__name__: function for function in WORKLOADS}[sys.argv[1]](*sys.argv[2:])
