@@ -87,6 +87,8 @@ PF_INLINE int pf_identify(const struct executable_entry *executable, pf_u64 star
     pf_u64 bias = pf_interpreter_bias(executable, start_code);
     if (bias == (pf_u64)-1)
         return -1;
+    /* A note on a page that is not resident goes unchecked: the executable, and where the library has its dynamic
+     * section, have agreed already. */
     pf_u64 build_id;
     if (executable->build_id && !PF_READ_USER(&build_id, 8, bias + executable->build_id) &&
         build_id != executable->build_id_start)

@@ -399,7 +399,10 @@ int stage_thread(struct tick_context *ctx)
     }
     if (thread && thread->state == PF_THREAD_OTHER && sample->now < thread->look_again)
         goto native;
-    u64 first = process->interpreters_head ? pf_read_pointer(process->interpreters_head) : 0;
+    u64 first = 0;
+    outcome = PF_NO_THREAD_STATE;
+    if (process->interpreters_head && PF_READ_USER(&first, 8, process->interpreters_head))
+        goto native;
     if (!first && sample->gil_holder)
         first = pf_read_pointer(sample->gil_holder + layout->tstate_interp);
     sample->search.interpreter = first;
@@ -647,7 +650,23 @@ int stage_finish(struct tick_context *ctx)
     return 0;
 }
 
-#define PF_SCAN_STEPS 128 /* frames looked through in one stage */
+/* Sends a stack that user space has not got. */
+PF_INLINE void send_stack(struct sample *sample)
+{
+    u32 one = 1;
+    u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
+    sample->record.type = PF_RECORD_STACK;
+    sample->record.frames = depth;
+    u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
+    if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
+        count(PF_STACKS_DROPPED);
+    else if (sample->unsent)
+        count(PF_STACKS_UNFINISHED);
+    else
+        known_stacks.update(&stack_id, &one);
+}
+
+#define PF_SCAN_STEPS 512 /* frames looked through in one stage */
 
 /* Lists the frames whose code objects user space has not got. */
 int stage_new_stack(struct tick_context *ctx)
@@ -678,6 +697,8 @@ int stage_new_stack(struct tick_context *ctx)
     if (sample->scanned < depth && sample->scanned < PF_STACK_FRAMES)
         stages.call(ctx, PF_STAGE_NEW_STACK);
     stages.call(ctx, sample->new_codes ? PF_STAGE_CODES : PF_STAGE_SEND);
+    sample->unsent = 1;
+    send_stack(sample);
     return 0;
 }
 
@@ -724,26 +745,18 @@ int stage_codes(struct tick_context *ctx)
     }
     if (sample->sent_codes < sample->new_codes)
         stages.call(ctx, PF_STAGE_CODES);
-    stages.call(ctx, PF_STAGE_SEND); /* also when the limit of tail calls has been met: then this fails, too */
+    else
+        stages.call(ctx, PF_STAGE_SEND);
+    sample->unsent = 1; /* the limit of tail calls has been met: the other codes follow when the stack is next met */
+    send_stack(sample);
     return 0;
 }
 
 int stage_send(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
-    if (!sample)
-        return 0;
-    u32 one = 1;
-    u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
-    sample->record.type = PF_RECORD_STACK;
-    sample->record.frames = depth;
-    u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
-    if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
-        count(PF_STACKS_DROPPED);
-    else if (sample->unsent)
-        count(PF_STACKS_UNFINISHED);
-    else
-        known_stacks.update(&stack_id, &one);
+    if (sample)
+        send_stack(sample);
     return 0;
 }
 

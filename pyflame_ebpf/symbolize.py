@@ -36,7 +36,6 @@ ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, siz
 NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
 NameKernelAddress = Callable[[int], Frame]
 
-STR_HEADER_MAX = 96
 NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
 LINE_TABLE_MAX = 1 << 20
 PENDING_POLLS = 3  # a stack may be met before the record of its code: another CPU is still writing that
@@ -112,7 +111,7 @@ def str_size(layout: CPythonLayout, header: bytes) -> int | None:
 
 def read_str(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> str | None:
     """A str object of another process, None when it cannot be read."""
-    header = read(address, layout.str_compact_data)
+    header = read(address, max(layout.str_length + 8, layout.str_state + 1))
     size = str_size(layout, header)
     return None if size is None else decode_str(layout, read(address, size))
 
