@@ -450,6 +450,9 @@ int stage_native(struct tick_context *ctx)
     u32 tgid = sample->record.identity.tgid;
     struct process_entry *process = processes.lookup(&tgid);
     sample->native.outcome = PF_NATIVE_NONE;
+#ifdef PF_NO_NATIVE
+    process = 0;
+#endif
     if (!process || user_registers(ctx, &sample->native)) {
         next_stage(ctx, PF_STAGE_FINISH);
         return 0;
@@ -666,7 +669,7 @@ PF_INLINE void send_stack(struct sample *sample)
         known_stacks.update(&stack_id, &one);
 }
 
-#define PF_SCAN_STEPS 512 /* frames looked through in one stage */
+#define PF_SCAN_STEPS 256 /* frames looked through in one stage */
 
 /* Lists the frames whose code objects user space has not got. */
 int stage_new_stack(struct tick_context *ctx)

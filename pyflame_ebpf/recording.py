@@ -55,6 +55,7 @@ class RecordOptions:
     pids: tuple[int, ...] = ()
     follow_children: bool = False
     kernel: bool = True
+    native: bool = True
     arguments: tuple[str, ...] = ()
 
     @property

@@ -89,6 +89,7 @@ class SamplerOptions:
 
     frequency: int
     kernel: bool = True
+    native: bool = True
     targets_only: bool = False
     follow_children: bool = False
     ring_pages: int = RING_PAGES
@@ -98,6 +99,8 @@ class SamplerOptions:
         flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_CPUS={possible_cpus()}"]
         if not self.kernel:
             flags.append("-DPF_NO_KERNEL")
+        if not self.native:
+            flags.append("-DPF_NO_NATIVE")
         if self.targets_only:
             flags.append("-DPF_FILTER")
         if self.follow_children:
