@@ -233,7 +233,13 @@ def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
     """Records until the duration is over or ``stop()``; ``ready`` is called once sampling has begun; BrokenOff."""
-    sampler_options = SamplerOptions(options.frequency, options.kernel, not options.whole_host, options.follow_children)
+    sampler_options = SamplerOptions(
+        frequency=options.frequency,
+        kernel=options.kernel,
+        native=options.native,
+        targets_only=not options.whole_host,
+        follow_children=options.follow_children,
+    )
     with only_one_profiler(), Sampler(sampler_options) as sampler:
         recorder = Recorder(options, sampler)
         recorder.start()
