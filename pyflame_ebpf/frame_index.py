@@ -144,7 +144,10 @@ def _parse_header(reader: Reader) -> tuple[int, int]:
 
 def _walk(image: ElfImage, vaddr: int, size: int) -> FrameIndex:
     """Read the heads of all entries; what follows a damaged one is left out."""
-    data = image.read_virtual_up_to(vaddr, min(size, _WALK_MAX))
+    try:
+        data = image.read_virtual_up_to(vaddr, min(size, _WALK_MAX))
+    except BadElf:  # linkers leave the address of a section that turned out empty
+        return NO_FRAMES
     entries: list[Found] = []
     commons: dict[int, CommonEntry | None] = {}
     position = 0
@@ -171,10 +174,10 @@ def _note(entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, Com
             entries.append(Found(frame.start, vaddr))
 
 
-def read_entry(image: ElfImage, vaddr: int) -> bytes:
-    """Read a whole CIE or FDE, its length included; BadElf."""
+def read_entry(image: ElfImage, vaddr: int, limit: int = _ENTRY_MAX) -> bytes:
+    """Read a whole CIE or FDE, its length included; BadElf, also for one of more than ``limit`` bytes."""
     data = image.read_virtual_up_to(vaddr, _ENTRY_GUESS)
     size = 4 + int.from_bytes(data[:4], "little")
-    if not _SMALLEST_ENTRY <= size <= _ENTRY_MAX:
+    if not _SMALLEST_ENTRY <= size <= limit:
         raise BadElf(f"an entry of .eh_frame cannot take {size} bytes")
     return data[:size] if size <= len(data) else image.read_virtual(vaddr, size)

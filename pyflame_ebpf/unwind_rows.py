@@ -32,6 +32,7 @@ _MACHINE_X86_64 = 62
 _ADDRESS_END = 1 << 64
 _PAGE_BYTES_MAX = 1 << 18  # of entries decoded for one page
 _COMMON_ENTRIES_MAX = 1024
+_COMMON_ENTRY_MAX = 512  # bytes; compilers write 28 at the most
 _GENERAL_REGISTERS = 16
 _ALIGNMENT = 16  # of functions
 _PUSH_SIZE = 2  # bytes, at the most
@@ -172,7 +173,7 @@ class UnwindTable:
         if common is None:
             if len(self._common_entries) >= _COMMON_ENTRIES_MAX:
                 self._common_entries.clear()
-            common = parse_common(read_entry(self._image, common_vaddr), common_vaddr)
+            common = parse_common(read_entry(self._image, common_vaddr, _COMMON_ENTRY_MAX), common_vaddr)
             self._common_entries[common_vaddr] = common
         return parse_frame(data, vaddr, common)
 

@@ -134,7 +134,7 @@ def add_expressions(path: Path, entries: dict[str, Entry]) -> None:
 def expected_rows(entries: Iterable[Entry]) -> Rows:
     """Rows of a whole file as they should be: gaps and merged neighbours included."""
     ordered = sorted((entry for entry in entries if entry.end > entry.start), key=lambda entry: entry.start)
-    limits = [entry.start for entry in ordered[1:]] + [1 << 64]
+    limits = [*(entry.start for entry in ordered), 1 << 64][1:]
     rows: Rows = []
     for entry, limit in zip(ordered, limits, strict=True):
         expressions = {location: texts for location, *texts in entry.expressions}
@@ -306,6 +306,8 @@ def decoded_page(report: Report, table: UnwindTable, page: int) -> Rows:
 
 def compare(report: Report, page: int, expected: Rows, found: Rows) -> None:
     """Note every row that only one of them has; of a page with too many rows, every address with another row."""
+    if not found:
+        return  # refused, which is counted
     if len(expected) > ROWS_MAX:
         expected, found = by_address(expected), by_address(found)
         given_up = {start for start, row in found if row == UNSUPPORTED}
