@@ -1,31 +1,58 @@
-"""Which native functions of CPython only carry calls from one Python function to the next."""
+"""Which native functions of CPython only carry calls from one function to the next.
+
+By name, for every release from 3.6 on (Objects/call.c, methodobject.c, descrobject.c, typeobject.c, genobject.c,
+Python/ceval.c, pythonrun.c, Modules/main.c).  A function that does something for the program stays, whether Python
+called it (``list.sort``, ``exec``, ``functools.partial``) or the interpreter does the work for it (imports, the wait
+for the GIL, the end of an object).
+"""
 
 from __future__ import annotations
 
 import re
 
-_LOOP = re.compile(
-    r"(_PyEval_EvalFrameDefault|PyEval_EvalFrameEx|_TAIL_CALL_\w+)(\.cold|\.part\.\d+|\.constprop\.\d+)*$"
-)
+_SUFFIX = r"(\.\w+|@plt)*"  # what compilers and linkers add to a function's name
+_LOOP = re.compile(rf"(_PyEval_EvalFrameDefault|_TAIL_CALL_\w+){_SUFFIX}")
 _PLUMBING = re.compile(
-    r"""(
-      _?PyEval_\w+ | _PyFunction_\w*(Vectorcall|FastCall)\w* | function_code_fastcall | fast_function | call_function
-    | _?PyObject_(Vectorcall|VectorcallTstate|FastCall|MakeTpCall|Call)\w* | _?PyVectorcall_\w+ | do_call_core
-    | method_vectorcall\w* | cfunction_(vectorcall|call)\w* | _PyCFunction_\w*Call\w* | _PyMethodDef_Raw\w+
-    | _PyMethodDescr_(Vectorcall|FastCallKeywords) | vectorcall_\w+ | slot_tp_call | method_call | function_call
-    | _PyVectorcall_\w+ | object_vacall | partial_vectorcall\w* | type_call | builtin_exec\w* | PyRun_\w+ | _PyRun_\w+
-    | run_mod | run_eval_code_obj | pymain_\w+ | Py_RunMain | Py_BytesMain | gen_send_ex2? | gen_iternext
-    | _PyGen_\w*Send\w* | call_trampoline | trampoline_\w+ | _Py_trampoline\w* | py_trampoline\w*
-    )(\.\w+)*$""",
+    rf"""(
+    # into the evaluation loop
+      _?PyEval_(EvalFrame(Ex)?|EvalCode(Ex|WithName)?|Vector|MakeFrameVector|Call(Object|Function|Method)\w*|CallTracing)
+    | _PyEval_?Frame\w+ | _PyFrame_(Push|ClearExceptCode|New_NoTrack)
+    | fast_function | call_function | do_call | do_call_core | function_code_fastcall | function_call
+    | _?PyFunction_(Vectorcall|FastCall)\w*
+    # to whatever can be called
+    | _?PyObject_(Vectorcall|FastCall|MakeTpCall|Call(?!oc))\w* | _?PyVectorcall_\w+ | object_vacall
+    | vectorcall_(method|maybe|unbound) | call_(method|maybe|unbound|unbound_noarg|attribute)
+    # to methods and C functions
+    | cfunction_(vectorcall|call)\w* | _?PyCFunction_(FastCall|Call)\w* | _PyMethodDef_Raw\w+
+    | method_(vectorcall\w*|call) | instancemethod_call | (class)?methoddescr_call | sm_call
+    | _PyMethodDescr_(Vectorcall|FastCallKeywords)
+    # to and from the special methods of classes
+    | type_call | tp_new_wrapper | slot_(am|bf|mp|nb|sq|tp)_\w+ | wrapperdescr_(raw_)?call | wrapper_call
+    | wrap_(\w+func(_[lr])?|call|init|next|inquirypred|\w*objproc|objobjargproc|(sq_|del|set)(item|attr)|sq_\w+|del)
+    | wrap_(descr_(get|set|delete)|buffer|releasebuffer|richcmpfunc)
+    # into generators and coroutines
+    | gen_(send_ex2?|iternext) | _?PyGen_(am_send|Send) | PyIter_(Next|NextItem|Send)
+    | async_gen_(asend|athrow)_(iternext|send) | anextawaitable_(iternext|send)
+    # to the functions of sys.setprofile and sys.settrace, and those of perf
+    | (call|profile|trace)_trampoline | py_trampoline_evaluator
+    # from the start of the interpreter to its first line
+    | Py_BytesMain | pymain_\w+ | _?PyRun_\w+ | _?pyrun_\w+ | run_(mod|eval_code_obj|file|command|module)
+    ){_SUFFIX}""",
     re.VERBOSE,
 )
+_FIRST = re.compile(r"(\w+::)*g_initialstub(\(.*)?|_ZN\w*13g_initialstubE\w*")
 
 
 def is_evaluation_loop(name: str) -> bool:
     """Whether this is the function, or a part of it, that runs Python frames."""
-    return _LOOP.match(name) is not None
+    return _LOOP.fullmatch(name) is not None
 
 
 def is_plumbing(name: str) -> bool:
     """Whether a function of the interpreter's own file only carries calls."""
-    return _LOOP.match(name) is not None or _PLUMBING.match(name) is not None
+    return _LOOP.fullmatch(name) is not None or _PLUMBING.fullmatch(name) is not None
+
+
+def is_first_of_greenlet(name: str) -> bool:
+    """Whether this is the function of the greenlet library that is at the root of each greenlet's stack."""
+    return _FIRST.fullmatch(name) is not None

@@ -26,7 +26,8 @@ class Frame:
 
     ``name`` is a Python qualified name, a symbol, or a mark's text.  ``file`` is the code object's own ``co_filename``
     for Python, the mapped file or kernel module for native and kernel frames, "" where unknown.  ``first_line`` is the
-    line of ``def``, ``line`` the line that was executing; 0 where there is none.
+    line of ``def``, ``line`` the line that was executing; 0 where there is none.  ``plumbing`` says of a native frame
+    that it only carries calls of the interpreter, and is shown on demand only.
     """
 
     kind: FrameKind
@@ -71,6 +72,19 @@ class NativeOutcome(str, Enum):
     UNREADABLE = "stack unreadable"
     NOT_ADVANCING = "stack does not advance"
     TOO_DEEP = "too deep"
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the walk was begun and did not reach the root."""
+        return self not in (NativeOutcome.COMPLETE, NativeOutcome.NONE)
+
+
+# What stands at the root of a stack whose native frames are cut short.
+NATIVE_GAPS = {
+    outcome: Frame(FrameKind.MARK, f"[native frames missing: {outcome.value}]")
+    for outcome in NativeOutcome
+    if outcome.cut_short
+}
 
 
 class Gil(str, Enum):
@@ -181,6 +195,13 @@ class Profile:
         totals: Counter[Outcome] = Counter()
         for key, count in self.samples.items():
             totals[key.outcome] += count
+        return totals
+
+    def native_outcomes(self) -> Counter[NativeOutcome]:
+        """Samples by the way the walk through their native frames ended."""
+        totals: Counter[NativeOutcome] = Counter()
+        for key, count in self.samples.items():
+            totals[key.native] += count
         return totals
 
     def by_process(self) -> Iterator[tuple[Process, Counter[SampleKey]]]:

@@ -15,8 +15,9 @@ from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.line_table import LineRanges, decode_lines
-from pyflame_ebpf.plumbing import is_evaluation_loop
+from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
 from pyflame_ebpf.profile import (
+    NATIVE_GAPS,
     Frame,
     FrameKind,
     Gil,
@@ -272,12 +273,20 @@ class Symbolizer:
         kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in event.frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
-        def is_loop(address: int) -> bool:
-            frame = self._native.get((event.identity, address))
-            return frame is not None and is_evaluation_loop(frame.name)
+        def named(is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
+            def wanted(address: int) -> bool:
+                frame = self._native.get((event.identity, address))
+                return frame is not None and is_wanted(frame.name)
 
-        complete = native is NativeOutcome.COMPLETE
-        woven = weave(event.frames[kernel:user], event.frames[user:], is_loop, complete=complete)
+            return wanted
+
+        woven = weave(
+            event.frames[kernel:user],
+            event.frames[user:],
+            named(is_evaluation_loop),
+            named(is_first_of_greenlet),
+            complete=native is NativeOutcome.COMPLETE and not outcome.truncated,
+        )
         frames = [self._frame(event.identity, raw, plumbing=False) for raw in event.frames[:kernel]]
         frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
         marks = _marks(outcome, native)
@@ -314,8 +323,8 @@ def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:
     marks = []
     if outcome.truncated and outcome is not Outcome.UNREADABLE_CODE:
         marks.append(Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"))
-    if native not in (NativeOutcome.COMPLETE, NativeOutcome.NONE):
-        marks.append(Frame(FrameKind.MARK, f"[native frames missing: {native.value}]"))
+    if native.cut_short:
+        marks.append(NATIVE_GAPS[native])
     return marks
 
 

@@ -2,17 +2,20 @@
 
 Pure.  A stack is a list of frames leaf first, as the walker sends them.  A run is the Python frames of one call of the
 evaluation loop.  From 3.12 on the frame that ends a run lies in that call's own C frame, which says for certain where
-it belongs; before, runs and calls are matched in order, from the thread's root.
+it belongs; before, runs and calls are matched in order, from the root.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyflame_ebpf import bpf_abi
 
 RawFrame = tuple[int, int, int, int]  # address, code id or CFA, position, kind
+Is = Callable[[int], bool]  # of a native address
+LEAF_FRAME_MAX = 1 << 16  # bytes; the stack pointer, where the leaf's frame begins, is not sent
 
 
 @dataclass(slots=True)
@@ -44,44 +47,53 @@ def runs(python: Iterable[RawFrame]) -> list[Run]:
 
 
 def weave(
-    python: Sequence[RawFrame], native: Sequence[RawFrame], is_loop: Callable[[int], bool], *, complete: bool
+    python: Sequence[RawFrame], native: Sequence[RawFrame], is_loop: Is, is_first: Is, *, complete: bool
 ) -> list[tuple[RawFrame, bool]]:
     """(frame, whether it is an evaluation-loop call whose Python frames stand before it), leaf first.
 
-    ``is_loop`` tells addresses of the evaluation loop, ``complete`` whether the native frames reach the root.
+    ``is_loop`` tells addresses of the evaluation loop, ``is_first`` those of functions that begin a stack of their own
+    (a greenlet's), ``complete`` whether both walks came to their roots.
     """
     stack = runs(python)
-    if not stack:
-        return [(frame, False) for frame in native]
-    owners = _owners_by_place(stack, native) if any(run.place for run in stack) else {}
-    if not owners:
-        owners = _owners_in_order(stack, native, is_loop, complete)
+    owners = _owners_by_place(stack, native, complete) or _owners_in_order(stack, native, is_loop, is_first, complete)
     return _merge(stack, native, owners)
 
 
-def _owners_by_place(stack: list[Run], native: Sequence[RawFrame]) -> dict[int, int]:
+def _owners_by_place(stack: list[Run], native: Sequence[RawFrame], complete: bool) -> dict[int, int]:
     """Native frame → run: the C frame that holds the run's last frame."""
+    places = sorted((run.place, index) for index, run in enumerate(stack) if run.place)
+    if not places:
+        return {}
     owners: dict[int, int] = {}
-    run = below = 0
-    for index, (_, end, _, _) in enumerate(native):
-        while run < len(stack) and not stack[run].place:
-            run += 1
-        if run < len(stack) and below <= stack[run].place < end:
-            owners[index] = run
-            run += 1
-        below = end
+    owned = -1
+    begin = native[0][1] - LEAF_FRAME_MAX if native else 0
+    # Where a walk ends early, the end of its last frame is not known.
+    for index, (_, end, _, _) in enumerate(native if complete else native[:-1]):
+        last = bisect_left(places, (end, 0)) - 1
+        if last >= 0 and places[last][0] >= begin and places[last][1] > owned:
+            owners[index] = owned = places[last][1]
+        begin = end
     return owners
 
 
 def _owners_in_order(
-    stack: list[Run], native: Sequence[RawFrame], is_loop: Callable[[int], bool], complete: bool
+    stack: list[Run], native: Sequence[RawFrame], is_loop: Is, is_first: Is, complete: bool
 ) -> dict[int, int]:
-    """Native frame → run, in order: from the root if it was reached, else from the leaf."""
-    calls = [index for index, frame in enumerate(native) if is_loop(frame[0])]
-    indices = list(range(len(stack)))
+    """Native frame → run, in order: from the root if it was reached, else from the leaf.
+
+    From the root, because the innermost call may have no frame yet, or no longer, but runs without a call there are
+    not.  What lies outwards of a first function is another stack's.
+    """
+    calls: list[int] = []
+    for index, frame in enumerate(native):
+        if is_loop(frame[0]):
+            calls.append(index)
+        elif calls and is_first(frame[0]):
+            complete = True
+            break
     if complete:
-        return dict(zip(reversed(calls), reversed(indices), strict=False))
-    return dict(zip(calls, indices, strict=False))
+        return dict(zip(reversed(calls), range(len(stack) - 1, -1, -1), strict=False))
+    return dict(zip(calls, range(len(stack)), strict=False))
 
 
 def _merge(stack: list[Run], native: Sequence[RawFrame], owners: dict[int, int]) -> list[tuple[RawFrame, bool]]:
@@ -90,10 +102,10 @@ def _merge(stack: list[Run], native: Sequence[RawFrame], owners: dict[int, int])
     for index, frame in enumerate(native):
         run = owners.get(index)
         if run is not None:
-            for python in stack[emitted : run + 1]:
-                merged += [(raw, False) for raw in python.frames]
-            emitted = max(emitted, run + 1)
+            for inner in stack[emitted : run + 1]:
+                merged += [(raw, False) for raw in inner.frames]
+            emitted = run + 1
         merged.append((frame, run is not None))
-    for python in stack[emitted:]:  # the native walk ended before them
-        merged += [(raw, False) for raw in python.frames]
+    for outer in stack[emitted:]:  # the native walk ended before them
+        merged += [(raw, False) for raw in outer.frames]
     return merged
