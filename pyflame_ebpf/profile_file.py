@@ -21,6 +21,7 @@ from pyflame_ebpf.profile import (
     Frame,
     FrameKind,
     Gil,
+    NativeOutcome,
     Outcome,
     Process,
     Profile,
@@ -31,14 +32,16 @@ from pyflame_ebpf.profile import (
 )
 
 FORMAT = "pyflame-ebpf profile"
-VERSION = 1
+VERSION = 2  # 1 had no native stacks: no "plumbing" of frames, no "native" of samples
 _JSON_BYTES_MAX = 1 << 30
 _FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
 _NO_NODE = -1
 _Item = TypeVar("_Item")
+_FLAGS = [False, True]
 _KINDS = list(FrameKind)
 _GILS = list(Gil)
 _OUTCOMES = list(Outcome)
+_NATIVE_OUTCOMES = list(NativeOutcome)
 
 
 class UnusableProfileError(PyflameError):
@@ -119,6 +122,7 @@ def _document(profile: Profile) -> dict[str, Any]:
             "file": [text(each.file) for each in frame.index],
             "first_line": [each.first_line for each in frame.index],
             "line": [each.line for each in frame.index],
+            "plumbing": [int(each.plumbing) for each in frame.index],
         },
         "nodes": {"caller": [caller for caller, _ in node.index], "frame": [index for _, index in node.index]},
         "stacks": stacks,
@@ -168,11 +172,12 @@ def _samples_document(samples: Counter[SampleKey]) -> dict[str, list[int]]:
             int(key.kernel_mode),
             _GILS.index(key.gil),
             _OUTCOMES.index(key.outcome),
+            _NATIVE_OUTCOMES.index(key.native),
             count,
         )
         for key, count in samples.items()
     )
-    names = ("second", "process", "thread", "stack", "kernel_mode", "gil", "outcome", "count")
+    names = ("second", "process", "thread", "stack", "kernel_mode", "gil", "outcome", "native", "count")
     return {name: [row[column] for row in rows] for column, name in enumerate(names)}
 
 
@@ -212,6 +217,8 @@ def _refused_constant(name: str) -> float:
 
 
 def _profile(document: dict[str, Any]) -> Profile:
+    if document["version"] == 1:
+        _fill_version_1(document)
     texts = [_text(each) for each in _list(document, "texts")]
     processes = _processes(_table(document, "processes"), texts)
     threads = _threads(_table(document, "threads"), texts)
@@ -220,6 +227,13 @@ def _profile(document: dict[str, Any]) -> Profile:
     stacks = _stacks(_list(document, "stacks"), nodes)
     samples = _samples(_table(document, "samples"), processes, threads, stacks)
     return Profile(_recording(_table(document, "recording")), processes, threads, stacks, samples)
+
+
+def _fill_version_1(document: dict[str, Any]) -> None:
+    """Adds the columns that the first version had not."""
+    frames, samples = _table(document, "frames"), _table(document, "samples")
+    frames["plumbing"] = [0] * len(_list(frames, "kind"))
+    samples["native"] = [_NATIVE_OUTCOMES.index(NativeOutcome.NONE)] * len(_list(samples, "count"))
 
 
 def _recording(table: dict[str, Any]) -> Recording:
@@ -262,7 +276,9 @@ def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
 def _frames(table: dict[str, Any], texts: list[str]) -> list[Frame]:
     text = _chosen_from(texts)
     kind = _chosen_from(_KINDS)
-    columns = _columns(table, kind=kind, name=text, file=text, first_line=_integer, line=_integer)
+    columns = _columns(
+        table, kind=kind, name=text, file=text, first_line=_integer, line=_integer, plumbing=_chosen_from(_FLAGS)
+    )
     return [Frame(*row) for row in zip(*columns, strict=True)]
 
 
@@ -308,9 +324,10 @@ def _samples(
         process=_index_into(processes),
         thread=_index_into(threads),
         stack=_index_into(stacks),
-        kernel_mode=_chosen_from([False, True]),
+        kernel_mode=_chosen_from(_FLAGS),
         gil=_chosen_from(_GILS),
         outcome=_chosen_from(_OUTCOMES),
+        native=_chosen_from(_NATIVE_OUTCOMES),
         count=_integer,
     )
     samples: Counter[SampleKey] = Counter()
