@@ -8,6 +8,7 @@ that is in view, at the width of the window; it replaces the picture as soon as 
 from __future__ import annotations
 
 import json
+import textwrap
 import unicodedata
 import zlib
 from collections import Counter
@@ -34,6 +35,7 @@ _MARGIN = 16
 _HEAD = 92
 _FOOT = 40
 _ROW = 19
+_LINE = 16  # of text
 _CHARACTER = 7.0  # pixels, on the wide side, of a character at 12 pixels
 _SHADES = 6
 _SHADED = (LabelKind.PYTHON, LabelKind.NATIVE, LabelKind.KERNEL)
@@ -63,7 +65,7 @@ def write_flamegraph(profile: Profile, stream: TextIO, options: OutputOptions = 
     classes = [_box_class(label) for label in boxes.labels]
     picture = list(_picture(boxes, classes, profile.recording.frequency))
     rows = 1 + max(box.depth for box in picture)
-    height = _HEAD + rows * _ROW + _FOOT
+    height = _HEAD + rows * _ROW + _FOOT + (len(_wrapped(words.outcome)) - 1) * _LINE
     stream.write(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
         f'class="page" id="pyflame">\n<title>{_xml(words.title)}</title>\n'
@@ -236,4 +238,9 @@ def _picture_words(words: _Words, height: int) -> Iterator[str]:
         yield f'<rect x="{left:.0f}" y="65" width="12" height="12" rx="3" class="box {style}"/>'
         yield f'<text x="{left + 18:.0f}" y="75" class="muted">{_xml(name)} {share}</text>\n'
         left += 18 + (len(name) + len(share) + 1) * _CHARACTER + 12
-    yield f'<text x="{_MARGIN}" y="{height - 16}" class="muted">{_xml(words.outcome)}</text>\n'
+    for above, line in enumerate(reversed(_wrapped(words.outcome))):
+        yield f'<text x="{_MARGIN}" y="{height - 16 - above * _LINE}" class="muted">{_xml(line)}</text>\n'
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, int((_WIDTH - 2 * _MARGIN) / _CHARACTER))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from pyflame_ebpf.labels import Label, frame_label, process_label, short_files, thread_label
 from pyflame_ebpf.outputs.options import OutputOptions
-from pyflame_ebpf.profile import FrameKind, Profile
+from pyflame_ebpf.profile import NATIVE_GAPS, Frame, FrameKind, Profile
+
+_NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class _StackNamer:
         self.labels: dict[Label, int] = {}
         self._profile = profile
         self._options = options
+        self._all_frames = options.all_frames
+        self._native = options.native and not options.python_only
+        kernel = options.kernel and not options.python_only
+        shown = {FrameKind.NATIVE: self._native, FrameKind.KERNEL: kernel}
+        self._left_out = {kind for kind, is_shown in shown.items() if not is_shown}
         self._files = short_files(python_files(profile))
         self._owners: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stacks: dict[int, tuple[int, ...]] = {}
@@ -59,14 +66,19 @@ class _StackNamer:
         return self._stacks[stack]
 
     def _named(self, stack: int) -> tuple[int, ...]:
-        frames = self._profile.stacks[stack]
-        if not self._options.kernel:
-            frames = tuple(frame for frame in frames if frame.kind is not FrameKind.KERNEL)
+        frames = [frame for frame in self._profile.stacks[stack] if self._is_shown(frame)]
         known = self._frames
         for frame in frames:
             if id(frame) not in known:
                 known[id(frame)] = self._index(frame_label(frame, self._files, lines=self._options.lines))
         return tuple([known[id(frame)] for frame in frames])
+
+    def _is_shown(self, frame: Frame) -> bool:
+        if frame.plumbing and not self._all_frames:
+            return False
+        if frame.kind is FrameKind.MARK:
+            return self._native or frame not in _NATIVE_GAPS
+        return frame.kind not in self._left_out
 
     def _index(self, label: Label) -> int:
         return self.labels.setdefault(label, len(self.labels))

@@ -10,12 +10,17 @@ class OutputOptions:
     """Shared by all writers; each takes the ones that mean something to it.
 
     ``lines`` puts the executing line into Python labels instead of the function's first line, ``threads`` a thread
-    frame under the process frame; ``kernel`` False leaves kernel frames out, though never the samples.
+    frame under the process frame.  ``kernel`` False leaves kernel frames out, ``native`` False those of libraries and
+    the interpreter, ``python_only`` both, though never the samples.  ``all_frames`` shows the native frames that only
+    carry calls of the interpreter.
     """
 
     lines: bool = False
     threads: bool = False
     kernel: bool = True
+    native: bool = True
+    python_only: bool = False
+    all_frames: bool = False
 
 
 DEFAULT_OPTIONS = OutputOptions()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from pyflame_ebpf.labels import short_files, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import FrameKind, Gil, Outcome, Process, Profile, SampleKey, Stack
+from pyflame_ebpf.profile import FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Stack
 
 # What spreadsheets take for the beginning of a formula, the full-width forms included.
 _FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -32,9 +32,10 @@ class HotLine:
 class ProcessRow:
     """One process, or several summed up (``pid`` None).
 
-    Of ``samples``, ``truncated`` miss Python frames, ``kernel_samples`` interrupted the kernel, ``gil_known`` tell
-    whether the thread held the GIL and ``gil_held`` say that it did.  ``cpu_percent`` is of one core over the whole
-    recording, ``scheduler_cpu`` in seconds, None when unknown.
+    Of ``samples``, ``truncated`` miss Python frames, ``native_cut_short`` native ones towards the root,
+    ``kernel_samples`` interrupted the kernel, ``gil_known`` tell whether the thread held the GIL and ``gil_held`` say
+    that it did.  ``cpu_percent`` is of one core over the whole recording, ``scheduler_cpu`` in seconds, None when
+    unknown.
     """
 
     pid: int | None
@@ -43,6 +44,7 @@ class ProcessRow:
     interpreter: str
     samples: int
     truncated: int
+    native_cut_short: int
     kernel_samples: int
     gil_known: int
     gil_held: int
@@ -85,6 +87,7 @@ def summed_row(rows: Sequence[ProcessRow], name: str = "total") -> ProcessRow:
         interpreter="",
         samples=sum(row.samples for row in rows),
         truncated=sum(row.truncated for row in rows),
+        native_cut_short=sum(row.native_cut_short for row in rows),
         kernel_samples=sum(row.kernel_samples for row in rows),
         gil_known=sum(row.gil_known for row in rows),
         gil_held=sum(row.gil_held for row in rows),
@@ -104,6 +107,7 @@ def _row(profile: Profile, process: Process, samples: Counter[SampleKey], hot_li
         interpreter=process.interpreter,
         samples=total,
         truncated=_count(samples, lambda key: key.outcome.truncated),
+        native_cut_short=_count(samples, lambda key: key.native.cut_short),
         kernel_samples=_count(samples, lambda key: key.kernel_mode),
         gil_known=_count(samples, lambda key: key.gil is not Gil.UNKNOWN),
         gil_held=_count(samples, lambda key: key.gil is Gil.HELD),
@@ -144,22 +148,42 @@ def _hot_line(samples: Counter[SampleKey], places: list[_Place | None], files: d
 
 
 def closing_line(profile: Profile) -> str:
-    """All samples by outcome, what was lost, and the CPU time they stand for beside what the scheduler charged."""
+    """All samples by outcome, what was lost, the native stacks, and the CPU time beside what the scheduler charged."""
     outcomes = profile.outcomes()
     truncated = {outcome: outcomes[outcome] for outcome in Outcome if outcome.truncated and outcomes[outcome]}
-    reasons = ", ".join(
-        f"{count:,} {outcome.value}" for outcome, count in sorted(truncated.items(), key=lambda item: -item[1])
-    )
     parts = [
         f"{outcomes[Outcome.COMPLETE]:,} complete",
-        f"{sum(truncated.values()):,} truncated" + (f" ({reasons})" if reasons else ""),
+        f"{sum(truncated.values()):,} truncated{_by_reason(truncated)}",
         f"{outcomes[Outcome.NOT_PYTHON]:,} not Python",
     ]
     if outcomes[Outcome.STACK_LOST]:
         parts.append(f"{outcomes[Outcome.STACK_LOST]:,} without a stack")
     parts.append(f"{profile.recording.lost:,} lost")
     noun = "sample" if profile.total == 1 else "samples"
-    return f"{profile.total:,} {noun}: {', '.join(parts)}; {_cpu_clause(profile)}"
+    return "; ".join(
+        [
+            f"{profile.total:,} {noun}: {', '.join(parts)}",
+            *_native_clause(profile.native_outcomes()),
+            _cpu_clause(profile),
+        ]
+    )
+
+
+_Reason = TypeVar("_Reason", Outcome, NativeOutcome)
+
+
+def _by_reason(counts: Mapping[_Reason, int]) -> str:
+    """The reasons in brackets, the most frequent first; nothing for none."""
+    reasons = sorted(counts.items(), key=lambda item: -item[1])
+    return f" ({', '.join(f'{count:,} {reason.value}' for reason, count in reasons)})" if reasons else ""
+
+
+def _native_clause(outcomes: Counter[NativeOutcome]) -> Iterator[str]:
+    """How many native stacks reach their roots, where any were walked."""
+    cut_short = {outcome: outcomes[outcome] for outcome in NativeOutcome if outcome.cut_short and outcomes[outcome]}
+    whole = outcomes[NativeOutcome.COMPLETE]
+    if whole or cut_short:
+        yield f"native stacks: {whole:,} whole, {sum(cut_short.values()):,} cut short{_by_reason(cut_short)}"
 
 
 def _cpu_clause(profile: Profile) -> str:
@@ -181,6 +205,7 @@ _COLUMNS = (
     "interpreter",
     "samples",
     "truncated_samples",
+    "native_cut_short_samples",
     "cpu_percent",
     "user_percent",
     "kernel_percent",
@@ -211,6 +236,7 @@ def _cells(row: ProcessRow) -> list[str | int]:
         spreadsheet_text(row.interpreter),
         row.samples,
         row.truncated,
+        row.native_cut_short,
         f"{row.cpu_percent:.2f}",
         f"{row.user_percent:.2f}",
         f"{row.kernel_percent:.2f}",
