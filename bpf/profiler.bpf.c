@@ -473,7 +473,7 @@ PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 
-#define PF_UNWIND_STEPS 192 /* frames in one stage */
+#define PF_UNWIND_STEPS 384 /* frames in one stage */
 
 /* Adds native frames until the root, or until something is missing. */
 int stage_unwind(struct tick_context *ctx)
