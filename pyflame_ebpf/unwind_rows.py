@@ -35,7 +35,7 @@ _COMMON_ENTRIES_MAX = 1024
 _COMMON_ENTRY_MAX = 512  # bytes; compilers write 28 at the most
 _GENERAL_REGISTERS = 16
 _ALIGNMENT = 16  # of functions
-_PUSH_SIZE = 2  # bytes, at the most
+_GIVEN_UP_FIRST = (2, 5)  # bytes: a push; a push and the move to rbp, or at worst a call
 _PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
 _DISTANCE_MAX = 1 << 31
 _REGISTER_SHIFT = 4
@@ -202,12 +202,13 @@ class _Rows:
         """As BPF reads them; TooManyRows.
 
         A page that would have too many does without those of padding, and if need be gives up the addresses between
-        the pushes of some functions, where no call returns to.
+        the pushes of some functions, where hardly any call returns to.
         """
         if len(self._starts) > ROWS_MAX:
             self._drop_padding()
-        if len(self._starts) > ROWS_MAX:
-            self._give_up_pushes()
+        for size in _GIVEN_UP_FIRST:
+            if len(self._starts) > ROWS_MAX:
+                self._give_up(size)
         if len(self._starts) > ROWS_MAX:
             raise TooManyRows(f"the page at {self.begin:#x} has {len(self._starts)} unwind rows")
         return b"".join([_START.pack(start) + body for start, body in zip(self._starts, self._bodies, strict=True)])
@@ -218,12 +219,12 @@ class _Rows:
             if body != _NONE or start == 0 or end - start >= _ALIGNMENT:
                 self.add(self.begin + start, body)
 
-    def _give_up_pushes(self) -> None:
-        """Make one UNSUPPORTED row of neighbours that hold for an instruction each, no more of them than needed."""
+    def _give_up(self, size: int) -> None:
+        """Make one UNSUPPORTED row of neighbours that hold for so many bytes at most, no more of them than needed."""
         excess = len(self._starts) - ROWS_MAX
         last_was_short = False
         for start, end, body in self._taken():
-            short = body != _NONE and end - start <= _PUSH_SIZE
+            short = body != _NONE and end - start <= size
             if excess and short and last_was_short:
                 self._bodies[-1] = _UNSUPPORTED
                 excess -= 1

@@ -267,7 +267,7 @@ def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble):
 
 
 def test_a_page_with_more_rows_than_the_maps_hold_is_refused(assemble):
-    body = "".join(f".skip 3, 0x90\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(600))
+    body = "".join(f".skip 6, 0x90\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(600))
     with pytest.raises(TooManyRows):
         pages(assemble(function(f"{body}nop")))
 
