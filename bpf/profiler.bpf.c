@@ -612,6 +612,22 @@ int stage_walk(struct tick_context *ctx)
     return 0;
 }
 
+/* Sends a stack that user space has not got. */
+PF_INLINE void send_stack(struct sample *sample)
+{
+    u32 one = 1;
+    u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
+    sample->record.type = PF_RECORD_STACK;
+    sample->record.frames = depth;
+    u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
+    if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
+        count(PF_STACKS_DROPPED);
+    else if (sample->unsent)
+        count(PF_STACKS_UNFINISHED);
+    else
+        known_stacks.update(&stack_id, &one);
+}
+
 int stage_finish(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
@@ -650,23 +666,9 @@ int stage_finish(struct tick_context *ctx)
     sample->unsent = 0;
     sample->scanned = sample->python_first;
     stages.call(ctx, PF_STAGE_NEW_STACK);
+    sample->unsent = 1; /* the limit of tail calls has been met */
+    send_stack(sample);
     return 0;
-}
-
-/* Sends a stack that user space has not got. */
-PF_INLINE void send_stack(struct sample *sample)
-{
-    u32 one = 1;
-    u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
-    sample->record.type = PF_RECORD_STACK;
-    sample->record.frames = depth;
-    u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
-    if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
-        count(PF_STACKS_DROPPED);
-    else if (sample->unsent)
-        count(PF_STACKS_UNFINISHED);
-    else
-        known_stacks.update(&stack_id, &one);
 }
 
 #define PF_SCAN_STEPS 256 /* frames looked through in one stage */
