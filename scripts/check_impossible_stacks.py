@@ -34,7 +34,7 @@ from pyflame_ebpf.profile import Frame, Outcome, Profile
 COMPLETE = 0.995
 FIRST_SECONDS = 5.0
 
-Tally = Counter[str]  # samples, incomplete, deepest, and each fault
+Tally = Counter[str]  # samples, incomplete, at the end of a and of b, and each fault
 
 
 def possible(names: Sequence[str], chains: Sequence[Sequence[str]]) -> bool:
@@ -51,6 +51,8 @@ def judge(profile: Profile, pid: int, chains: Sequence[Sequence[str]]) -> Tally:
         tally["samples"] += count
         if key.outcome is not Outcome.COMPLETE:
             tally["incomplete"] += count
+            names = [frame.name for frame in profile.stacks[key.stack]]
+            tally[f"incomplete: {key.outcome.value}: {' '.join(names)}"] += count
         elif not possible([frame.name for frame in frames], chains):
             tally["impossible: " + " ".join(map(described, frames))] += count
         elif wrong := [frame for frame in frames if is_chained(frame.name, chains) and not right_line(frame)]:
@@ -86,13 +88,13 @@ def show(name: str, tally: Tally) -> None:
     ends = f"{tally['at the end of a']:>8}{tally['at the end of b']:>8}"
     print(f"{name:15}{tally['samples']:>8}{tally['incomplete']:>12}{faults(tally):>7}{ends}")
     for text, count in tally.most_common():
-        if text.startswith(("impossible", "wrong")):
+        if text.startswith(("impossible:", "wrong", "incomplete:")):
             print(f"    {count} times {text}")
 
 
 def faults(tally: Tally) -> int:
     """Samples with a stack that cannot be."""
-    return sum(count for text, count in tally.items() if text.startswith(("impossible", "wrong")))
+    return sum(count for text, count in tally.items() if text.startswith(("impossible:", "wrong")))
 
 
 def main() -> int:

@@ -38,12 +38,19 @@ def check_privileges() -> None:
         raise NotPrivileged(f"recording needs root: {', '.join(missing)} missing", f"Run: {command}")
 
 
+def _user_namespace() -> int:
+    try:
+        return Path("/proc/self/ns/user").stat().st_ino
+    except FileNotFoundError:  # a kernel without CONFIG_USER_NS
+        return _INITIAL_USER_NAMESPACE
+
+
 def check_namespaces() -> None:
     """InContainer where this process cannot see the host as the kernel does."""
     where = None
     if not kernel.in_initial_pid_namespace():
         where = "PID namespace"
-    elif Path("/proc/self/ns/user").stat().st_ino != _INITIAL_USER_NAMESPACE:
+    elif _user_namespace() != _INITIAL_USER_NAMESPACE:
         where = "user namespace"
     if where:
         raise InContainer(

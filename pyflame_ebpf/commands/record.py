@@ -15,10 +15,10 @@ from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targ
 from pyflame_ebpf.commands.terminal import ProgressLine, say
 from pyflame_ebpf.commands.written_outputs import (
     View,
+    check_standard_output,
     format_writer,
     print_table,
     saved_elsewhere,
-    standard_output,
     write_recorded,
     write_to_standard_output,
 )
@@ -82,7 +82,7 @@ def record(request: Request) -> None:
 
 def _destination(request: Request) -> contextlib.AbstractContextManager[OutputDirectory | None]:
     if request.output == STANDARD_OUTPUT:
-        standard_output()
+        check_standard_output()
         return contextlib.nullcontext()
     return OutputDirectory(Path(request.output or default_directory(time.time())))
 

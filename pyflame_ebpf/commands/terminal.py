@@ -10,6 +10,7 @@ from pyflame_ebpf.labels import visible
 from pyflame_ebpf.recording import Progress
 
 _YELLOW, _RED, _DIM, _PLAIN = "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
+_COLUMNS = 80  # where a terminal does not know its own
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -43,8 +44,8 @@ def progress_text(progress: Progress) -> str:
     """Where a recording stands, on one line."""
     minutes, seconds = divmod(int(progress.elapsed), 60)
     return (
-        f"{minutes}:{seconds:02}  {progress.samples:,} samples  "
-        f"{progress.processes:,} processes, {progress.python_processes:,} of them Python  {progress.lost:,} lost"
+        f"{minutes}:{seconds:02}  samples {progress.samples:,}  "
+        f"processes {progress.processes:,}, Python {progress.python_processes:,}  lost {progress.lost:,}"
     )
 
 
@@ -64,7 +65,7 @@ class ProgressLine:
         if sys.stderr is None or not sys.stderr.isatty():
             return
         with contextlib.suppress(OSError):
-            width = os.get_terminal_size(sys.stderr.fileno()).columns
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
             _overwrite(progress_text(progress)[: max(width - 1, 1)])
             self._shown = True
 

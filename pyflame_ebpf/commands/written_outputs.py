@@ -94,19 +94,19 @@ def _write_one(directory: OutputDirectory, file_name: str, write: Callable[[Bina
         )
 
 
-def standard_output() -> BinaryIO:
-    """Standard output for bytes; OutputUnwritable when it is closed."""
+def check_standard_output() -> None:
+    """OutputUnwritable when standard output is closed."""
     if sys.stdout is None:
         raise OutputUnwritable("standard output is closed", "Give --output a directory.")
-    return sys.stdout.buffer
 
 
 def write_to_standard_output(write: Callable[[BinaryIO], None]) -> None:
     """Write to standard output; DiskFull, OutputUnwritable; BrokenPipeError where nobody reads on."""
-    stream = standard_output()
+    check_standard_output()
     try:
-        write(stream)
-        stream.flush()
+        # A stream of its own: after a failed write the interpreter would try that of sys.stdout again at its exit.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
+            write(stream)
     except BrokenPipeError:
         raise
     except OSError as error:

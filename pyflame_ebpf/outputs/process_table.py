@@ -76,7 +76,8 @@ def _cells(row: ProcessRow) -> list[Text]:
 def _command(row: ProcessRow) -> str:
     """The command line without the directory of its program."""
     program, blank, arguments = (row.command or row.name).partition(" ")
-    return (program.rpartition("/")[2] or program) + blank + arguments
+    is_path = program.startswith(("/", "./", "../"))  # a kernel thread may be called kworker/3:1
+    return (program.rpartition("/")[2] if is_path else program) + blank + arguments
 
 
 def _one_line(name: str) -> Text:

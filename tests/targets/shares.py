@@ -159,9 +159,12 @@ def key(code):
 
 
 def lines_of(code):
+    """The lines that a frame of this code can be at; that of "def" is where it is before its first instruction."""
     if hasattr(code, "co_lines"):
-        return sorted({line for _, _, line in code.co_lines() if line})
-    return sorted({line for _, line in dis.findlinestarts(code)} | {code.co_firstlineno})
+        lines = {line for _, _, line in code.co_lines() if line}
+    else:
+        lines = {line for _, line in dis.findlinestarts(code)}
+    return sorted(lines | {code.co_firstlineno})
 
 
 def module_code(path):
