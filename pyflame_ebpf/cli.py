@@ -98,6 +98,10 @@ app = typer.Typer(
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
 Lines = Annotated[bool, typer.Option("--lines", help="Label Python frames with the line that was executing.")]
 Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under its process.")]
+PythonOnly = Annotated[bool, typer.Option("--python-only", help="Show Python frames only.")]
+AllFrames = Annotated[
+    bool, typer.Option("--all-frames", help="Show the interpreter's own evaluation loop and call plumbing, too.")
+]
 
 
 def _show_version(value: bool) -> None:
@@ -147,6 +151,9 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
     lines: Lines = False,
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Record kernel frames, or leave them out.")] = True,
+    native: Annotated[bool, typer.Option(help="Record frames of C functions, or leave them out.")] = True,
+    python_only: PythonOnly = False,
+    all_frames: AllFrames = False,
 ) -> None:
     from pyflame_ebpf.commands.record import Request, record  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
@@ -158,7 +165,7 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
         duration=duration,
         frequency=frequency,
         output=output,
-        view=View(python=python, lines=lines, threads=threads, kernel=kernel),
+        view=View(python, lines, threads, kernel, native, python_only, all_frames),
         arguments=tuple(sys.argv[1:]),
     )
     _exit_after(lambda: record(request))
@@ -186,11 +193,14 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
     lines: Lines = False,
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
+    native: Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")] = True,
+    python_only: PythonOnly = False,
+    all_frames: AllFrames = False,
 ) -> None:
     from pyflame_ebpf.commands.report import Request, report  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
 
-    view = View(python=python, lines=lines, threads=threads, kernel=kernel)
+    view = View(python, lines, threads, kernel, native, python_only, all_frames)
     _exit_after(lambda: report(Request(source, output_format, output, view)))
 
 

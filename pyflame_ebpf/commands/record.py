@@ -104,6 +104,7 @@ def _sample(
         pids=targets.pids,
         follow_children=bool(request.command),
         kernel=request.view.kernel,
+        native=request.view.native,
         arguments=request.arguments,
     )
 

@@ -24,6 +24,9 @@ class View:
     lines: bool = False
     threads: bool = False
     kernel: bool = True
+    native: bool = True
+    python_only: bool = False
+    all_frames: bool = False
 
     def of(self, profile: Profile) -> Profile:
         """The samples that are shown."""
@@ -34,7 +37,14 @@ def format_writer(name: str, profile: Profile, view: View) -> Callable[[BinaryIO
     """Writes a format to a stream."""
     from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions  # noqa: PLC0415 - not before the first sample
 
-    options = OutputOptions(lines=view.lines, threads=view.threads, kernel=view.kernel)
+    options = OutputOptions(
+        lines=view.lines,
+        threads=view.threads,
+        kernel=view.kernel,
+        native=view.native,
+        python_only=view.python_only,
+        all_frames=view.all_frames,
+    )
     shown = profile if name == "profile" else view.of(profile)
     return lambda stream: OUTPUT_FORMATS[name].write(shown, stream, options)
 
