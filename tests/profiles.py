@@ -11,6 +11,7 @@ from pyflame_ebpf.profile import (
     Frame,
     FrameKind,
     Gil,
+    NativeOutcome,
     Outcome,
     Process,
     Profile,
@@ -54,8 +55,8 @@ def python(name: str, file: str, first_line: int, line: int) -> Frame:
     return Frame(FrameKind.PYTHON, name, file, first_line, line)
 
 
-def native(name: str, file: str = "") -> Frame:
-    return Frame(FrameKind.NATIVE, name, file)
+def native(name: str, file: str = "", *, plumbing: bool = False) -> Frame:
+    return Frame(FrameKind.NATIVE, name, file, plumbing=plumbing)
 
 
 def kernel(name: str) -> Frame:
@@ -100,12 +101,13 @@ class ProfileWriter:
         second: int = 0,
         gil: Gil = Gil.UNKNOWN,
         outcome: Outcome = Outcome.COMPLETE,
+        native: NativeOutcome = NativeOutcome.NONE,
     ) -> None:
         index = self._stacks.setdefault(stack, len(self._stacks))
         if index == len(self.profile.stacks):
             self.profile.stacks.append(stack)
         in_kernel = bool(stack) and stack[-1].kind is FrameKind.KERNEL
-        self.profile.samples[SampleKey(second, process, thread, index, in_kernel, gil, outcome)] += count
+        self.profile.samples[SampleKey(second, process, thread, index, in_kernel, gil, outcome, native)] += count
 
 
 def realistic_profile() -> Profile:
@@ -337,7 +339,9 @@ def wide_profile(stacks: int, seed: int = 1, depth: int = 24) -> Profile:
 
 
 _TEXTS = st.one_of(st.sampled_from(HOSTILE_NAMES), st.text(max_size=8))
-_FRAMES = st.builds(Frame, st.sampled_from(FrameKind), _TEXTS, _TEXTS, st.integers(0, 99), st.integers(0, 99))
+_FRAMES = st.builds(
+    Frame, st.sampled_from(FrameKind), _TEXTS, _TEXTS, st.integers(0, 99), st.integers(0, 99), st.booleans()
+)
 _SECONDS = st.floats(0, 1e6, allow_nan=False)
 _MAYBE_SECONDS = st.none() | _SECONDS
 
@@ -363,6 +367,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         st.booleans(),
         st.sampled_from(Gil),
         st.sampled_from(Outcome),
+        st.sampled_from(NativeOutcome),
     )
     samples = draw(st.dictionaries(keys, st.integers(1, 50), max_size=10))
     circumstances = draw(

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,7 +14,7 @@ from pyflame_ebpf.outputs.flame_tree import flame_boxes
 from pyflame_ebpf.outputs.flamegraph import write_flamegraph
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile import NativeOutcome, Profile
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -64,6 +65,20 @@ def test_title_facts_and_outcome_are_said():
         " · Linux 6.1.0 · pyflame-ebpf 0.1.0"
     )
     assert any("74 truncated" in word and "2 lost" in word for word in words)
+
+
+def test_long_outcome_takes_as_many_lines_as_it_needs():
+    profile = realistic_profile()
+    some = next(iter(profile.samples))
+    profile.samples.update({replace(some, native=outcome): 1000 for outcome in NativeOutcome})
+    text = graph(profile)
+    muted = [word for word in picture(text).iter(f"{SVG}text") if word.get("class") == "muted"]
+    below = sorted((int(word.get("y")), word.text) for word in muted if int(word.get("y")) > 80)
+    assert len(below) > 1
+    assert " ".join(line for _, line in below) == data(text)["outcome"]
+    assert max(len(line) for _, line in below) <= 1168 / 7
+    boxes = [float(rect.get("y")) for rect in picture(text).iter(f"{SVG}rect")]
+    assert max(boxes) + 19 < below[0][0] < below[-1][0] < int(ET.fromstring(text).get("height"))
 
 
 def test_kinds_differ_in_colour_class():

@@ -22,7 +22,7 @@ from profiles import (
 from pyflame_ebpf.labels import frame_label, short_files, visible
 from pyflame_ebpf.outputs.folded import folded_name, write_folded
 from pyflame_ebpf.outputs.options import OutputOptions
-from pyflame_ebpf.profile import Gil, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile import NATIVE_GAPS, Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
 
 FILES = st.lists(st.sampled_from(["", "a", "b", "a.py", "__init__.py", "python3.11", "site-packages"]), min_size=1).map(
     "/".join
@@ -74,6 +74,51 @@ def test_lines_threads_and_no_kernel_change_the_labels_only():
     )
 
 
+MIXED = (
+    native("_start", "/usr/bin/python"),
+    native("_PyEval_EvalFrameDefault", "/usr/bin/python", plumbing=True),
+    python("f", "/srv/app/c.py", 3, 5),
+    native("loop", "/usr/bin/python", plumbing=True),
+    native("scan", "/usr/lib/_json.so"),
+    kernel("tick"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, "_start (python);f (app/c.py:3);scan (_json.so);tick_[k]"),
+        ({"native": False}, "f (app/c.py:3);tick_[k]"),
+        ({"native": False, "all_frames": True}, "f (app/c.py:3);tick_[k]"),
+        ({"python_only": True}, "f (app/c.py:3)"),
+        ({"python_only": True, "all_frames": True}, "f (app/c.py:3)"),
+        (
+            {"all_frames": True},
+            "_start (python);_PyEval_EvalFrameDefault (python);f (app/c.py:3);loop (python);scan (_json.so);tick_[k]",
+        ),
+    ],
+    ids=str,
+)
+def test_native_and_plumbing_frames_are_shown_as_asked_for(options, line):
+    assert folded(one_sample(MIXED), **options) == f"app (7);{line} 1\n"
+
+
+def test_gap_in_native_frames_is_said_where_they_are_shown():
+    stack = (NATIVE_GAPS[NativeOutcome.PAGE_MISS], *MIXED[2:])
+    assert folded(one_sample(stack)).startswith("app (7);[native frames missing: unwind rows not there yet];f (")
+    assert folded(one_sample(stack), native=False) == "app (7);f (app/c.py:3);tick_[k] 1\n"
+    assert folded(one_sample(stack), python_only=True) == "app (7);f (app/c.py:3) 1\n"
+
+
+def test_gap_in_python_frames_is_said_whatever_is_shown():
+    stack = (mark("[truncated: too deep]"), *MIXED[2:])
+    assert folded(one_sample(stack), python_only=True) == "app (7);[truncated: too deep];f (app/c.py:3) 1\n"
+
+
+def test_stack_of_which_nothing_is_shown_still_counts():
+    assert folded(one_sample(MIXED[:2]), python_only=True) == "app (7) 1\n"
+
+
 def test_a_mark_stays_as_it_is():
     assert folded(one_sample((mark("[truncated: too deep]"),))) == "app (7);[truncated: too deep] 1\n"
 
@@ -88,7 +133,11 @@ def test_lines_are_sorted():
     assert lines == sorted(lines, key=lambda line: line.rpartition(" ")[0])
 
 
-@pytest.mark.parametrize("options", [{}, {"lines": True}, {"threads": True}, {"kernel": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, *({name: name != "kernel"} for name in ("lines", "threads", "kernel", "python_only", "all_frames"))],
+    ids=str,
+)
 def test_the_counts_add_up_to_all_samples(options):
     profile = realistic_profile()
     assert sum(parsed(folded(profile, **options)).values()) == profile.total

@@ -7,7 +7,17 @@ from collections import Counter
 
 import pytest
 from hypothesis import given, settings
-from profiles import HOSTILE_NAMES, WORKER, hostile_profile, profiles, realistic_profile, recording, wide_profile
+from profiles import (
+    HOSTILE_NAMES,
+    WORKER,
+    hostile_profile,
+    native,
+    profiles,
+    python,
+    realistic_profile,
+    recording,
+    wide_profile,
+)
 from rich.console import Console
 
 from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
@@ -15,7 +25,7 @@ from pyflame_ebpf.outputs.flame_tree import flame_boxes
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.process_table import print_process_table
 from pyflame_ebpf.outputs.processes import HotLine, closing_line, process_rows, spreadsheet_text, summed_row
-from pyflame_ebpf.profile import Gil, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
 
 
 def text_of(name, profile):
@@ -72,6 +82,45 @@ def test_the_closing_line_says_it_all():
         "5,895 samples: 5,340 complete, 74 truncated (60 frame unreadable, 14 too deep), 480 not Python, "
         "1 without a stack, 2 lost; they account for 59.5 s of CPU, the scheduler charged 62.3 s"
     )
+
+
+def with_native_outcomes(**counts):
+    """One process with so many samples of each outcome of the native walk, by name."""
+    keys = {NativeOutcome[name]: count for name, count in counts.items()}
+    samples = Counter(
+        {SampleKey(0, 0, 0, 0, False, Gil.UNKNOWN, Outcome.COMPLETE, outcome): count for outcome, count in keys.items()}
+    )
+    return Profile(recording(scheduler_cpu=None, lost=0), [Process(1, "a")], [Thread(1, "a")], [()], samples)
+
+
+def test_the_closing_line_says_by_reason_which_native_stacks_are_cut_short():
+    profile = with_native_outcomes(COMPLETE=12_301, NONE=7, NO_MAPPING=11, PAGE_MISS=20)
+    assert closing_line(profile) == (
+        "12,339 samples: 12,339 complete, 0 truncated, 0 not Python, 0 lost; native stacks: 12,301 whole, "
+        "31 cut short (20 unwind rows not there yet, 11 mapping not known yet); they account for 124.6 s of CPU"
+    )
+
+
+def test_the_closing_line_says_that_all_native_stacks_are_whole():
+    assert "; native stacks: 5 whole, 0 cut short; " in closing_line(with_native_outcomes(COMPLETE=5))
+
+
+def test_the_closing_line_is_silent_where_no_native_stack_was_walked():
+    assert "native" not in closing_line(with_native_outcomes(NONE=5))
+
+
+def test_the_csv_counts_the_native_stacks_that_are_cut_short():
+    profile = with_native_outcomes(COMPLETE=5, NONE=2, UNREADABLE=3, TOO_DEEP=1)
+    assert [row["native_cut_short_samples"] for row in csv_rows(profile)] == ["4", "4"]
+    assert [row["truncated_samples"] for row in csv_rows(profile)] == ["0", "0"]
+
+
+def test_native_and_plumbing_frames_do_not_change_the_hottest_line():
+    line = python("f", "/srv/app.py", 1, 4)
+    stacks = [(line,), (line, native("list_sort")), (line, native("type_call", plumbing=True))]
+    samples = Counter({SampleKey(0, 0, 0, at, False, Gil.HELD, Outcome.COMPLETE): 2 for at in range(3)})
+    profile = Profile(recording(), [Process(1, "a")], [Thread(1, "a")], stacks, samples)
+    assert process_rows(profile)[0].hot_line == HotLine("/srv/app.py", "srv/app.py", 4, "f", 6)
 
 
 def test_without_the_hosts_cpu_time_the_closing_line_gives_that_of_the_processes():

@@ -3,12 +3,14 @@
 import gzip
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import hostile_profile, profiles, realistic_profile
 
+from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.profile_file import UnusableProfileError, load_profile, save_profile
 
 
@@ -49,12 +51,29 @@ def test_common_callers_are_stored_once():
 
 
 def test_a_file_of_a_newer_format_says_to_upgrade():
-    content = {**document(realistic_profile()), "version": 2}
+    content = {**document(realistic_profile()), "version": 3}
     with pytest.raises(UnusableProfileError) as caught:
         load_document(content)
     assert "newer pyflame-ebpf" in caught.value.message
     assert "Upgrade" in caught.value.hint
     assert caught.value.exit_code == 18
+
+
+def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing():
+    profile = realistic_profile()
+    content = {**document(profile), "version": 1}
+    del content["frames"]["plumbing"], content["samples"]["native"]
+    loaded = load_document(content)
+    assert {key.native for key in loaded.samples} == {NativeOutcome.NONE}
+    assert loaded.stacks == [tuple(replace(frame, plumbing=False) for frame in stack) for stack in profile.stacks]
+    assert loaded.total == profile.total
+
+
+def test_a_file_of_this_format_without_native_stacks_is_refused():
+    content = document(realistic_profile())
+    del content["samples"]["native"]
+    with pytest.raises(UnusableProfileError, match="no list native"):
+        load_document(content)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +118,9 @@ def broken(path, value):
         broken(["processes", "pid"], [1]),
         broken(["frames", "kind", 0], 9),
         broken(["frames", "line", 0], True),
+        broken(["frames", "plumbing", 0], 2),
+        broken(["frames", "plumbing", 0], True),
+        broken(["samples", "native", 0], 9),
         broken(["nodes", "caller", 0], 0),
         broken(["nodes", "caller", 3], 10**9),
         broken(["stacks", 0], 10**9),
