@@ -619,6 +619,7 @@ PF_INLINE void send_stack(struct sample *sample)
     u64 stack_id = sample->record.stack_id, depth = pf_bounded(sample->walk.depth, PF_STACK_FRAMES);
     sample->record.type = PF_RECORD_STACK;
     sample->record.frames = depth;
+    sample->record.unsent = sample->unsent;
     u64 size = sizeof(sample->record) + depth * sizeof(struct stack_frame);
     if (records.ringbuf_output(&sample->record, size, BPF_RB_NO_WAKEUP))
         count(PF_STACKS_DROPPED);

@@ -368,6 +368,8 @@ struct stack_record {
     pf_u32 frames;
     struct process_identity identity;
     pf_u64 stack_id;
+    pf_u32 unsent;             /* not 0: user space may lack code objects of this stack */
+    pf_u32 reserved;
     /* struct stack_frame[frames], leaf first: kernel frames, Python frames and boundaries, native frames */
 };
 

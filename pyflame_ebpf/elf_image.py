@@ -138,6 +138,10 @@ class ElfImage:
         )
         self.segments = tuple(segment for segment in self._all_segments if segment.kind == _PT_LOAD)
 
+    def duplicate(self) -> BinaryIO:
+        """The same open file once more, for the caller to close."""
+        return os.fdopen(os.dup(self._file), "rb", buffering=0)
+
     def _read(self, offset: int, size: int, what: str, limit: int = TABLE_MAX) -> bytes:
         """Exactly these bytes of the file."""
         if size > limit or offset + size > self.file_size:

@@ -126,6 +126,13 @@ class MappedCode:
             self._by_build_id[build_id] = code
         return code
 
+    def open_again(self, mapping: Mapping) -> BinaryIO:
+        """The file behind a mapping that was met, also when its process is gone; OSError when it never was opened."""
+        file = self._by_place.get((mapping.device, mapping.inode, mapping.path))
+        if file is None:
+            raise FileNotFoundError(mapping.path)
+        return file.image.duplicate()
+
     # ---- pages ----
 
     def page_missed(self, number: int, page: int) -> None:

@@ -63,7 +63,8 @@ class Known:
     ended: bool = False
     state: int = PROCESS_ANNOUNCED
     slot: int = 0  # as in struct process_entry's mappings
-    mappings: list[Mapping] = field(default_factory=list)
+    mappings: list[Mapping] = field(default_factory=list)  # executable, now
+    mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
 
@@ -271,6 +272,7 @@ class ProcessTable:
         if not code or code == known.mappings:
             return False
         known.mappings = code
+        known.mapped += [mapping for mapping in code if mapping not in known.mapped]
         known.slot = self.code.map_process(identity, code)
         self._tell(identity, known)
         self._warm(identity, known)
@@ -300,10 +302,11 @@ class ProcessTable:
             return file_of_memory(processes.read_memory(identity.tgid, mapping.start, mapping.end - mapping.start))
         return processes.open_mapped_file(identity.tgid, mapping)
 
-    def mappings(self, identity: Identity) -> list[Mapping]:
-        """The executable memory of a process, as last read."""
+    def mapping_of(self, identity: Identity, address: int) -> Mapping | None:
+        """The executable mapping that held an address of a process, the newest one if there were several."""
         known = self._known.get(identity)
-        return known.mappings if known else []
+        mapped = reversed(known.mapped) if known else ()
+        return next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
 
     # ---- the end ----
 

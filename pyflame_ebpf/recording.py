@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import os
 import platform
 import time
@@ -12,13 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from pyflame_ebpf import __version__, kernel, processes
+from pyflame_ebpf import __version__, kernel
 from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.native_symbols import NativeSymbols
 from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
-from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbolize import Symbolizer
@@ -208,25 +206,20 @@ def _lost(counters: dict[str, int]) -> int:
 
 
 class _NativeFrames:
-    """Names native frames by what their process has mapped."""
+    """Names native frames by what their process had mapped."""
 
     def __init__(self, table: ProcessTable) -> None:
         self._table = table
         self._symbols = NativeSymbols()
 
     def name(self, identity: Identity, address: int) -> Frame | None:
-        """The function at an address, None where the process has no code."""
-        mappings = self._table.mappings(identity)
-        if mappings and not _has_code(mappings, address):
+        """The function at an address, None where the process had no code."""
+        mapping = self._table.mapping_of(identity, address)
+        if mapping is None:
             return None
-        opened = functools.partial(processes.open_mapped_file, identity.tgid)
-        file, name = self._symbols.lookup(identity.tgid, mappings, address, opened)
+        file, name = self._symbols.lookup(identity.tgid, [mapping], address, self._table.code.open_again)
         of_interpreter = file == self._table.interpreter_file(identity)
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
-
-
-def _has_code(mappings: list[Mapping], address: int) -> bool:
-    return any(mapping.start <= address < mapping.end and mapping.executable for mapping in mappings)
 
 
 def record(

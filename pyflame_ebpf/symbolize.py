@@ -1,7 +1,7 @@
-"""Raw records to a Profile: names code objects, finds lines, turns addresses into functions.
+"""Raw records to a Profile: names code objects, finds lines, turns addresses into functions, weaves both stacks.
 
-Pure: what must be read from the host comes in as functions.  Fed with events while the recording runs, because what a
-process maps can be asked only while it lives.
+Pure: what must be read from the host comes in as functions.  While the recording runs it keeps what it is fed, and
+reads at once only what would be gone with its process; all naming waits until the end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ NameKernelAddress = Callable[[int], Frame]
 
 NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
 LINE_TABLE_MAX = 1 << 20
-PENDING_POLLS = 3  # a stack may be met before the record of its code: another CPU is still writing that
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +137,7 @@ class Symbolizer:
         self._frames: dict[tuple[int, int], Frame] = {}
         self._native: dict[tuple[Identity, int], Frame | None] = {}
         self._stacks: dict[int, StackEvent] = {}
-        self._pending: dict[int, tuple[StackEvent, CPythonLayout | None, int]] = {}
+        self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
         self.unnamed_codes = 0
@@ -182,35 +181,17 @@ class Symbolizer:
         self._thread_names[identity, tid] = name
 
     def add_stack(self, event: StackEvent, layout: CPythonLayout | None) -> None:
-        """Keeps a stack, once the code objects in it are known."""
-        if event.stack_id in self._stacks:
-            return
-        if self._lacks_codes(event):
-            polls = self._pending[event.stack_id][2] if event.stack_id in self._pending else 0
-            self._pending[event.stack_id] = (event, layout, polls)
-        else:
-            self._keep_stack(event)
+        """Keeps a stack as it came: naming waits until the end, reading what was not sent does not."""
+        if event.unsent and layout is not None:
+            self._unsettled.append((event, layout))
+        self._stacks[event.stack_id] = event
 
-    def _lacks_codes(self, event: StackEvent) -> bool:
-        return any(code_id and code_id not in self._codes for code_id in _code_ids(event))
-
-    def settle(self, *, everything: bool = False) -> None:
-        """Names stacks whose code objects have arrived; those that keep lacking some are read from the process."""
-        for stack_id, (event, layout, polls) in list(self._pending.items()):
-            if self._lacks_codes(event):
-                if polls < PENDING_POLLS and not everything:
-                    self._pending[stack_id] = (event, layout, polls + 1)
-                    continue
-                self._read_codes(event, layout)
-            del self._pending[stack_id]
-            self._keep_stack(event)
-
-    def _read_codes(self, event: StackEvent, layout: CPythonLayout | None) -> None:
-        for address, code_id, _, kind in event.frames:
-            if kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON and code_id and code_id not in self._codes:
-                if layout is None:
-                    self._codes[code_id] = None
-                else:
+    def settle(self) -> None:
+        """Reads code objects that were not sent with their stacks from the processes, while they live."""
+        unsettled, self._unsettled = self._unsettled, []
+        for event, layout in unsettled:
+            for address, code_id, _, kind in event.frames():
+                if kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON and code_id and code_id not in self._codes:
                     self._read_code(event.identity, layout, address, code_id)
 
     def _read_code(self, identity: Identity, layout: CPythonLayout, address: int, code_id: int) -> None:
@@ -226,14 +207,6 @@ class Symbolizer:
         first_line = field(layout.code_first_line, 4)
         event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
-
-    def _keep_stack(self, event: StackEvent) -> None:
-        """Keeps a stack whose code objects are known; what the process maps is asked now, the rest at the end."""
-        self._stacks[event.stack_id] = event
-        for address, _, _, kind in event.frames:
-            place = event.identity, address
-            if kind == bpf_abi.FRAME_NATIVE and place not in self._native:
-                self._native[place] = self._name_address(*place)
 
     def add_counts(self, second: int, counts: list[Count]) -> None:
         """Keeps the samples of one second of the recording."""
@@ -259,7 +232,7 @@ class Symbolizer:
 
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
-        self.settle(everything=True)
+        self.settle()
         builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
             builder.add(key, samples)
@@ -270,24 +243,25 @@ class Symbolizer:
         event = self._stacks.get(stack_id)
         if event is None:
             return None
-        kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in event.frames]
+        raw_frames = event.frames()
+        kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in raw_frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
         def named(is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
             def wanted(address: int) -> bool:
-                frame = self._native.get((event.identity, address))
+                frame = self._native_frame(event.identity, address)
                 return frame is not None and is_wanted(frame.name)
 
             return wanted
 
         woven = weave(
-            event.frames[kernel:user],
-            event.frames[user:],
+            raw_frames[kernel:user],
+            raw_frames[user:],
             named(is_evaluation_loop),
             named(is_first_of_greenlet),
             complete=native is NativeOutcome.COMPLETE and not outcome.truncated,
         )
-        frames = [self._frame(event.identity, raw, plumbing=False) for raw in event.frames[:kernel]]
+        frames = [self._frame(event.identity, raw, plumbing=False) for raw in raw_frames[:kernel]]
         frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
         marks = _marks(outcome, native)
         return (*marks, *reversed(frames))
@@ -295,13 +269,19 @@ class Symbolizer:
     def _frame(self, identity: Identity, raw: tuple[int, int, int, int], *, plumbing: bool) -> Frame:
         address, code_id, position, kind = raw
         if kind == bpf_abi.FRAME_NATIVE:
-            frame = self._native.get((identity, address)) or Frame(FrameKind.NATIVE, f"0x{address:x}")
+            frame = self._native_frame(identity, address) or Frame(FrameKind.NATIVE, f"0x{address:x}")
             return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
         known = self._frames.get(key)
         if known is None:
             known = self._frames[key] = self._new_frame(address, code_id, position, kind)
         return known
+
+    def _native_frame(self, identity: Identity, address: int) -> Frame | None:
+        place = identity, address
+        if place not in self._native:
+            self._native[place] = self._name_address(identity, address)
+        return self._native[place]
 
     def _new_frame(self, address: int, code_id: int, position: int, kind: int) -> Frame:
         if kind == bpf_abi.FRAME_KERNEL:
@@ -312,10 +292,6 @@ class Symbolizer:
 
 def _python_frame(code: Code, position: int) -> Frame:
     return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
-
-
-def _code_ids(event: StackEvent) -> list[int]:
-    return [frame[1] for frame in event.frames if frame[3] & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON]
 
 
 def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyflame_ebpf import bpf_abi
+from pyflame_ebpf.bpf_abi import RawFrame
 
-RawFrame = tuple[int, int, int, int]  # address, code id or CFA, position, kind
 Is = Callable[[int], bool]  # of a native address
 LEAF_FRAME_MAX = 1 << 16  # bytes; the stack pointer, where the leaf's frame begins, is not sent
 
