@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pyflame_ebpf import bpf_abi, cpython_layout, sampler
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import LAYOUTS, CPythonLayout, GilKind, InstructionKind
-from pyflame_ebpf.profile import Gil, Outcome
+from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome
+from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, RbpKind
 
 BPF = Path(__file__).parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()
@@ -26,17 +27,22 @@ MIRRORED_STRUCTS = {
     "process_identity": bpf_abi.ProcessIdentity,
     "stack_frame": bpf_abi.StackFrame,
     "process_entry": bpf_abi.ProcessEntry,
+    "mapping": bpf_abi.Mapping,
+    "unwind_page_key": bpf_abi.UnwindPageKey,
+    "unwind_page": bpf_abi.UnwindPage,
     "file_key": bpf_abi.FileKey,
     "executable_entry": bpf_abi.ExecutableEntry,
     "count_key": bpf_abi.CountKey,
     "settings": bpf_abi.Settings,
     "process_record": bpf_abi.ProcessRecord,
     "thread_record": bpf_abi.ThreadRecord,
+    "miss_record": bpf_abi.MissRecord,
     "exit_record": bpf_abi.ExitRecord,
     "stack_record": bpf_abi.StackRecord,
     "code_record": bpf_abi.CodeRecord,
 }
 STRUCTS_OF_THE_PROGRAMS_ALONE = {"thread_key", "thread_entry"}
+ARRAYS = {"unwind_row", "unwind_chunk", "process_mappings"}  # written as bytes
 
 
 def numbered(prefix: str, names: tuple[str, ...], first: int = 0) -> dict[str, int]:
@@ -55,7 +61,16 @@ MIRRORED_ENUMS = {
     "outcome": numbered("PF_", tuple(outcome.name for outcome in bpf_abi.OUTCOMES))
     | {"PF_OUTCOMES": len(bpf_abi.OUTCOMES)},
     "gil_state": numbered("PF_GIL_STATE_", tuple(state.name for state in bpf_abi.GIL_STATES)),
-    "frame_kind": constants("FRAME_"),
+    "native_outcome": numbered("PF_NATIVE_", tuple(outcome.name for outcome in bpf_abi.NATIVE_OUTCOMES))
+    | {"PF_NATIVE_OUTCOMES": len(bpf_abi.NATIVE_OUTCOMES)},
+    "frame_kind": {
+        "PF_FRAME_KERNEL": bpf_abi.FRAME_KERNEL,
+        "PF_FRAME_NATIVE": bpf_abi.FRAME_NATIVE,
+        "PF_FRAME_PYTHON": bpf_abi.FRAME_PYTHON,
+        "PF_FRAME_BOUNDARY": bpf_abi.FRAME_BOUNDARY,
+    },
+    "cfa_kind": numbered("PF_CFA_", tuple(kind.name for kind in CfaKind)),
+    "rbp_kind": numbered("PF_RBP_", tuple(rule.name for rule in RbpKind)),
     "process_state": constants("PROCESS_"),
     "record_type": constants("RECORD_"),
     "counter": numbered("PF_", bpf_abi.COUNTERS) | {"PF_COUNTERS": len(bpf_abi.COUNTERS)},
@@ -68,14 +83,21 @@ MIRRORED_CONSTANTS = {
     "PF_CODE_IDENTITY_SIZE": cpython_layout.CODE_IDENTITY_SIZE,
     "PF_MAX_LAYOUTS": bpf_abi.MAX_LAYOUTS,
     "PF_COMM_SIZE": bpf_abi.COMM_SIZE,
+    "PF_FRAME_ENTRY": bpf_abi.FRAME_ENTRY,
+    "PF_MAPPINGS": bpf_abi.MAPPINGS,
+    "PF_MAPPED_PROCESSES": bpf_abi.MAPPED_PROCESSES,
+    "PF_UNWIND_CHUNK_ROWS": bpf_abi.UNWIND_CHUNK_ROWS,
+    "PF_UNWIND_CHUNKS": bpf_abi.UNWIND_CHUNKS,
+    "PF_UNWIND_CHUNKS_IN_ALL": bpf_abi.UNWIND_CHUNKS_IN_ALL,
+    "PF_UNWIND_PAGES": bpf_abi.UNWIND_PAGES,
     "PF_CODE_NO_NAME": bpf_abi.CODE_NO_NAME,
     "PF_CODE_NO_FILE": bpf_abi.CODE_NO_FILE,
     "PF_CODE_NO_LINE_TABLE": bpf_abi.CODE_NO_LINE_TABLE,
 }
 CONSTANTS_OF_THE_PROGRAMS_ALONE = {
     "PF_THREAD_STATE_READ",
-    "PF_MAX_FRAMES",
     "PF_MAX_KERNEL_FRAMES",
+    "PF_MAX_PYTHON_FRAMES",
     "PF_MAX_NATIVE_FRAMES",
     "PF_STACK_FRAMES",
     "PF_STR_MAX",
@@ -157,7 +179,7 @@ def compiled(tmp_path_factory):
 
 
 def test_every_struct_is_mirrored_or_private_to_the_programs():
-    assert set(STRUCTS) == set(MIRRORED_STRUCTS) | STRUCTS_OF_THE_PROGRAMS_ALONE
+    assert set(STRUCTS) == set(MIRRORED_STRUCTS) | STRUCTS_OF_THE_PROGRAMS_ALONE | ARRAYS
 
 
 def test_every_enum_is_mirrored_or_private_to_the_programs():
@@ -174,6 +196,25 @@ def test_struct_has_the_same_members_in_the_same_places(compiled, name):
     places = {field[0]: (getattr(mirror, field[0]).offset, getattr(mirror, field[0]).size) for field in mirror._fields_}
     assert list(compiled.members[name].items()) == list(places.items())
     assert compiled.sizes[name] == ctypes.sizeof(mirror)
+
+
+def test_unwind_rows_are_written_as_they_are_read(compiled):
+    places = {"start": (0, 2), "kind": (2, 1), "rbp_offset": (3, 1), "cfa_offset": (4, 4)}
+    assert (compiled.members["unwind_row"], compiled.sizes["unwind_row"]) == (places, ROW.size)
+    assert (ROW.format, ROW.size) == ("<HBbi", bpf_abi.UNWIND_ROW_SIZE)
+    assert compiled.sizes["unwind_chunk"] == bpf_abi.UNWIND_CHUNK_ROWS * ROW.size
+    assert bpf_abi.UNWIND_CHUNKS * bpf_abi.UNWIND_CHUNK_ROWS == ROWS_MAX
+    assert PAGE_SHIFT == 12  # as the programs shift and mask
+
+
+def test_mappings_are_written_as_they_are_read(compiled):
+    assert compiled.sizes["process_mappings"] == bpf_abi.MAPPINGS * ctypes.sizeof(bpf_abi.Mapping)
+    assert bpf_abi.MAPPINGS & bpf_abi.MAPPINGS - 1 == 0  # the search halves it
+
+
+def test_stack_has_room_for_the_longest_of_every_kind(compiled):
+    kinds = ("PF_MAX_KERNEL_FRAMES", "PF_MAX_PYTHON_FRAMES", "PF_MAX_NATIVE_FRAMES")
+    assert sum(compiled.values[kind] for kind in kinds) <= compiled.values["PF_STACK_FRAMES"]
 
 
 @pytest.mark.parametrize("name", STRUCTS)
@@ -194,6 +235,7 @@ def test_constant_has_the_same_value(compiled, name):
 def test_every_outcome_that_a_program_can_give_has_a_name():
     assert set(bpf_abi.OUTCOMES) | {Outcome.STACK_LOST} == set(Outcome)
     assert set(bpf_abi.GIL_STATES) == set(Gil)
+    assert set(bpf_abi.NATIVE_OUTCOMES) == set(NativeOutcome)
 
 
 # ---- what else the programs and user space must agree on ----
@@ -211,8 +253,8 @@ def test_every_kernel_offset_that_the_programs_use_is_given_to_the_compiler():
 
 
 def test_count_key_is_unpacked_as_it_is_laid_out():
-    key = bpf_abi.CountKey(IDENTITY.raw(), 2**63 + 1, 77, 6, 2, 1, 0)
-    assert sampler._count(bytes(key), 9) == sampler.Count(IDENTITY, 77, 2**63 + 1, 6, 2, True, 9)
+    key = bpf_abi.CountKey(IDENTITY.raw(), 2**63 + 1, 77, 6, 2, 1, 3)
+    assert sampler._count(bytes(key), 9) == sampler.Count(IDENTITY, 77, 2**63 + 1, 6, 2, True, 3, 9)
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
@@ -258,13 +300,18 @@ def test_name_that_fills_all_of_its_bytes_is_whole():
     assert bpf_abi.parse_record(bytes(record)).name == "sixteen-bytes-xy"
 
 
+def test_miss_record_becomes_an_event():
+    record = bpf_abi.MissRecord(bpf_abi.RECORD_MISS, 5, IDENTITY.raw(), 2**47 - 1)
+    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.MissEvent(IDENTITY, 5, 2**47 - 1)
+
+
 def test_exit_record_becomes_an_event():
     record = bpf_abi.ExitRecord(bpf_abi.RECORD_EXIT, 0, IDENTITY.raw(), 2**40, b"sh\xff")
     assert bpf_abi.parse_record(bytes(record)) == bpf_abi.ExitEvent(IDENTITY, 2**40, "sh\ufffd")
 
 
 def test_stack_record_becomes_an_event_with_its_frames():
-    frames = ((1 << 63, 0, 0, 0), (0x7F0000000000, 2**64 - 1, -2, 2), (5, 6, 2**31 - 1, 1))
+    frames = ((1 << 63, 0, 0, 0), (0x7F0000000000, 2**64 - 1, -2, 2), (5, 6, 2**31 - 1, 0x102), (7, 8, 0, 1))
     record = bpf_abi.StackRecord(bpf_abi.RECORD_STACK, len(frames), IDENTITY.raw(), 99)
     data = bytes(record) + b"".join(bytes(bpf_abi.StackFrame(*frame)) for frame in frames)
     assert bpf_abi.parse_record(data) == bpf_abi.StackEvent(IDENTITY, 99, frames)
