@@ -464,4 +464,7 @@ _PARSERS: dict[int, Callable[[bytes], Event]] = {
 
 def parse_record(data: bytes) -> Event:
     """One ring-buffer record as an event; raises ValueError or KeyError on bytes that the programs never write."""
-    return _PARSERS[int.from_bytes(data[:4], "little")](data)
+    try:
+        return _PARSERS[int.from_bytes(data[:4], "little")](data)
+    except struct.error as error:
+        raise ValueError(str(error)) from error

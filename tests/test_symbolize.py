@@ -9,9 +9,20 @@ from hypothesis import strategies as st
 from pyflame_ebpf import bpf_abi, symbolize
 from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
 from pyflame_ebpf.cpython_layout import LAYOUTS, InstructionKind
-from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Recording, SampleKey, Thread
+from pyflame_ebpf.profile import (
+    NATIVE_GAPS,
+    Frame,
+    FrameKind,
+    Gil,
+    NativeOutcome,
+    Outcome,
+    Process,
+    Recording,
+    SampleKey,
+    Thread,
+)
 from pyflame_ebpf.sampler import Count
-from pyflame_ebpf.symbolize import LINE_TABLE_MAX, NAME_MAX, PENDING_POLLS, Symbolizer, byte_offset, decode_str
+from pyflame_ebpf.symbolize import LINE_TABLE_MAX, NAME_MAX, Symbolizer, byte_offset, decode_str
 
 LAYOUT = LAYOUTS[3, 9]
 IDENTITY = Identity(start=10**9, tgid=4242, exec_id=1)
@@ -107,8 +118,8 @@ def python_frame(position: int = 0, code_id: int = CODE_ID) -> tuple[int, int, i
     return CODE_ADDRESS, code_id, position, bpf_abi.FRAME_PYTHON
 
 
-def stack_event(*frames: tuple[int, int, int, int], stack_id: int = STACK_ID) -> StackEvent:
-    return StackEvent(IDENTITY, stack_id, frames)
+def stack_event(*frames: tuple[int, int, int, int], stack_id: int = STACK_ID, unsent: bool = False) -> StackEvent:
+    return StackEvent(IDENTITY, stack_id, unsent, b"".join(bytes(bpf_abi.StackFrame(*frame)) for frame in frames))
 
 
 def count(outcome: Outcome = Outcome.COMPLETE, samples: int = 1, **changes) -> Count:
@@ -119,13 +130,37 @@ def count(outcome: Outcome = Outcome.COMPLETE, samples: int = 1, **changes) -> C
         "outcome": bpf_abi.OUTCOMES.index(outcome),
         "gil": bpf_abi.GIL_STATES.index(Gil.HELD),
         "kernel_mode": False,
+        "native": bpf_abi.NATIVE_OUTCOMES.index(NativeOutcome.NONE),
         "samples": samples,
     }
     return Count(**parts | changes)
 
 
+LOOP, GREENLET, CARRIER = 0x100, 0x200, 0x300
+NATIVE_NAMES = {LOOP: "_PyEval_EvalFrameDefault", GREENLET: "g_initialstub", CARRIER: "type_call"}
+
+
 def name_address(identity: Identity, address: int) -> Frame | None:
-    return Frame(FrameKind.NATIVE, f"native_{address:x}") if address < 0x10000 else None
+    if address >= 0x10000:
+        return None
+    return native(NATIVE_NAMES.get(address, f"native_{address:x}"), plumbing=address in (LOOP, CARRIER))
+
+
+def native(name: str, *, plumbing: bool = False) -> Frame:
+    return Frame(FrameKind.NATIVE, name, plumbing=plumbing)
+
+
+def native_frame(address: int, end: int = 0) -> tuple[int, int, int, int]:
+    """As it was walked: its frame on the C stack ends there."""
+    return address, end, 0, bpf_abi.FRAME_NATIVE
+
+
+def boundary(place: int) -> tuple[int, int, int, int]:
+    return place, 0, 0, bpf_abi.FRAME_BOUNDARY
+
+
+def entry_frame(position: int = 0) -> tuple[int, int, int, int]:
+    return CODE_ADDRESS, CODE_ID, position, bpf_abi.FRAME_PYTHON | bpf_abi.FRAME_ENTRY
 
 
 def name_kernel_address(address: int) -> Frame:
@@ -136,9 +171,14 @@ def symbolizer(objects: dict[int, bytes] | None = None) -> Symbolizer:
     return Symbolizer(FakeMemory(objects or {}).read, name_address, name_kernel_address)
 
 
-def the_stack(symbols: Symbolizer, outcome: Outcome = Outcome.COMPLETE, process: Process = PYTHON):
+def the_stack(
+    symbols: Symbolizer,
+    outcome: Outcome = Outcome.COMPLETE,
+    process: Process = PYTHON,
+    native: NativeOutcome = NativeOutcome.NONE,
+):
     """The only stack of the profile, after one sample of it."""
-    symbols.add_counts(0, [count(outcome)])
+    symbols.add_counts(0, [count(outcome, native=bpf_abi.NATIVE_OUTCOMES.index(native))])
     (stack,) = symbols.profile(RECORDING, {IDENTITY: process}).stacks
     return stack
 
@@ -256,25 +296,97 @@ def test_code_object_is_kept_as_it_was_first_met():
 # ---- stacks ----
 
 
-def test_frames_of_all_kinds_are_named_outermost_first():
+KERNEL_FRAME = (0xFFFF, 0, 0, bpf_abi.FRAME_KERNEL)
+
+
+def test_frames_of_all_kinds_are_woven_outermost_first():
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
-    kernel, native = (0xFFFF, 0, 0, bpf_abi.FRAME_KERNEL), (0x40, 0, 0, bpf_abi.FRAME_NATIVE)
-    symbols.add_stack(stack_event(kernel, native, python_frame(0), python_frame(4)), LAYOUT)
-    names = [(frame.kind, frame.name, frame.line) for frame in the_stack(symbols)]
-    assert names == [
-        (FrameKind.PYTHON, "parse", 13),
-        (FrameKind.PYTHON, "parse", 11),
-        (FrameKind.NATIVE, "native_40", 0),
-        (FrameKind.KERNEL, "kernel_ffff", 0),
+    python_frames = [python_frame(0), boundary(0x7FFD00), python_frame(4), boundary(0x7FFF00)]
+    native_frames = [(0x40, 0x7FFC00), (LOOP, 0x7FFE00), (CARRIER, 0x7FFE80), (LOOP, 0x7FFF80), (0x50, 0x7FFF90)]
+    symbols.add_stack(stack_event(KERNEL_FRAME, *python_frames, *(native_frame(*it) for it in native_frames)), LAYOUT)
+    stack = the_stack(symbols, native=NativeOutcome.COMPLETE)
+    assert [(frame.kind, frame.name, frame.line, frame.plumbing) for frame in stack] == [
+        (FrameKind.NATIVE, "native_50", 0, False),
+        (FrameKind.NATIVE, "_PyEval_EvalFrameDefault", 0, True),
+        (FrameKind.PYTHON, "parse", 13, False),
+        (FrameKind.NATIVE, "type_call", 0, True),
+        (FrameKind.NATIVE, "_PyEval_EvalFrameDefault", 0, True),
+        (FrameKind.PYTHON, "parse", 11, False),
+        (FrameKind.NATIVE, "native_40", 0, False),
+        (FrameKind.KERNEL, "kernel_ffff", 0, False),
     ]
 
 
-def test_native_frames_end_where_no_code_is():
+def shown(stack) -> list[str | int]:
+    """Native names and Python lines of what is not plumbing, outermost first."""
+    return [frame.line or frame.name for frame in stack if not frame.plumbing]
+
+
+def test_older_releases_are_woven_by_the_names_of_the_evaluation_loop():
     symbols = symbolizer()
-    frames = [(address, 0, 0, bpf_abi.FRAME_NATIVE) for address in (0x40, 0x50, 0xDEAD0000, 0x60)]
-    symbols.add_stack(stack_event(*frames), None)
-    assert [frame.name for frame in the_stack(symbols)] == ["native_50", "native_40"]
+    symbols.add_code(code_event(), LAYOUT)
+    native_frames = map(native_frame, (LOOP, 0x40, LOOP, 0x50, LOOP, 0x60))
+    symbols.add_stack(stack_event(entry_frame(0), entry_frame(4), *native_frames), LAYOUT)
+    assert shown(the_stack(symbols, native=NativeOutcome.COMPLETE)) == ["native_60", 13, "native_50", 11, "native_40"]
+
+
+def test_greenlet_s_frames_end_where_its_stack_begins():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(entry_frame(0), *map(native_frame, (0x40, LOOP, GREENLET, 0x50, LOOP, 0x60))), LAYOUT)
+    stack = the_stack(symbols, native=NativeOutcome.COMPLETE)
+    assert shown(stack) == ["native_60", "native_50", "g_initialstub", 11, "native_40"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "native_outcome"),
+    [(Outcome.TOO_DEEP, NativeOutcome.COMPLETE), (Outcome.COMPLETE, NativeOutcome.PAGE_MISS)],
+)
+def test_walk_that_broke_off_is_woven_from_the_leaf(outcome, native_outcome):
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(entry_frame(0), *map(native_frame, (0x40, LOOP, 0x50, LOOP, 0x60))), LAYOUT)
+    mark, *rest = the_stack(symbols, outcome, native=native_outcome)
+    assert mark.kind is FrameKind.MARK
+    assert shown(rest) == ["native_60", "native_50", 11, "native_40"]
+
+
+def test_call_that_holds_python_frames_is_plumbing_whatever_it_is_called():
+    symbols = symbolizer()
+    symbols.add_code(code_event(), LAYOUT)
+    frames = [python_frame(0), boundary(0x7FFD80), native_frame(0x40, 0x7FFD00), native_frame(0x50, 0x7FFE00)]
+    symbols.add_stack(stack_event(*frames, native_frame(0x60, 0x7FFF00)), LAYOUT)
+    assert shown(the_stack(symbols, native=NativeOutcome.COMPLETE)) == ["native_60", 11, "native_40"]
+
+
+def test_address_without_code_is_shown_as_a_number():
+    symbols = symbolizer()
+    symbols.add_stack(stack_event(*map(native_frame, (0x40, 0xDEAD0000, 0x60))), None)
+    names = [frame.name for frame in the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, NativeOutcome.COMPLETE)]
+    assert names == ["native_60", "0xdead0000", "native_40"]
+
+
+def test_native_addresses_are_named_at_the_end_and_once():
+    asked = []
+
+    def name(identity: Identity, address: int) -> Frame:
+        asked.append((identity, address))
+        return native("f")
+
+    symbols = Symbolizer(FakeMemory({}).read, name, name_kernel_address)
+    symbols.add_stack(stack_event(native_frame(0x40, 0x7FFD00), native_frame(0x40, 0x7FFE00), native_frame(0x50)), None)
+    assert asked == []
+    the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, NativeOutcome.COMPLETE)
+    assert sorted(asked, key=lambda place: place[1]) == [(IDENTITY, 0x40), (IDENTITY, 0x50)]
+
+
+def test_end_of_a_native_frame_is_not_taken_for_a_code_object():
+    memory = FakeMemory(WHOLE)
+    symbols = Symbolizer(memory.read, name_address, name_kernel_address)
+    symbols.add_stack(stack_event(native_frame(0x40, 0x7FFD00), unsent=True), LAYOUT)
+    symbols.settle()
+    assert memory.reads == 0
 
 
 def test_code_object_that_could_not_be_identified_is_marked_in_its_place():
@@ -295,30 +407,29 @@ def test_stack_that_comes_before_its_code_object_waits_for_it():
     assert memory.reads == 0
 
 
-def test_code_object_that_does_not_come_is_read_from_the_process():
+def test_code_object_that_was_not_sent_is_read_from_the_process_while_it_lives():
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
-    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
-    for _ in range(PENDING_POLLS):
-        symbols.settle()
-    assert memory.reads == 0
+    symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
     symbols.settle()
     assert memory.reads > 0
     assert the_stack(symbols) == (parse_at(13),)
 
 
-def test_same_stack_sent_again_waits_no_longer_than_the_first():
+def test_code_object_is_read_once_for_all_stacks_that_lack_it():
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
-    for _ in range(PENDING_POLLS + 1):
-        symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
-        symbols.settle()
-    assert memory.reads > 0
+    symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
+    symbols.settle()
+    reads = memory.reads
+    symbols.add_stack(stack_event(python_frame(4), stack_id=2, unsent=True), LAYOUT)
+    symbols.settle()
+    assert memory.reads == reads
 
 
 def test_end_of_the_recording_settles_every_stack():
     symbols = symbolizer(WHOLE)
-    symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
+    symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
     assert the_stack(symbols) == (parse_at(13),)
 
 
@@ -339,6 +450,37 @@ def test_truncated_stack_says_at_its_root_what_is_missing(outcome):
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
     assert the_stack(symbols, outcome) == (Frame(FrameKind.MARK, f"[truncated: {outcome.value}]"), parse_at(11))
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in NativeOutcome if outcome.cut_short])
+def test_native_stack_that_is_cut_short_says_at_its_root_why(outcome):
+    symbols = symbolizer()
+    symbols.add_stack(stack_event(native_frame(0x40)), None)
+    stack = the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, outcome)
+    assert stack == (NATIVE_GAPS[outcome], native("native_40"))
+
+
+@pytest.mark.parametrize("outcome", [NativeOutcome.COMPLETE, NativeOutcome.NONE])
+def test_native_stack_that_is_whole_or_was_not_wanted_is_not_marked(outcome):
+    symbols = symbolizer()
+    symbols.add_stack(stack_event(native_frame(0x40)), None)
+    assert the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, outcome) == (native("native_40"),)
+
+
+def test_gaps_of_both_kinds_are_both_said():
+    symbols = symbolizer()
+    symbols.add_stack(stack_event(native_frame(0x40)), None)
+    first, second, _ = the_stack(symbols, Outcome.UNREADABLE_FRAME, native=NativeOutcome.UNREADABLE)
+    assert (first.name, second) == ("[truncated: frame unreadable]", NATIVE_GAPS[NativeOutcome.UNREADABLE])
+
+
+def test_native_outcomes_of_one_stack_are_counted_apart():
+    symbols = symbolizer()
+    symbols.add_stack(stack_event(native_frame(0x40)), None)
+    symbols.add_counts(0, [count(Outcome.NOT_PYTHON, 3, native=0), count(Outcome.NOT_PYTHON, 2, native=3)])
+    profile = symbols.profile(RECORDING, {IDENTITY: NOT_PYTHON})
+    assert profile.native_outcomes() == {NativeOutcome.COMPLETE: 3, NativeOutcome.PAGE_MISS: 2}
+    assert [len(stack) for stack in profile.stacks] == [1, 2]
 
 
 @pytest.mark.parametrize(("process", "outcome"), [(PYTHON, Outcome.NOT_IDENTIFIED), (NOT_PYTHON, Outcome.NOT_PYTHON)])
