@@ -55,6 +55,10 @@ class FakeSampler:
         self.layouts = []
         self.processes = []
         self.executables = {}
+        self.mappings = {}
+
+    def set_mappings(self, slot, mappings) -> None:
+        self.mappings[slot] = mappings
 
     def add_layout(self, layout) -> int:
         if layout not in self.layouts:
@@ -68,7 +72,9 @@ class FakeSampler:
         self.executables[key] = entry
 
     def states_of(self, identity: Identity) -> list[int]:
-        return [entry.state for entry in self.processes if Identity.of(entry.identity) == identity]
+        """What was said of a process, besides where its code is."""
+        entries = [entry for entry in self.processes if Identity.of(entry.identity) == identity]
+        return [entry.state for entry in entries if entry.state != PROCESS_ANNOUNCED]
 
 
 @contextmanager
@@ -136,7 +142,8 @@ def test_python_process_is_identified_when_it_is_met(table, sampler):
         found = interpreter_of(process.pid, FileFactsCache())
         event = met(process.pid)
         table.process_met(event)
-        (entry,) = sampler.processes
+        entry = sampler.processes[-1]
+        assert entry.mappings > 0
         assert (entry.state, Identity.of(entry.identity)) == (PROCESS_PYTHON, event.identity)
         assert (entry.interpreters_head, entry.tstate_current) == (found.interpreters_head, found.tstate_current)
         assert sampler.layouts[entry.layout] == table.layout(entry.layout) == found.layout
@@ -176,7 +183,8 @@ def test_process_that_the_programs_identified_is_not_looked_at_again(table, samp
             tstate_current=found.tstate_current,
         )
         table.process_met(event)
-        assert sampler.states_of(event.identity) == []
+        assert table.next_look() is None
+        assert sampler.processes[-1].interpreters_head == found.interpreters_head
         assert table.layout_of(event.identity) == found.layout
         assert table.profile_processes()[event.identity].interpreter == found.name
         assert table.counts() == (2, 2)
