@@ -33,6 +33,8 @@ struct cpython_scratch {
     pf_u64 window_start;
     pf_u64 window_size;
     pf_u64 frame;  /* offset in the window */
+    pf_u64 check;  /* 1: the walk has not come to its first boundary yet, and must find "below" under it */
+    pf_u64 below;
     pf_u64 walks;
     struct cpython_met_code met[PF_TICK_CODES];
     pf_u8 window[PF_WINDOW + PF_FRAME_READ_MAX + 8];
@@ -180,15 +182,26 @@ PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpyt
 
 /* ---- frames ---- */
 
-/* Begins a walk: the innermost frame of the thread state in the scratch, 0 when it runs no Python code. */
+/* Begins a walk: the innermost frame of the thread state in the scratch, 0 when it runs no Python code.
+ *
+ * 3.11 and 3.12 make a new CFrame the current one before they set its frame, so that for some instructions it holds
+ * what was on the C stack before.  The call of the evaluation loop that it belongs to must have begun above the frame
+ * of the CFrame before it, which the walk checks where it comes to that boundary; else it begins again from there. */
 PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
+    pf_u64 frames[2] = {}; /* current_frame and previous, in this order in both releases */
+
     scratch->walks++;
     scratch->window_size = 0;
+    scratch->check = 0;
     pf_u64 frame = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_frame);
-    if (frame && layout->cframe_current_frame != PF_OFFSET_NONE)
-        frame = pf_read_pointer(frame + layout->cframe_current_frame);
-    return frame;
+    if (!frame || layout->cframe_current_frame == PF_OFFSET_NONE)
+        return frame;
+    if (PF_READ_USER(frames, sizeof(frames), frame + layout->cframe_current_frame))
+        return 0;
+    scratch->below = frames[1] ? pf_read_pointer(frames[1] + layout->cframe_current_frame) : 0;
+    scratch->check = 1;
+    return frames[0];
 }
 
 /* What a frame says of its place in the code, the same way for all releases: the integer, or the pointer less the code
@@ -255,7 +268,25 @@ struct cpython_walk {
     pf_u64 depth;      /* frames of the stack so far, kernel frames among them */
     pf_u64 end;        /* ... and where they end if the stack is too deep */
     pf_u64 outcome;    /* enum outcome */
+    pf_u64 first;      /* depth and hash before the first Python frame */
+    pf_u64 first_hash;
 };
+
+/* The walk has come to a boundary, or cannot go on: whether it must begin again, because the frame that it began with
+ * was none. */
+PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_walk *walk, pf_u64 below)
+{
+    if (!scratch->check)
+        return 0;
+    scratch->check = 0;
+    /* Greenlets cut the chain of CFrames: where one ends nothing can be compared. */
+    if (below == scratch->below || !below || !scratch->below)
+        return 0;
+    walk->depth = walk->first;
+    walk->hash = walk->first_hash;
+    walk->outcome = PF_COMPLETE;
+    return 1;
+}
 
 /* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on.
  *
@@ -278,8 +309,11 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
         pf_u64 here = address;
         if (cpython_read_frame(scratch, address, size)) {
             walk->outcome = PF_UNREADABLE_FRAME;
-            address = 0;
-            break;
+            int again = cpython_was_stale(scratch, walk, address);
+            address = again ? scratch->below : 0;
+            if (again)
+                hash = walk->first_hash;
+            continue;
         }
         const pf_u8 *frame = scratch->window + pf_bounded(scratch->frame, PF_WINDOW);
         address = PF_FRAME_FIELD(frame, pf_u64, layout->frame_previous);
@@ -291,6 +325,10 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             out->code_id = 0;
             out->kind = PF_FRAME_BOUNDARY;
             hash = pf_hash(hash, PF_FRAME_BOUNDARY);
+            if (cpython_was_stale(scratch, walk, address)) {
+                address = scratch->below;
+                hash = walk->first_hash;
+            }
             continue;
         }
         pf_u64 code = PF_FRAME_FIELD(frame, pf_u64, layout->frame_code) & ~tag_mask;
@@ -305,6 +343,10 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
                        layout->frame_always_entry;
         out->kind = PF_FRAME_PYTHON | entry << 8;
         hash = pf_hash(hash, code_id + (pf_u32)position + entry);
+        if (entry && cpython_was_stale(scratch, walk, address)) {
+            address = scratch->below;
+            hash = walk->first_hash;
+        }
     }
     walk->frame = address;
     walk->hash = hash;

@@ -160,6 +160,7 @@ PF_INLINE void announce_process(u64 task, const struct process_identity *identit
         entry.state = PF_PROCESS_OTHER;
     } else {
         struct executable_entry *executable = executables.lookup(&record.executable);
+        entry.known = executable != 0;
         if (executable && !pf_identify(executable, record.start_code, &entry))
             count(PF_IDENTIFIED_IN_KERNEL);
     }
@@ -252,6 +253,8 @@ PF_INLINE void start_walk(struct tick_context *ctx, struct sample *sample, const
     }
     sample->python_first = sample->walk.depth;
     sample->walk.end = sample->walk.depth + PF_MAX_PYTHON_FRAMES;
+    sample->walk.first = sample->walk.depth;
+    sample->walk.first_hash = sample->walk.hash;
     sample->gil =
         cpython_gil_state(layout, &sample->scratch, sample->thread_state, sample->gil_holder, sample->gil_address);
     next_stage(ctx, PF_STAGE_WALK);
@@ -309,6 +312,7 @@ int on_tick(struct tick_context *ctx)
     count(PF_TICKS);
     count_missed_ticks(sample, now);
     if (!tgid) {
+        sample->last_tick = 0; /* an idle CPU may skip ticks, and nothing is missed */
         count(PF_TICKS_IDLE);
         return 0;
     }
@@ -379,7 +383,8 @@ int stage_thread(struct tick_context *ctx)
         remember_thread(sample, PF_THREAD_OTHER, 0);
         thread = 0;
     }
-    u32 outcome = PF_NOT_IDENTIFIED;
+    /* Of a known program that is still being linked it is known that it runs no Python code. */
+    u32 outcome = process && process->known ? PF_NOT_PYTHON : PF_NOT_IDENTIFIED;
     if (!process || process->state == PF_PROCESS_ANNOUNCED)
         goto native;
     outcome = PF_NOT_PYTHON;

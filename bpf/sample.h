@@ -235,7 +235,7 @@ struct process_entry {
     pf_u32 layout;             /* index into the layouts map */
     pf_u32 state;              /* enum process_state */
     pf_u32 mappings;           /* 1 + index into the mappings map, 0: none yet */
-    pf_u32 reserved;
+    pf_u32 known;              /* not 0: its executable is in the executables map */
 };
 
 struct thread_key {

@@ -96,7 +96,7 @@ class ProcessEntry(ctypes.Structure):
         ("layout", U32),
         ("state", U32),
         ("mappings", U32),
-        ("reserved", U32),
+        ("known", U32),
     )
 
 

@@ -252,7 +252,8 @@ class ProcessTable:
         self._warm(identity, known)
 
     def _tell(self, identity: Identity, known: Known) -> None:
-        entry = ProcessEntry(identity.raw(), state=known.state, mappings=known.slot)
+        is_known = known.executable in self._interpreters
+        entry = ProcessEntry(identity.raw(), state=known.state, mappings=known.slot, known=is_known)
         if known.state == PROCESS_PYTHON and known.interpreter is not None:
             entry.interpreters_head = known.interpreter.interpreters_head
             entry.tstate_current = known.interpreter.tstate_current

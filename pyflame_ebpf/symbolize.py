@@ -290,7 +290,12 @@ class Symbolizer:
         return UNREADABLE if code is None else _python_frame(code, position)
 
 
+INIT_CLEANUP = "__init__"  # name and file of the code object that 3.13 and later run below each __init__ they inline
+
+
 def _python_frame(code: Code, position: int) -> Frame:
+    if code.name == code.file == INIT_CLEANUP:
+        return Frame(FrameKind.PYTHON, code.name, code.file, plumbing=True)
     return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
 
 
