@@ -150,10 +150,10 @@ def judge(name: str, oracle: Oracle, profile: Profile, pid: int, spent: Sequence
         if (section := section_of(frames, oracle.sections)) is not None:
             found[section] += count
     total, charged = max(1, sum(found)), sum(spent)
-    for section, samples, seconds in zip(oracle.sections, found, spent, strict=True):
+    for (function, _, _), samples, seconds in zip(oracle.sections, found, spent, strict=True):
         share = seconds / charged
         allowed = STANDARD_ERRORS * math.sqrt(share * (1 - share) / total) + PART
-        verdict.shares.append((section[0], share, samples / total, allowed))
+        verdict.shares.append((function, share, samples / total, allowed))
     return verdict
 
 
