@@ -27,18 +27,20 @@ class Run:
 
 
 def runs(python: Iterable[RawFrame]) -> list[Run]:
-    """The runs of a Python stack, innermost first."""
+    """The runs of a Python stack, innermost first.
+
+    A boundary with no frames before it is of a call whose frame is yet to come, or the thread's own (from 3.15 on).
+    """
     found: list[Run] = []
     run = Run()
     for frame in python:
         kind = frame[3]
-        if kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_BOUNDARY:
+        is_boundary = kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_BOUNDARY
+        if not is_boundary:
+            run.frames.append(frame)
+        elif run.frames:
             run.place = frame[0]
-            found.append(run)
-            run = Run()
-            continue
-        run.frames.append(frame)
-        if kind & bpf_abi.FRAME_ENTRY:
+        if run.frames and (is_boundary or kind & bpf_abi.FRAME_ENTRY):
             found.append(run)
             run = Run()
     if run.frames:

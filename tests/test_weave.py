@@ -88,6 +88,11 @@ def test_run_ends_with_its_boundary_or_its_entry_frame():
     ]
 
 
+def test_boundary_without_frames_is_no_run():
+    frames = [boundary(7), python(0), boundary(8), boundary(9)]
+    assert runs(frames) == [Run([frames[1]], 8)]
+
+
 # ---- both whole ----
 
 
