@@ -11,6 +11,7 @@ import functools
 import json
 import subprocess
 import time
+from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,12 @@ from interpreters import discover
 from target_process import TargetProcess
 from walker.live_walker import MAX_FRAMES, LiveWalker, MadeUpMemory, compile_fuzzer, compile_harness
 
-from pyflame_ebpf import bpf_abi
+from pyflame_ebpf import bpf_abi, processes
 from pyflame_ebpf.cpython_layout import LAYOUTS, GilKind
 from pyflame_ebpf.interpreter import FileFactsCache, interpreter_of
 from pyflame_ebpf.interpreter import Interpreter as CPython
 from pyflame_ebpf.profile import FrameKind, Gil, Outcome
+from pyflame_ebpf.weave import runs
 
 pytestmark = pytest.mark.walker
 
@@ -33,6 +35,7 @@ FUZZ_ROUNDS = 20_000  # some 3 s with the sanitizers
 
 # Chosen here, not skipped in the test: in this tier nothing may be skipped.
 WITH_SUBINTERPRETERS = [interpreter for interpreter in discover() if interpreter.version >= (3, 8)]
+WITH_PLACES = [interpreter for interpreter in discover() if interpreter.version >= (3, 12)]
 WITH_LIBRARIES = [interpreter for interpreter in discover() if interpreter.shared]
 
 # What tests/targets/walk_target.py blocks in, with the names of 3.11 and later.
@@ -170,7 +173,9 @@ def test_too_deep_stack_keeps_its_innermost_frames_and_says_so(each_interpreter,
     assert stack.outcome is Outcome.TOO_DEEP
     mark, *frames = target.walker.named(stack)
     assert mark == ["[truncated: too deep]", "", 0, 0]
-    assert frames == target.threads["main"].stack[-MAX_FRAMES:]
+    assert len(stack.frames) == MAX_FRAMES
+    assert len(frames) > MAX_FRAMES - 10  # there are few boundaries in it
+    assert frames == target.threads["main"].stack[-len(frames) :]
 
 
 @pytest.mark.parametrize("interpreter", WITH_SUBINTERPRETERS, ids=str)
@@ -191,8 +196,43 @@ def test_same_stack_has_the_same_id_and_another_thread_s_has_another(each_interp
 
 def test_code_ids_tell_code_objects_apart(each_interpreter, walk_target):
     target = walk_target(each_interpreter, "nested")
-    ids = {frame.address: frame.code_id for frame in target.walk().frames}
+    ids = {frame.address: frame.code_id for frame in target.walk().python}
     assert len(set(ids.values())) == len(ids) > 20
+
+
+# ---- calls of the evaluation loop ----
+
+
+def test_each_call_of_the_evaluation_loop_is_told_as_the_release_tells_it(each_interpreter, walk_target):
+    stack = walk_target(each_interpreter, "nested").walk()
+    kinds = Counter(frame.kind for frame in stack.frames)
+    entry = bpf_abi.FRAME_PYTHON | bpf_abi.FRAME_ENTRY
+    if each_interpreter.version < (3, 11):
+        assert set(kinds) == {entry}
+    elif each_interpreter.version == (3, 11):
+        assert set(kinds) == {bpf_abi.FRAME_PYTHON, entry}
+    else:
+        assert set(kinds) == {bpf_abi.FRAME_PYTHON, bpf_abi.FRAME_BOUNDARY}
+    assert stack.frames[-1].kind in (entry, bpf_abi.FRAME_BOUNDARY)
+
+
+def test_recursion_without_calls_of_c_is_one_run_from_3_11_on(each_interpreter, walk_target):
+    stack = walk_target(each_interpreter, "deep").walk()
+    raw = [(frame.address, frame.code_id, frame.position, frame.kind) for frame in stack.frames]
+    longest = max(len(run.frames) for run in runs(raw))
+    assert longest > 1500 if each_interpreter.version >= (3, 11) else longest == 1
+
+
+@pytest.mark.parametrize("interpreter", WITH_PLACES, ids=str)
+def test_boundaries_lie_on_the_thread_s_stack_callers_further_up(interpreter, walk_target):
+    target = walk_target(interpreter, "nested")
+    places = [frame.address for frame in target.walk().frames if frame.kind == bpf_abi.FRAME_BOUNDARY]
+    if interpreter.version >= (3, 15):
+        places.pop()  # of the thread state's own frame, which is no call
+    (stack,) = (mapping for mapping in processes.mappings(target.walker.pid) if mapping.path == "[stack]")
+    assert len(places) > 5
+    assert places == sorted(set(places))
+    assert stack.start <= places[0] < places[-1] < stack.end
 
 
 # ---- code objects ----
@@ -203,7 +243,7 @@ def test_only_what_is_too_long_is_left_to_user_space(each_interpreter, walk_targ
     stack = target.walk()
     missing = {
         name: bpf_abi.parse_record(target.walker.code_record(frame)).missing
-        for frame, (name, *_) in zip(stack.frames, reversed(target.walker.named(stack)), strict=True)
+        for frame, (name, *_) in zip(stack.python, reversed(target.walker.named(stack)), strict=True)
     }
     assert {name: flags for name, flags in missing.items() if flags} == {
         "long_" * 600: bpf_abi.CODE_NO_NAME,
@@ -254,7 +294,7 @@ def assert_main_alone_holds_the_gil(target):
     main = target.threads["main"]
     deadline = time.monotonic() + GIL_SECONDS
     # Having said "ready" it has yet to take the GIL back, and to return to the line that never ends.
-    while target.walker.gil(main.thread_pointer) is not Gil.HELD or len(target.walk().frames) != len(main.stack):
+    while target.walker.gil(main.thread_pointer) is not Gil.HELD or len(target.walk().python) != len(main.stack):
         assert time.monotonic() < deadline
     assert target.walker.named(target.walk()) == main.stack
     assert target.walker.gil(target.threads["raw"].thread_pointer) is Gil.NOT_HELD
@@ -310,7 +350,7 @@ def test_made_up_memory_is_walked_to_an_end_and_within_bounds(tmp_path_factory, 
     reached = {name: int(count) for name, count in map(str.split, run.stdout.splitlines())}
     outcomes = (Outcome.COMPLETE, Outcome.UNREADABLE_FRAME, Outcome.UNREADABLE_CODE, Outcome.TOO_DEEP)
     wanted = [f"outcome_{bpf_abi.OUTCOMES.index(outcome)}" for outcome in outcomes]
-    wanted += ["search_0", "search_1", "search_2", "unfinished", "found", "whole_codes", "identified"]
+    wanted += ["search_0", "search_1", "search_2", "inner", "entry", "boundary", "found", "whole_codes", "identified"]
     assert all(reached[name] for name in wanted), reached
 
 

@@ -2,7 +2,7 @@
 
 Says "ready", then one line of JSON: {"pid", "threads": [{"name", "thread_pointer", "stack"}]}, where a stack is a list
 of [name, file, first line, executing line], outermost first.  Runs on CPython 3.6 and later.  ``nested`` blocks below
-every kind of frame, ``deep`` below 1,500 of one kind; ``holding`` computes without ever giving the GIL away.
+every kind of frame, ``deep`` below 2,500 of one kind; ``holding`` computes without ever giving the GIL away.
 """
 
 import _thread
@@ -245,7 +245,7 @@ def main_nested():
 def main_deep():
     sys.setrecursionlimit(5000)
     _thread.start_new_thread(report, ({threading.get_ident(): "main"}, 1))
-    recursive(1500, leaf)
+    recursive(2500, leaf)
 
 
 def main_holding():

@@ -57,21 +57,28 @@ static void scramble(struct cpython_layout *layout)
     layout->str_kind_shift &= 7;
     layout->str_compact_shift &= 7;
     layout->str_ascii_shift &= 7;
+    layout->frame_is_entry_mask &= 1;
+    layout->frame_always_entry &= 1;
 }
 
-static void walk(const struct cpython_layout *layout, unsigned long *outcomes, unsigned long *unfinished)
+static void walk(const struct cpython_layout *layout, unsigned long *outcomes, unsigned long *kinds)
 {
     struct cpython_walk walk;
     struct stack_frame *frames = malloc(PF_STACK_FRAMES * sizeof(*frames));
     int more = harness_walk_from(layout, likely_word(), random_word(), &walk, frames);
 
-    require(walk.depth <= PF_MAX_FRAMES, "depth");
+    require(!more, "a walk within the limit of tail calls");
+    require(walk.depth <= PF_MAX_PYTHON_FRAMES, "depth");
     require(walk.outcome < PF_OUTCOMES, "outcome");
     require(memory.reads <= 2 * TAIL_CALLS * PF_FRAME_STEPS, "reads of a walk");
-    for (unsigned long i = 0; i < walk.depth; i++)
-        require(frames[i].kind == PF_FRAME_PYTHON, "kind of a frame");
+    for (unsigned long i = 0; i < walk.depth; i++) {
+        unsigned kind = frames[i].kind;
+        int boundary = kind == PF_FRAME_BOUNDARY, entry = kind == (PF_FRAME_PYTHON | PF_FRAME_ENTRY);
+        require(boundary || entry || kind == PF_FRAME_PYTHON, "kind of a frame");
+        require(!boundary || !frames[i].code_id, "a boundary has no code");
+        kinds[boundary ? 2 : entry]++;
+    }
     outcomes[walk.outcome]++;
-    *unfinished += more;
     free(frames);
 }
 
@@ -123,8 +130,8 @@ static void identify(unsigned long *identified)
 int main(int argc, char **argv)
 {
     struct cpython_layout layouts[MAX_LAYOUTS];
-    unsigned long outcomes[PF_OUTCOMES] = {0}, results[3] = {0};
-    unsigned long unfinished = 0, found = 0, whole = 0, identified = 0;
+    unsigned long outcomes[PF_OUTCOMES] = {0}, results[3] = {0}, kinds[3] = {0};
+    unsigned long found = 0, whole = 0, identified = 0;
 
     if (argc != 4)
         return 2;
@@ -149,7 +156,7 @@ int main(int argc, char **argv)
         if (round % 4 == 1)
             scramble(&layout);
         harness_use_bytes(bytes, (8 + random_word() % (MEMORY - 8)) & ~7ULL, fail_every);
-        walk(&layout, outcomes, &unfinished);
+        walk(&layout, outcomes, kinds);
         memory.reads = 0;
         find(&layout, results, &found);
         copy(&layout, &whole);
@@ -160,7 +167,8 @@ int main(int argc, char **argv)
         printf("outcome_%d %lu\n", i, outcomes[i]);
     for (int i = 0; i < 3; i++)
         printf("search_%d %lu\n", i, results[i]);
-    printf("unfinished %lu\nfound %lu\nwhole_codes %lu\nidentified %lu\n", unfinished, found, whole, identified);
+    printf("inner %lu\nentry %lu\nboundary %lu\n", kinds[0], kinds[1], kinds[2]);
+    printf("found %lu\nwhole_codes %lu\nidentified %lu\n", found, whole, identified);
     free(bytes);
     free(scratch);
     return 0;

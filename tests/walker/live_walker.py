@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,16 +14,26 @@ from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.interpreter import Interpreter, Recipe
 from pyflame_ebpf.process_table import executable_entry
-from pyflame_ebpf.profile import Gil, Outcome, Process, Profile, Recording
+from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome, Process, Profile, Recording
 from pyflame_ebpf.sampler import Count
 
 HERE = Path(__file__).parent
 BPF = HERE.parent.parent / "bpf"
 # The sources cast bytes to what they hold, as the kernel's own do, whose compiler is told the same.
 GCC = ("gcc", "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", f"-I{BPF}")
-STACK_FRAMES = 1152  # PF_STACK_FRAMES
-MAX_FRAMES = 1000  # PF_MAX_FRAMES
+
+
+def limit(name: str) -> int:
+    """A number that the programs alone know."""
+    found = re.search(rf"^#define {name} +(\d+)", (BPF / "sample.h").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+STACK_FRAMES = limit("PF_STACK_FRAMES")
+MAX_FRAMES = limit("PF_MAX_PYTHON_FRAMES")
 SEARCH_DONE = 0  # PF_SEARCH_DONE
+NO_NATIVE = bpf_abi.NATIVE_OUTCOMES.index(NativeOutcome.NONE)
 U64 = ctypes.c_uint64
 
 
@@ -63,11 +74,16 @@ def compile_fuzzer(directory: Path) -> Path:
 
 @dataclass(frozen=True)
 class WalkedStack:
-    """What one walk gave: ``frames`` leaf first, as the walker has them."""
+    """What one walk gave: ``frames`` leaf first, boundaries among them, as the walker has them."""
 
     outcome: Outcome
     stack_id: int
     frames: tuple[bpf_abi.StackFrame, ...]
+
+    @property
+    def python(self) -> tuple[bpf_abi.StackFrame, ...]:
+        """The frames without the boundaries."""
+        return tuple(frame for frame in self.frames if frame.kind & bpf_abi.FRAME_KIND == bpf_abi.FRAME_PYTHON)
 
 
 def walk_with(function: Callable[..., int], layout: bpf_abi.Layout, *start: U64) -> WalkedStack:
@@ -157,7 +173,7 @@ class LiveWalker:
     def profile(self, stack: WalkedStack) -> Profile:
         """The stack named, by way of the records and the symbolizer."""
         symbolizer = symbolize.Symbolizer(self._read, _no_native_frame, _no_kernel_frame)
-        for frame in {frame.code_id: frame for frame in stack.frames}.values():
+        for frame in {frame.code_id: frame for frame in stack.python}.values():
             code = bpf_abi.parse_record(self.code_record(frame))
             assert isinstance(code, bpf_abi.CodeEvent)
             symbolizer.add_code(code, self.layout)
@@ -165,7 +181,7 @@ class LiveWalker:
         assert isinstance(event, bpf_abi.StackEvent)
         symbolizer.add_stack(event, self.layout)
         outcome = bpf_abi.OUTCOMES.index(stack.outcome)
-        symbolizer.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, 1)])
+        symbolizer.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, NO_NATIVE, 1)])
         process = Process(self.pid, "target", interpreter=self.interpreter.name)
         return symbolizer.profile(Recording(0.0, 1.0, 99, 1), {self.identity: process})
 
