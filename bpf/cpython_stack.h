@@ -110,13 +110,17 @@ enum cpython_search_result {
     PF_SEARCH_FAILED = 2,
 };
 
-/* Goes on through the interpreters' lists of thread states (newest first) for those with this thread pointer. */
+/* Goes on through the interpreters' lists of thread states (newest first) for those with this thread pointer.
+ *
+ * Counts at its end, so that each turn ends in a conditional jump: Linux 5.10 takes no loop whose last instruction
+ * runs on into its first. */
 PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct cpython_search *search,
                                      pf_u64 thread_pointer)
 {
     pf_u64 interpreter = search->interpreter, thread_state = search->thread_state;
+    int step = 0;
 
-    for (int step = 0; step < PF_THREAD_LIST_STEPS; step++) {
+    do {
         if (!thread_state) {
             if (!interpreter)
                 return PF_SEARCH_DONE;
@@ -145,7 +149,7 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
             search->matches++;
         }
         thread_state = next;
-    }
+    } while (++step < PF_THREAD_LIST_STEPS);
     search->interpreter = interpreter;
     search->thread_state = thread_state;
     return PF_SEARCH_CONTINUE;

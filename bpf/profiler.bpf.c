@@ -502,13 +502,14 @@ int stage_unwind(struct tick_context *ctx)
             goto end;
         }
         struct stack_frame *frame = &sample->frames[depth];
-        frame->address = walk->ip - !walk->exact;
+        u64 address = walk->ip - !walk->exact;
+        frame->address = address;
+        frame->code_id = 0; /* until its end is known */
         frame->position = 0;
         frame->kind = PF_FRAME_NATIVE;
-        sample->walk.hash = pf_hash(sample->walk.hash, walk->ip);
+        sample->walk.hash = pf_hash(sample->walk.hash, address);
         sample->walk.depth = depth + 1;
 
-        u64 address = walk->ip - !walk->exact;
         if (address - walk->start >= walk->size && native_find_mapping(walk, mapped, address)) {
             walk->outcome = PF_NATIVE_NO_MAPPING;
             send_miss(sample, 0, address);
@@ -526,8 +527,10 @@ int stage_unwind(struct tick_context *ctx)
             }
             u32 index = native_chunk(page, offset);
             struct unwind_chunk *chunk = (struct unwind_chunk *)unwind_chunks.lookup(&index);
-            if (!chunk)
+            if (!chunk) {
+                walk->outcome = PF_NATIVE_PAGE_MISS;
                 goto end;
+            }
             walk->row = *native_row(chunk, offset);
             result = native_common_step(walk);
         } else {

@@ -97,7 +97,7 @@ enum outcome {
     PF_UNREADABLE_THREAD_STATE = 4,
     PF_UNREADABLE_FRAME = 5,         /* the frames below it are missing */
     PF_UNREADABLE_CODE = 6,          /* one frame or more has no name */
-    PF_TOO_DEEP = 7,                 /* more than PF_MAX_FRAMES; the outermost are missing */
+    PF_TOO_DEEP = 7,                 /* more than PF_MAX_PYTHON_FRAMES; the outermost are missing */
     PF_OUTCOMES = 8,
 };
 

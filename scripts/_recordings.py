@@ -93,9 +93,13 @@ def samples_of(profile: Profile, pid: int) -> Counter[SampleKey]:
     return found
 
 
+NATIVE_GAP = "[native frames missing"
+
+
 def python_frames(stack: Stack) -> list[Frame]:
-    """The Python frames of a stack, and the marks that say that some are missing."""
-    return [frame for frame in stack if frame.kind in (FrameKind.PYTHON, FrameKind.MARK)]
+    """The Python frames of a stack, and the marks that say that some of them are missing."""
+    frames = (frame for frame in stack if frame.kind in (FrameKind.PYTHON, FrameKind.MARK) and not frame.plumbing)
+    return [frame for frame in frames if not frame.name.startswith(NATIVE_GAP)]
 
 
 def described(frame: Frame) -> str:
