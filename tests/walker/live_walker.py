@@ -52,7 +52,9 @@ class Search(ctypes.Structure):
 class Walk(ctypes.Structure):
     """``struct cpython_walk``."""
 
-    _fields_ = tuple((name, U64) for name in ("frame", "process", "hash", "depth", "end", "outcome", "first", "first_hash"))
+    _fields_ = tuple(
+        (name, U64) for name in ("frame", "process", "hash", "depth", "end", "outcome", "first", "first_hash")
+    )
 
 
 def compile_harness(directory: Path) -> ctypes.CDLL:
