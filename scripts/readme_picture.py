@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Make docs/flamegraph.png, the README's picture, from a real recording of three interpreters at work.
+
+    sudo scripts/readme_picture.py [SECONDS]
+
+Needs what the browser tests need: playwright, and Chromium (or CHROMIUM in the environment).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = ROOT / "tests" / "targets" / "orders.py"
+PICTURE = ROOT / "docs" / "flamegraph.png"
+WARM_UP = 1.5
+SIZE = {"width": 1280, "height": 760}
+BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+
+def interpreters() -> list[Path]:
+    """Up to three of different releases."""
+    installed = Path("~/.pyenv/versions").expanduser()
+    wanted = [installed / release / "bin" / "python" for release in ("3.9.18", "3.12.1", "3.13.0")]
+    return [path for path in wanted if path.exists()] or [Path(sys.executable)]
+
+
+def record(seconds: float, directory: Path) -> Path:
+    """The flame graph of a recording of the programs."""
+    programs = [subprocess.Popen([path, PROGRAM, str(seconds + 2 * WARM_UP)]) for path in interpreters()]
+    time.sleep(WARM_UP)
+    pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
+    command = [sys.executable, "-m", "pyflame_ebpf", "record", *pids, "--duration", str(seconds)]
+    subprocess.run([*command, "--frequency", "199", "--output", directory], cwd=ROOT, check=True)
+    for program in programs:
+        program.wait()
+    return directory / "flamegraph.svg"
+
+
+def photograph(svg: Path) -> None:
+    """Open the graph in Chromium and keep what it looks like."""
+    with sync_playwright() as playwright:
+        executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_OPTIONS)
+        page = browser.new_page(viewport=SIZE)
+        page.goto(svg.as_uri())
+        page.wait_for_timeout(500)
+        page.screenshot(path=PICTURE)
+        browser.close()
+
+
+def main() -> None:
+    """Record, and take the picture."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    PICTURE.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        photograph(record(seconds, Path(temporary) / "recording"))
+    print(PICTURE)
+
+
+if __name__ == "__main__":
+    main()
