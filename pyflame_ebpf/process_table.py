@@ -295,6 +295,8 @@ class ProcessTable:
         known = self._known.get(event.identity)
         if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
             return
+        if any(mapping.start <= event.address < mapping.end for mapping in known.mappings):
+            return  # it was missed before they were last told
         changed = self._map(event.identity, known)
         known.map_again = MAP_AGAIN if changed else min(2 * known.map_again, MAP_AGAIN_MAX)
 
