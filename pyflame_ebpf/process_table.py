@@ -311,6 +311,11 @@ class ProcessTable:
         mapped = reversed(known.mapped) if known else ()
         return next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
 
+    def mappings_of(self, identity: Identity) -> list[Mapping]:
+        """The executable mappings of a process, as last read."""
+        known = self._known.get(identity)
+        return known.mappings if known else []
+
     # ---- the end ----
 
     def process_ended(self, event: ExitEvent) -> None:

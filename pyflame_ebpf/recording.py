@@ -14,7 +14,8 @@ from typing import TextIO
 from pyflame_ebpf import __version__, kernel
 from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.native_symbols import NativeSymbols
+from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
+from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
@@ -178,10 +179,13 @@ class Recorder:
             self._symbolizer.add_code(event, self._table.layout(event.layout))
         elif isinstance(event, ProcessEvent):
             self._table.process_met(event)
+            self._native.watch(event.identity)
         elif isinstance(event, ThreadEvent):
             self._symbolizer.add_thread(event.identity, event.tid, event.name)
         elif isinstance(event, MissEvent):
             self._table.code_missed(event)
+            if not event.file:
+                self._native.watch(event.identity)
         elif isinstance(event, ExitEvent):
             self._table.process_ended(event)
 
@@ -227,7 +231,10 @@ class Recorder:
                 "codes_without_lines": self._symbolizer.codes_without_lines,
             },
         )
-        return self._symbolizer.profile(recording, self._table.profile_processes())
+        try:
+            return self._symbolizer.profile(recording, self._table.profile_processes())
+        finally:
+            self._native.close()
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
@@ -239,20 +246,39 @@ def _lost(counters: dict[str, int]) -> int:
 
 
 class _NativeFrames:
-    """Names native frames by what their process had mapped."""
+    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
 
     def __init__(self, table: ProcessTable) -> None:
         self._table = table
         self._symbols = NativeSymbols()
+        self._perf_maps = PerfMaps()
+        self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
+
+    def watch(self, identity: Identity) -> None:
+        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
+        if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
+            self._perf_maps.watch(identity, identity.tgid)
 
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
         mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
-        file, name = self._symbols.lookup(identity.tgid, [mapping], address, self._table.code.open_again)
+        if identity not in self._alive:
+            self._alive[identity] = self._table.is_running(identity)
+            if self._alive[identity]:
+                self.watch(identity)  # the map may be new
+        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
+            return Frame(FrameKind.NATIVE, name, JIT)
+        pid = identity.tgid if self._alive[identity] else 0
+        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
         of_interpreter = file == self._table.interpreter_file(identity)
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def close(self) -> None:
+        """Lets go of files and of the process that demangles."""
+        self._perf_maps.close()
+        self._symbols.close()
 
 
 def record(
