@@ -23,7 +23,7 @@ from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbolize import Symbolizer
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
-NICENESS = -15  # while recording: on a busy host what is missed must be served in milliseconds all the same
+NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 DRAIN = 1.0  # seconds of samples that are counted together
@@ -100,28 +100,15 @@ def _open_lock() -> TextIO:
 
 @contextlib.contextmanager
 def urgent() -> Iterator[None]:
-    """Before all other processes while it records: on a busy host those that live shortly would be met too late."""
+    """Before others while it records: on a busy host processes that live shortly would be met too late."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        os.setpriority(os.PRIO_PROCESS, 0, min(usual, NICENESS))
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, usual)
-
-
-@contextlib.contextmanager
-def ahead_of_others() -> Iterator[None]:
-    """Lets this thread run before programs that compute, where that is permitted; it needs little CPU itself."""
-    niceness = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(niceness, NICENESS))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 class Recorder:
@@ -157,7 +144,7 @@ class Recorder:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
         more = self._table.code.send_wanted(WARM)
-        wait = 0.0 if more else POLL
+        wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
         self._take_events(wait)
