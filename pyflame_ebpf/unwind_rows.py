@@ -168,8 +168,7 @@ class UnwindTable:
 
     def _plain(self, frame: FrameEntry, begin: int, end: int) -> list[tuple[int, bytes]] | None:
         """The rows of an ordinary function; None for others."""
-        data, scale = frame.data, frame.common.code_alignment
-        found = plain_rows(data, frame.instructions, len(data), frame.start, begin, end, scale)
+        found = plain_rows(frame, begin, end)
         if found is None:
             return None
         bodies = self._plain_bodies
@@ -205,7 +204,9 @@ class UnwindTable:
         def read(vaddr: int) -> bytes:
             at = vaddr - first
             end = at + 4 + int.from_bytes(together[at : at + 4], "little")
-            return together[at:end] if _ENTRY_MIN <= end - at and end <= len(together) else read_entry(self._image, vaddr)
+            return (
+                together[at:end] if end - at >= _ENTRY_MIN and end <= len(together) else read_entry(self._image, vaddr)
+            )
 
         return read
 
