@@ -352,7 +352,7 @@ class ElfImage:
 
     def dynamic_functions(self) -> FunctionTable:
         """The functions of .dynsym; BadElf."""
-        return FunctionTable(self._dynamic_symbols, self._section_ends)
+        return FunctionTable(self._dynamic_symbols, whole=False)
 
     @property
     def _section_ends(self) -> list[int]:

@@ -33,14 +33,16 @@ NO_SYMBOLS = SymbolTable(b"", b"")
 class FunctionTable:
     """Functions sorted by address, looked up by address.
 
-    ``section_ends`` has the first address after each section, by number: a function without a size ends there.
+    ``section_ends`` has the first address after each section, by number: a function without a size ends there.  A table
+    that is not ``whole`` lacks functions, any of which may follow one without a size, so such a one holds nothing.
     """
 
     _LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
 
-    def __init__(self, table: SymbolTable, section_ends: Sequence[int] = ()) -> None:
+    def __init__(self, table: SymbolTable, section_ends: Sequence[int] = (), *, whole: bool = True) -> None:
         self._symbols, self._strings = table
         self._section_ends = section_ends
+        self._whole = whole
         size = min(len(self._symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size
         # One number for each, the address above the index, takes a third of the memory of a tuple.
         keys = [
@@ -80,7 +82,7 @@ class FunctionTable:
     def _size_without_one(self, index: int, end: int, section: int) -> int:
         """A function written in assembler may have no size: it reaches to the next one, or to its section's end."""
         start = self._starts[index]
-        if start != self._starts[end - 1]:
+        if not self._whole or start != self._starts[end - 1]:
             return 0
         limit = self._section_ends[section] if section < len(self._section_ends) else 0
         return max(limit - start, 0) if limit else 1 << 64

@@ -27,6 +27,8 @@ OpenMapped = Callable[[Mapping], BinaryIO]  # OSError or PyflameError when it ca
 
 ANONYMOUS = "[anonymous]"  # the file of code that no file holds
 JIT = "[jit]"  # ... and that a perf map names
+STRIPPED = "stripped: only exported functions have names without its debug file"
+PERF_MAP = "only a perf map could name it"
 KEPT_MAX = 512 << 20  # bytes of symbols of all files
 _PLACES_MAX = 1 << 16
 _VDSO = "[vdso]"
@@ -100,7 +102,7 @@ class NativeSymbols:
 
     def _open(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
         if is_without_file(mapping):
-            return _FileSymbols(lack="no file holds this code (a JIT compiler's?), and only a perf map could name it")
+            return _FileSymbols(lack=f"no file holds this code (a JIT compiler's?), and {PERF_MAP}")
         try:
             with open_mapped(mapping) as file:
                 image = ElfImage(file)
@@ -117,7 +119,7 @@ class NativeSymbols:
         tables: list[FunctionTable] = []
         with contextlib.suppress(*_DAMAGE):
             tables += _best_table(image, path, pid)
-        lack = "" if tables or path == _VDSO else _lack(image)
+        lack = "" if tables or path == _VDSO else STRIPPED
         with contextlib.suppress(*_DAMAGE):
             tables.append(image.dynamic_functions())
         self._kept += sum(table.memory for table in tables)
@@ -155,12 +157,6 @@ def _best_table(image: ElfImage, path: str, pid: int) -> list[FunctionTable]:
         return []
     with unpacked as file:
         return [ElfImage(file).static_functions()]
-
-
-def _lack(image: ElfImage) -> str:
-    identity = image.build_id.hex()
-    which = f", build id {identity}" if identity else " and has no build id"
-    return f"stripped{which}: only exported functions have names without its debug file"
 
 
 def _vaddr(segments: tuple[Segment, ...], offset: int) -> int:

@@ -82,6 +82,15 @@ def open_perf_map(pid: int) -> BinaryIO:
     return file
 
 
+def has_perf_map(pid: int) -> bool:
+    """Whether a process has a perf map that will be read."""
+    try:
+        with open_perf_map(pid):
+            return True
+    except (OSError, PyflameError):
+        return False
+
+
 def read_perf_map(file: BinaryIO) -> PerfMap:
     """The functions that an open file lists by now; OSError."""
     text = bytearray()
