@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -27,7 +26,6 @@ OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
 NO_FILE = 0
 NEIGHBOURS = (-2, 2, -1, 1)
-EXPECTED_PAGES_MAX = 64  # of one stack
 WARM_PAGES_MAX = 2048  # 8 MiB of code
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
@@ -141,30 +139,6 @@ class MappedCode:
         """Sends the rows of a page now, and those around it when there is time."""
         self._send_page(number, page)
         self._wanted.extendleft((number, page + step) for step in NEIGHBOURS)
-
-    def expect(self, identity: Identity, mappings: Sequence[Mapping], words: Iterable[int]) -> None:
-        """Sends the pages of those words that are addresses of code, as return addresses on a stack are."""
-        code = sorted(mappings, key=lambda mapping: mapping.start)
-        if not code:
-            return
-        begin, end = code[0].start, code[-1].end
-        starts = [mapping.start for mapping in code]
-        sent = 0
-        for word in words:
-            if not begin < word <= end:
-                continue
-            mapping = code[bisect_left(starts, word) - 1]
-            if mapping.start < word <= mapping.end and sent < EXPECTED_PAGES_MAX:
-                sent += self._send_page_of(identity, mapping, word - 1)
-
-    def _send_page_of(self, identity: Identity, mapping: Mapping, address: int) -> bool:
-        """Sends the page of an address; whether it was not there."""
-        file = self._file(identity, mapping)
-        bias = load_bias(mapping, file.image.segments) if file else None
-        if file is None or bias is None or file.table is None or (page := address - bias >> 12) in file.pages:
-            return False
-        self._send_page(file.number, page)
-        return True
 
     def warm(self, identity: Identity, mapping: Mapping) -> None:
         """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
