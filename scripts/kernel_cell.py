@@ -2,7 +2,8 @@
 """One cell of the kernel matrix: loads every BPF program on the running kernel, then records a busy Python program.
 
 Prints what the verifier counted of each program and how whole the stacks were.  Exit status 1: the kernel refused a
-program; 2: fewer than 99 % of the samples after the warm-up were whole.  scripts/kernel_matrix.sh runs this in guests.
+program; 2: fewer than 99 % of the samples after the warm-up were whole, or none of them interrupted the kernel.
+scripts/kernel_matrix.sh runs this in guests.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pyflame_ebpf.sampler import (  # noqa: E402
 
 WORKLOAD = """
 import json, re, zlib
+zeros = open("/dev/zero", "rb", buffering=0)
 data = {"list": list(range(200)), "text": "spam and eggs " * 20}
 def of_key(item):
     return re.sub("a+", "b", item)
@@ -43,6 +45,7 @@ def turn():
     text = json.dumps(data)
     sorted(text.split(), key=of_key)
     zlib.crc32(zlib.compress(text.encode(), 9))
+    zeros.read(1 << 23)
     return python_only(2000)
 print("ready", flush=True)
 while True:
@@ -141,9 +144,10 @@ def print_loads(loads: list[Load]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wholeness:
-    """Samples of one process after the warm-up, and how many of them have their whole Python and native stack."""
+    """Samples of one process after the warm-up: how many interrupted the kernel, how many have their whole stacks."""
 
     samples: int
+    kernel: int
     python: int
     native: int
     reasons: Counter[str]
@@ -151,20 +155,22 @@ class Wholeness:
 
 def wholeness(profile: Profile, pid: int, warm_up: int) -> Wholeness:
     """What became of the process's samples from this second on."""
-    python, native, samples, reasons = 0, 0, 0, Counter[str]()
+    samples = kernel = python = native = 0
+    reasons = Counter[str]()
     for key, count in profile.samples.items():
         if profile.processes[key.process].pid != pid or key.second < warm_up:
             continue
         samples += count
+        kernel += count * key.kernel_mode
         python += count * (key.outcome is Outcome.COMPLETE)
         native += count * (key.native is NativeOutcome.COMPLETE)
         if key.outcome is not Outcome.COMPLETE or key.native is not NativeOutcome.COMPLETE:
             reasons[f"{key.outcome.value}, {key.native.value}"] += count
-    return Wholeness(samples, python, native, reasons)
+    return Wholeness(samples, kernel, python, native, reasons)
 
 
 def record_busy(interpreter: str, duration: float, frequency: int, warm_up: int) -> tuple[Wholeness, Profile]:
-    """Records a program that goes between Python and C all the time."""
+    """Records a program that goes between Python, C and the kernel all the time."""
     command = [interpreter, "-c", WORKLOAD]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as target:
         try:
@@ -182,11 +188,11 @@ def check_recording(interpreter: str, arguments: argparse.Namespace) -> bool:
     found, profile = record_busy(interpreter, arguments.duration, arguments.frequency, arguments.warm_up)
     counters = {name: value for name, value in profile.recording.counters.items() if value}
     print(
-        f"{interpreter}: {found.samples} samples after {arguments.warm_up} s,"
+        f"{interpreter}: {found.samples} samples after {arguments.warm_up} s, {found.kernel} of them in the kernel,"
         f" {found.python} whole in Python, {found.native} whole in native code"
     )
     print(f"  not whole: {dict(found.reasons)}\n  counters: {counters}")
-    return found.samples > 0 and min(found.python, found.native) >= arguments.least * found.samples
+    return found.kernel > 0 and min(found.python, found.native) >= arguments.least * found.samples
 
 
 def main() -> int:
