@@ -43,6 +43,7 @@ INSTRUMENTED = (
     "frame_index",
     "function_table",
     "perf_map",
+    "plain_frames",
     "plt",
     "unwind_rows",
 )
