@@ -478,7 +478,8 @@ int stage_native(struct tick_context *ctx)
 PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
 {
     struct miss_record record = {
-        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address};
+        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address,
+        .stack_pointer = sample->native.sp};
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -26,6 +27,9 @@ OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
 NO_FILE = 0
 NEIGHBOURS = (-2, 2, -1, 1)
+MET_PAGES_MAX = 1024  # of a library one page of which was met: the others may follow
+MET_PAGES_IN_ALL = 3072  # 0.3 ms of CPU each
+EXPECTED_PAGES_MAX = 64  # of one stack
 WARM_PAGES_MAX = 2048  # 8 MiB of code
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
@@ -57,6 +61,7 @@ class MappedCode:
         self._next_chunk = 0
         self._wanted: deque[tuple[int, int]] = deque()  # file and page, to be sent when there is time
         self._warmed: set[int] = set()
+        self._met_pages = MET_PAGES_IN_ALL
         self.pages = 0
         self.evictions = 0
 
@@ -139,17 +144,53 @@ class MappedCode:
         """Sends the rows of a page now, and those around it when there is time."""
         self._send_page(number, page)
         self._wanted.extendleft((number, page + step) for step in NEIGHBOURS)
+        file = self._files.get(number)
+        if file is not None and number not in self._warmed:
+            self._warm_file(file, min(MET_PAGES_MAX, self._met_pages))
+
+    def expect(self, identity: Identity, mappings: Sequence[Mapping], words: Iterable[int]) -> None:
+        """Sends the pages of those words that are addresses of code, as return addresses on a stack are."""
+        code = sorted(mappings, key=lambda mapping: mapping.start)
+        if not code:
+            return
+        begin, end = code[0].start, code[-1].end
+        starts = [mapping.start for mapping in code]
+        sent = 0
+        for word in words:
+            if not begin < word <= end:
+                continue
+            mapping = code[bisect_left(starts, word) - 1]
+            if mapping.start < word <= mapping.end and sent < EXPECTED_PAGES_MAX:
+                sent += self._send_page_of(identity, mapping, word - 1)
+
+    def _send_page_of(self, identity: Identity, mapping: Mapping, address: int) -> bool:
+        """Sends the page of an address; whether it was not there."""
+        file = self._file(identity, mapping)
+        bias = load_bias(mapping, file.image.segments) if file else None
+        if file is None or bias is None or file.table is None or (page := address - bias >> 12) in file.pages:
+            return False
+        self._send_page(file.number, page)
+        return True
 
     def warm(self, identity: Identity, mapping: Mapping) -> None:
         """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
         file = self._file(identity, mapping)
-        if file is None or file.number in self._warmed or file.table is None:
-            return
+        if file is not None and file.number not in self._warmed and file.table is not None:
+            self._warm_file(file, None)
+
+    def _warm_file(self, file: CodeFile, limit: int | None) -> None:
+        """Wants all pages of a file unless it has more than the limit, which is for those that may be met."""
         self._warmed.add(file.number)
+        pages: list[int] = []
         for segment in file.image.segments:
             if segment.flags & 1:
                 first, last = segment.vaddr >> 12, segment.vaddr + segment.memory_size >> 12
-                self._wanted.extend((file.number, page) for page in range(first, min(last, first + WARM_PAGES_MAX) + 1))
+                pages += range(first, min(last, first + WARM_PAGES_MAX) + 1)
+        if limit is not None:
+            if len(pages) > limit:
+                return
+            self._met_pages -= len(pages)
+        self._wanted.extend((file.number, page) for page in pages)
 
     def send_wanted(self, seconds: float) -> bool:
         """Sends pages before they are missed, for so long; whether more are wanted."""

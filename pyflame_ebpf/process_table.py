@@ -39,6 +39,8 @@ from pyflame_ebpf.sampler import Sampler
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.01, 5.0
+SCAN_AGAIN = 0.02  # seconds between two searches of one process's stacks
+STACK_SCANNED = 1 << 16  # bytes
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
@@ -67,6 +69,7 @@ class Known:
     mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
+    scanned_at: float = 0.0  # monotonic seconds: its stack was searched for return addresses
 
 
 @dataclass(order=True, slots=True)
@@ -289,16 +292,30 @@ class ProcessTable:
 
     def code_missed(self, event: MissEvent) -> None:
         """The native walk lacked a mapping or the rows of a page."""
+        known = self._known.get(event.identity)
         if event.file:
             self.code.page_missed(event.file, event.address)
+            if known is not None and not known.ended:
+                self._expect_callers(event, known)
             return
-        known = self._known.get(event.identity)
         if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
             return
         if any(mapping.start <= event.address < mapping.end for mapping in known.mappings):
             return  # it was missed before they were last told
         changed = self._map(event.identity, known)
         known.map_again = MAP_AGAIN if changed else min(2 * known.map_again, MAP_AGAIN_MAX)
+
+    def _expect_callers(self, event: MissEvent, known: Known) -> None:
+        """Sends the code pages of all callers of a frame, or else each would cost a sample of its own.
+
+        Which words of the stack are return addresses is not known without rows, so every address of code counts.
+        """
+        now = time.monotonic()
+        if now - known.scanned_at < SCAN_AGAIN or not self.is_running(event.identity):
+            return
+        known.scanned_at = now
+        words = memoryview(_stack_memory(event.identity.tgid, event.stack_pointer & ~7)).cast("Q")
+        self.code.expect(event.identity, known.mappings, words)
 
     def _open_mapped(self, identity: Identity, mapping: Mapping) -> BinaryIO:
         return open_code(identity.tgid, mapping)
@@ -364,6 +381,16 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _stack_memory(pid: int, stack_pointer: int) -> bytes:
+    """A thread's stack from its innermost frame on, as far as it is mapped; whole words."""
+    found = b""
+    with contextlib.suppress(PyflameError, OSError):
+        while len(found) < STACK_SCANNED:
+            address = stack_pointer + len(found)
+            found += processes.read_memory(pid, address, -address % 4096 or 4096)
+    return found
 
 
 def _same_start(identity: Identity, start_ticks: int) -> bool:
