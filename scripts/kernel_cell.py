@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("interpreters", nargs="*", default=[sys.executable])
     parser.add_argument("--duration", type=float, default=30, help="seconds of a recording")
     parser.add_argument("--warm-up", type=int, default=15, help="seconds of it that do not count")
-    parser.add_argument("--frequency", type=int, default=19)
+    parser.add_argument("--frequency", type=int, default=49)
     parser.add_argument("--least", type=float, default=0.99, help="share of samples that must be whole")
     parser.add_argument("--load-only", action="store_true")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@
 #   PYTHON        the interpreter that runs the profiler and can import bcc (default: python3)
 #   INTERPRETERS  the interpreters to record, separated by blanks (default: PYTHON)
 #   CELL_OPTIONS  more options for scripts/kernel_cell.py; a guest that is emulated is some 15 times slower, and 30 s
-#                 at 19 Hz give samples enough
+#                 at 49 Hz give samples enough
 #   CELL_SECONDS  limit of one cell (default: 600)
 #
 # Prints each cell (the kernel, verified instructions and load time of each program, samples, whole stacks) as it ends.
