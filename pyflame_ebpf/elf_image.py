@@ -125,6 +125,10 @@ class ElfImage:
         )
         self.segments = tuple(segment for segment in self._all_segments if segment.kind == _PT_LOAD)
 
+    def close(self) -> None:
+        """Ends the use of the file."""
+        self._source.close()
+
     def duplicate(self) -> BinaryIO:
         """The same open file once more, for the caller to close."""
         return os.fdopen(os.dup(self._file), "rb", buffering=0)

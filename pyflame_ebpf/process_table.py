@@ -38,10 +38,13 @@ from pyflame_ebpf.sampler import Sampler
 # program that embeds Python may load it at any time.  Seconds after the first look.
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
-MAP_AGAIN, MAP_AGAIN_MAX = 0.01, 5.0
+MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
 SCAN_AGAIN = 0.02  # seconds between two searches of one process's stacks
 STACK_SCANNED = 1 << 16  # bytes
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
+PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
+STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
+EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
 _LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
@@ -105,8 +108,9 @@ def file_key(pid: int) -> FileKey:
 class ProcessTable:
     """All processes met, by identity; ``clock`` gives monotonic seconds."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, *, native: bool = True) -> None:
         self._sampler = sampler
+        self._native = native
         self._cache = FileFactsCache()
         self._known: dict[Identity, Known] = {}
         self._looks: list[_Look] = []
@@ -132,9 +136,30 @@ class ProcessTable:
                 key = file_key(pid)
                 if key not in seen and isinstance(interpreter := interpreter_of(pid, self._cache), Interpreter):
                     self._add_recipe(key, interpreter)
-                found += key in self._interpreters
+                if key in self._interpreters:
+                    found += 1
+                    if self._native:
+                        self._prepare(pid, self._interpreters[key])
                 seen.add(key)
+        self.code.send_wanted(min(PREPARE_BUDGET, deadline - time.monotonic()))
         return found
+
+    def _prepare(self, pid: int, interpreter: Interpreter) -> None:
+        """Sends the code that a running process's first samples will meet: its callers', the evaluation loop's."""
+        identity = Identity(0, pid, 0)  # the programs have not met it yet; only its mappings are asked for
+        mapped = processes.mappings(pid)
+        code = [mapping for mapping in mapped if mapping.executable]
+        stack = next((mapping for mapping in mapped if mapping.path == "[stack]"), None)
+        if stack is not None:
+            size = min(stack.end - stack.start, STACK_PREPARED)
+            words = memoryview(processes.read_memory(pid, stack.end - size, size)).cast("Q")
+            self.code.expect(identity, code, words)
+        for mapping in code:
+            if mapping.path == interpreter.file:
+                self.code.warm_function(identity, mapping, EVALUATION_LOOP)
+        for mapping in code:
+            if mapping.path == interpreter.file or _LIBC.search(mapping.path):
+                self.code.warm(identity, mapping)
 
     def _add_recipe(self, key: FileKey, interpreter: Interpreter) -> None:
         if key in self._interpreters or not interpreter.recipe.usable:

@@ -14,6 +14,7 @@ from typing import TextIO
 from pyflame_ebpf import __version__, kernel
 from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
@@ -117,7 +118,7 @@ class Recorder:
     def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
         self._options = options
         self._sampler = sampler
-        self._table = ProcessTable(sampler)
+        self._table = ProcessTable(sampler, native=options.native)
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
@@ -279,6 +280,7 @@ def record(
         targets_only=not options.whole_host,
         follow_children=options.follow_children,
     )
+    allow_open_files()
     with only_one_profiler(), contextlib.ExitStack() as urgency:
         urgency.enter_context(urgent())
         with Sampler(sampler_options) as sampler:
