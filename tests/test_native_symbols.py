@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,37 @@ import pytest
 from pyflame_ebpf import native_symbols, processes
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
 from pyflame_ebpf.mapped_code import open_code
-from pyflame_ebpf.native_symbols import ANONYMOUS, STRIPPED, NativeSymbols
+from pyflame_ebpf.native_symbols import ANONYMOUS, JIT, STRIPPED, NativeSymbols
 from pyflame_ebpf.perf_map import open_perf_map
 from pyflame_ebpf.plt import PltTable
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 import fuzz
+from _recordings import record_for
 
+COMPILER = """
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+/* mov $1000000, %ecx; 1: dec %ecx; jnz 1b; ret */
+static const unsigned char loop[] = {0xb9, 0x40, 0x42, 0x0f, 0, 0xff, 0xc9, 0x75, 0xfc, 0xc3};
+int main(void) {
+    char name[64];
+    void *code = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memcpy(code, loop, sizeof loop);
+    snprintf(name, sizeof name, "/tmp/perf-%d.map", getpid());
+    FILE *map = fopen(name, "w");
+    fprintf(map, "%lx %zx compiled loop\\n", (unsigned long)code, sizeof loop);
+    fclose(map);
+    write(1, "ready\\n", 6);
+    fcntl(0, F_SETFL, O_NONBLOCK);
+    for (char end; read(0, &end, 1);) ((void (*)(void))code)();
+    unlink(name);
+    return 0;
+}
+"""
 LIBRARY = """
 extern int elsewhere(int);
 static __attribute__((noinline, used)) int hidden(int x) { return x * 3; }
@@ -196,6 +221,29 @@ def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols,
         with open_perf_map(process.pid) as file:
             assert file.read() == b"10 10 x\n"
         process.stdin.close()
+
+
+@pytest.mark.root
+def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(build):
+    program = build(COMPILER, name="compiler")
+    started = []
+
+    def start():
+        started.append(subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        started[0].stdout.readline()
+
+    def end():
+        started[0].communicate()
+
+    profile = record_for(3, 199, started=start, stopping=end)
+    pid = started[0].pid
+    named = Counter(
+        any((frame.name, frame.file) == ("compiled loop", JIT) for frame in profile.stacks[key.stack])
+        for key in profile.samples.elements()
+        if profile.processes[key.process].pid == pid
+    )
+    assert not Path(f"/tmp/perf-{pid}.map").exists()
+    assert named[True] > 0.8 * named.total()
 
 
 @pytest.mark.root
