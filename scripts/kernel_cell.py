@@ -199,8 +199,8 @@ def main() -> int:
     """Exit status as in the module's description."""
     parser = argparse.ArgumentParser(description="Load every BPF program here, then record a busy Python program.")
     parser.add_argument("interpreters", nargs="*", default=[sys.executable])
-    parser.add_argument("--duration", type=float, default=30, help="seconds of a recording")
-    parser.add_argument("--warm-up", type=int, default=15, help="seconds of it that do not count")
+    parser.add_argument("--duration", type=float, default=60, help="seconds of a recording")
+    parser.add_argument("--warm-up", type=int, default=30, help="seconds of it that do not count")
     parser.add_argument("--frequency", type=int, default=49)
     parser.add_argument("--least", type=float, default=0.99, help="share of samples that must be whole")
     parser.add_argument("--load-only", action="store_true")

@@ -11,7 +11,7 @@
 #                 that died
 #   PYTHON        the interpreter that runs the profiler and can import bcc (default: python3)
 #   INTERPRETERS  the interpreters to record, separated by blanks (default: PYTHON)
-#   CELL_OPTIONS  more options for scripts/kernel_cell.py; a guest that is emulated is some 15 times slower, and 30 s
+#   CELL_OPTIONS  more options for scripts/kernel_cell.py; a guest that is emulated is some 15 times slower, and 60 s
 #                 at 49 Hz give samples enough
 #   CELL_SECONDS  limit of one cell (default: 600)
 #
