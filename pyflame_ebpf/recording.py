@@ -157,7 +157,7 @@ class Recorder:
             self._sampler.attach_new_cpus()
 
     def _take_events(self, wait: float) -> None:
-        for event in self._sampler.poll(int(wait * 1000)):
+        for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
             self._take(event)
 
     def _take(self, event: Event) -> None:
@@ -227,6 +227,11 @@ class Recorder:
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
         return Frame(FrameKind.KERNEL, name, module)
+
+
+def _urgency(event: Event) -> int:
+    """Sorts first what makes stacks whole that are sampled meanwhile: where code is mapped, then rows."""
+    return 0 if isinstance(event, ProcessEvent) else 1 if isinstance(event, MissEvent) else 2
 
 
 def _lost(counters: dict[str, int]) -> int:
