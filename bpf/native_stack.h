@@ -18,6 +18,14 @@ PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
     return (pf_u64)((long long)difference >> 63);
 }
 
+/* An index of an array that is a power of two long, by an AND that the compiler cannot see to be needless: up to Linux
+ * 6.1 the verifier forgets the bounds of an OR of two numbers, which is what the compiler makes of the sum. */
+PF_INLINE pf_u64 pf_masked(pf_u64 index, pf_u64 mask)
+{
+    __asm__ volatile("" : "+r"(index));
+    return index & mask;
+}
+
 /* Registers of the frame being unwound, and where its code is. */
 struct native_walk {
     pf_u64 ip;
@@ -42,8 +50,8 @@ PF_INLINE int native_find_mapping(struct native_walk *walk, const struct process
     pf_u64 index = 0;
 #pragma unroll
     for (pf_u64 step = PF_MAPPINGS / 2; step; step /= 2)
-        index += step & pf_at_most(mappings->mapping[(index + step) & (PF_MAPPINGS - 1)].start, address);
-    const struct mapping *found = &mappings->mapping[index & (PF_MAPPINGS - 1)];
+        index += step & pf_at_most(mappings->mapping[pf_masked(index + step, PF_MAPPINGS - 1)].start, address);
+    const struct mapping *found = &mappings->mapping[pf_masked(index, PF_MAPPINGS - 1)];
     pf_u64 start = found->start, size = (pf_u64)found->pages << 12;
     if (address - start >= size)
         return -1;
@@ -70,8 +78,8 @@ PF_INLINE const struct unwind_row *native_row(const struct unwind_chunk *chunk, 
     pf_u64 index = 0;
 #pragma unroll
     for (pf_u64 step = PF_UNWIND_CHUNK_ROWS / 2; step; step /= 2)
-        index += step & pf_at_most(chunk->row[(index + step) & (PF_UNWIND_CHUNK_ROWS - 1)].start, offset);
-    return &chunk->row[index & (PF_UNWIND_CHUNK_ROWS - 1)];
+        index += step & pf_at_most(chunk->row[pf_masked(index + step, PF_UNWIND_CHUNK_ROWS - 1)].start, offset);
+    return &chunk->row[pf_masked(index, PF_UNWIND_CHUNK_ROWS - 1)];
 }
 
 enum native_step {

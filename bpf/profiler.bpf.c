@@ -214,11 +214,15 @@ PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 k
     if (size <= 0)
         return;
     u64 base = pf_bounded(sample->walk.depth, PF_STACK_FRAMES - PF_MAX_KERNEL_FRAMES);
+    /* A pointer, made here at once: a number may be kept on the stack from before it was bounded, and up to Linux 6.1
+     * the verifier knows nothing of such a number. */
+    struct stack_frame *frames = &sample->frames[base];
+    __asm__ volatile("" : "+r"(frames));
     u64 found = (u32)size / 8, hash = sample->walk.hash;
     for (u64 i = 0; i < PF_MAX_KERNEL_FRAMES; i++) {
         if (i >= found)
             break;
-        struct stack_frame *frame = &sample->frames[base + i];
+        struct stack_frame *frame = &frames[i];
         u64 address = sample->addresses[i];
         frame->address = address;
         frame->code_id = 0;
@@ -474,7 +478,8 @@ int stage_native(struct tick_context *ctx)
 PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
 {
     struct miss_record record = {
-        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address};
+        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address,
+        .stack_pointer = sample->native.sp};
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 

@@ -352,6 +352,7 @@ struct miss_record {
     pf_u32 file;               /* 0: no mapping */
     struct process_identity identity;
     pf_u64 address;            /* in the process, or page of the image */
+    pf_u64 stack_pointer;      /* of the frame whose caller was not found */
 };
 
 /* The last thread of a process has ended. */

@@ -192,7 +192,13 @@ class ThreadRecord(ctypes.Structure):
 class MissRecord(ctypes.Structure):
     """``struct miss_record``."""
 
-    _fields_ = (("type", U32), ("file", U32), ("identity", ProcessIdentity), ("address", U64))
+    _fields_ = (
+        ("type", U32),
+        ("file", U32),
+        ("identity", ProcessIdentity),
+        ("address", U64),
+        ("stack_pointer", U64),
+    )
 
 
 class ExitRecord(ctypes.Structure):
@@ -330,6 +336,7 @@ class MissEvent:
     identity: Identity
     file: int
     address: int  # in the process, or page number in the image
+    stack_pointer: int  # of the frame whose caller was not found
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +422,7 @@ def _thread(data: bytes) -> ThreadEvent:
 
 def _miss(data: bytes) -> MissEvent:
     record = MissRecord.from_buffer_copy(data)
-    return MissEvent(Identity.of(record.identity), record.file, record.address)
+    return MissEvent(Identity.of(record.identity), record.file, record.address, record.stack_pointer)
 
 
 def _exit(data: bytes) -> ExitEvent:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import cached_property
@@ -20,13 +18,13 @@ from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.function_table import NO_SYMBOLS, SYMBOL, FunctionTable, SymbolTable, string_at
 
 PF_X = 1
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
-_SYMBOL = struct.Struct("<IBBHQQ")
 _PAIR = struct.Struct("<QQ")
 _WORDS = struct.Struct("<IIII")
 
@@ -35,16 +33,12 @@ _SHT_SYMTAB, _SHT_NOBITS = 2, 8
 _DT_NULL, _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_DEBUG, _DT_GNU_HASH = 0, 4, 5, 6, 10, 21, 0x6FFFFEF5
 _PT_GNU_EH_FRAME = 0x6474E550
 _NT_GNU_BUILD_ID = 3
-_STB_GLOBAL, _STB_WEAK = 1, 2
-_STT_FUNC, _STT_GNU_IFUNC = 2, 10
-_FUNCTION_TYPES = (_STT_FUNC, _STT_GNU_IFUNC)
 
 _SEGMENTS_MAX = 256
 _SECTIONS_MAX = 4096
 _NOTES_MAX = 1 << 16  # bytes
 _DYNAMIC_MAX = 1 << 16  # bytes
 _CHAIN_MAX = 4096  # symbols of one hash bucket
-_NAME_MAX = 4096
 _SCAN_MAX = 256  # chance hits of a packed number, names that end like the wanted one
 TABLE_MAX = 128 << 20  # bytes of one symbol or string table
 
@@ -93,13 +87,6 @@ class Symbol(NamedTuple):
     kind: int
 
 
-class _Table(NamedTuple):
-    """A symbol table with its strings, as bytes."""
-
-    symbols: bytes
-    strings: bytes
-
-
 def open_regular(path: str) -> BinaryIO:
     """Open a regular file for reading without ever blocking on or waking a FIFO or device; OSError, BadElf."""
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -137,6 +124,10 @@ class ElfImage:
             for p_type, flags, offset, vaddr, _, file_size, memory_size, _ in headers
         )
         self.segments = tuple(segment for segment in self._all_segments if segment.kind == _PT_LOAD)
+
+    def close(self) -> None:
+        """Ends the use of the file."""
+        self._source.close()
 
     def duplicate(self) -> BinaryIO:
         """The same open file once more, for the caller to close."""
@@ -262,7 +253,7 @@ class ElfImage:
         names_at, names_size = headers[self._section_names][4:6]
         names = self._read(names_at, names_size, "section names", 1 << 20)
         return tuple(
-            Section(_string(names, name), kind, vaddr, offset, length, link)
+            Section(string_at(names, name), kind, vaddr, offset, length, link)
             for name, kind, _, vaddr, offset, length, link, *_ in headers
         )
 
@@ -277,23 +268,23 @@ class ElfImage:
         return self._read(section.offset, section.size, f"section {section.name}", limit)
 
     @cached_property
-    def _static_symbols(self) -> _Table:
+    def _static_symbols(self) -> SymbolTable:
         """.symtab; empty where it was stripped."""
         for section in self.sections:
             if section.kind == _SHT_SYMTAB and section.link < len(self.sections):
                 symbols = self.section_data(section)
                 strings = self.section_data(self.sections[section.link])
-                return _Table(symbols[: len(symbols) - len(symbols) % _SYMBOL.size], strings)
-        return _Table(b"", b"")
+                return SymbolTable(symbols[: len(symbols) - len(symbols) % SYMBOL.size], strings)
+        return NO_SYMBOLS
 
     @cached_property
-    def _dynamic_symbols(self) -> _Table:
+    def _dynamic_symbols(self) -> SymbolTable:
         """.dynsym, found through the dynamic section, which no strip removes."""
         tags = self._dynamic
         if _DT_SYMTAB not in tags or _DT_STRTAB not in tags:
-            return _Table(b"", b"")
-        symbols = self.read_virtual(tags[_DT_SYMTAB], _SYMBOL.size * self._dynamic_symbol_count())
-        return _Table(symbols, self.read_virtual(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0)))
+            return NO_SYMBOLS
+        symbols = self.read_virtual(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
+        return SymbolTable(symbols, self.read_virtual(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0)))
 
     def _dynamic_symbol_count(self) -> int:
         """Symbols in .dynsym; only the hash tables and the section headers know."""
@@ -303,7 +294,7 @@ class ElfImage:
         if _DT_GNU_HASH in tags:
             return self._count_gnu_hash(tags[_DT_GNU_HASH])
         section = self.section(".dynsym")
-        return section.size // _SYMBOL.size if section else 0
+        return section.size // SYMBOL.size if section else 0
 
     def _count_gnu_hash(self, table: int) -> int:
         """One more than the last symbol of the last chain."""
@@ -324,7 +315,7 @@ class ElfImage:
         if not {_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB} <= tags.keys():
             return _scan(self._dynamic_symbols, name)
         for index in self._gnu_hash_candidates(tags[_DT_GNU_HASH], _gnu_hash(name.encode())):
-            entry = _SYMBOL.unpack(self.read_virtual(tags[_DT_SYMTAB] + _SYMBOL.size * index, _SYMBOL.size))
+            entry = SYMBOL.unpack(self.read_virtual(tags[_DT_SYMTAB] + SYMBOL.size * index, SYMBOL.size))
             wanted = name.encode() + b"\0"
             if entry[3] and self.read_virtual(tags[_DT_STRTAB] + entry[0], len(wanted)) == wanted:
                 return Symbol(name, entry[4], entry[5], entry[1] & 15)
@@ -357,8 +348,38 @@ class ElfImage:
 
     def functions(self) -> FunctionTable:
         """Its functions by address, from .symtab or, where that was stripped, .dynsym; BadElf."""
-        table = self._static_symbols if self._static_symbols.symbols else self._dynamic_symbols
-        return FunctionTable(table.symbols, table.strings)
+        return self.static_functions() if self._static_symbols.symbols else self.dynamic_functions()
+
+    def static_functions(self) -> FunctionTable:
+        """The functions of .symtab; BadElf."""
+        return FunctionTable(self._static_symbols, self._section_ends)
+
+    def dynamic_functions(self) -> FunctionTable:
+        """The functions of .dynsym; BadElf."""
+        return FunctionTable(self._dynamic_symbols, whole=False)
+
+    @property
+    def _section_ends(self) -> list[int]:
+        return [section.vaddr + section.size for section in self.sections]
+
+    @property
+    def stripped(self) -> bool:
+        """Whether it has no .symtab."""
+        return not self._static_symbols.symbols
+
+    def dynamic_name(self, index: int) -> str:
+        """The name of a symbol of .dynsym, "" for none, without its version."""
+        table = self._dynamic_symbols
+        if not 0 < index < len(table.symbols) // SYMBOL.size:
+            return ""
+        return string_at(table.strings, SYMBOL.unpack_from(table.symbols, index * SYMBOL.size)[0])
+
+    def relocations(self, table_tag: int, size_tag: int) -> bytes:
+        """A table of relocations by its tags of the dynamic section, empty for none; BadElf."""
+        tags = self._dynamic
+        if table_tag not in tags or size_tag not in tags:
+            return b""
+        return self.read_virtual(tags[table_tag], tags[size_tag])
 
     @cached_property
     def _functions(self) -> FunctionTable:
@@ -369,53 +390,6 @@ class ElfImage:
         return self._functions.at(vaddr)
 
 
-class FunctionTable:
-    """Functions sorted by address, looked up by address."""
-
-    _LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
-
-    def __init__(self, symbols: bytes, strings: bytes) -> None:
-        entries = sorted(
-            (vaddr, size, name)
-            for name, info, _, section, vaddr, size in _SYMBOL.iter_unpack(symbols)
-            if section and info & 15 in _FUNCTION_TYPES
-        )
-        self._starts = array("Q", [vaddr for vaddr, _, _ in entries])
-        self._sizes = array("Q", [size for _, size, _ in entries])
-        self._names = array("I", [name for _, _, name in entries])
-        self._strings = strings
-
-    def __len__(self) -> int:
-        """Count the functions."""
-        return len(self._starts)
-
-    def at(self, vaddr: int) -> tuple[str, int] | None:
-        """(function, offset in it): of the innermost one, by the plainest of its names."""
-        end = bisect_right(self._starts, vaddr)
-        holder = -1
-        names = []
-        for index in range(end - 1, max(end - 1 - self._LOOK_BACK, -1), -1):
-            start = self._starts[index]
-            if holder >= 0 and start != holder:
-                break
-            # A function written in assembler may have no size: it reaches to the next one.
-            if vaddr - start < self._sizes[index] or (not self._sizes[index] and index == end - 1):
-                holder = start
-                names.append(_string(self._strings, self._names[index]))
-        return (min(names, key=_plainness), vaddr - holder) if names else None
-
-
-def _plainness(name: str) -> tuple[int, int, str]:
-    """Sorts ``puts`` before ``_IO_puts`` and ``__GI_puts``."""
-    return len(name) - len(name.lstrip("_")), len(name), name
-
-
-def _string(strings: bytes, start: int) -> str:
-    """The NUL-terminated name at an offset."""
-    end = strings.find(b"\0", start, start + _NAME_MAX)
-    return strings[start : end if end >= 0 else start + _NAME_MAX].decode("utf-8", "replace")
-
-
 def _gnu_hash(name: bytes) -> int:
     """Bernstein's hash as DT_GNU_HASH uses it."""
     value = 5381
@@ -424,13 +398,13 @@ def _gnu_hash(name: bytes) -> int:
     return value
 
 
-def _scan(table: _Table, name: str) -> Symbol | None:
+def _scan(table: SymbolTable, name: str) -> Symbol | None:
     """A defined symbol by searching the bytes of the tables, which is 100 times faster than unpacking them."""
     wanted = name.encode() + b"\0"
     for at in islice(_occurrences(table.strings, wanted), _SCAN_MAX):
         for position in islice(_occurrences(table.symbols, struct.pack("<I", at)), _SCAN_MAX):
-            if position % _SYMBOL.size == 0:
-                _, info, _, section, vaddr, size = _SYMBOL.unpack_from(table.symbols, position)
+            if position % SYMBOL.size == 0:
+                _, info, _, section, vaddr, size = SYMBOL.unpack_from(table.symbols, position)
                 if section:
                     return Symbol(name, vaddr, size, info & 15)
     return None

@@ -14,6 +14,9 @@ from pyflame_ebpf.elf_image import BadElf
 
 _U32 = struct.Struct("<I")
 _CIE_VERSIONS = (1, 3)
+_NEAR, _NEAR_ADDRESSES = 0x1B, struct.Struct("<ii")  # DW_EH_PE_pcrel | DW_EH_PE_sdata4
+_INSTRUCTIONS = 17  # of an entry with such addresses and no augmentation data
+_ADDRESS_MASK = (1 << 64) - 1
 
 
 class FrameEntry(NamedTuple):
@@ -89,6 +92,10 @@ def common_entry_vaddr(data: bytes, vaddr: int) -> int:
 
 def parse_frame(data: bytes, vaddr: int, common: CommonEntry) -> FrameEntry:
     """Parse the head of a whole FDE, its length included; BadElf."""
+    if common.pointer_encoding == _NEAR and common.augmented and len(data) > _INSTRUCTIONS and not data[16]:
+        distance, size = _NEAR_ADDRESSES.unpack_from(data, 8)  # all that compilers write for C
+        start = vaddr + 8 + distance & _ADDRESS_MASK
+        return FrameEntry(common, vaddr, start, start + size, data, _INSTRUCTIONS)
     reader = Reader(data, vaddr, 8)
     try:
         start = reader.pointer(common.pointer_encoding)

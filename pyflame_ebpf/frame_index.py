@@ -25,6 +25,7 @@ _OMITTED = 0xFF  # DW_EH_PE_omit
 _HEADER_MAX = 32  # bytes before the table
 _PAIR = struct.Struct("<ii")
 _CHUNK = 64  # entries read at a time
+_PROBED_MAX = 1024
 _ENTRIES_MAX = 4097  # in one page: one for each byte, one that began before
 _ENTRY_GUESS = 512  # bytes; most entries take less than 100
 _ENTRY_MAX = 1 << 18  # bytes; the largest that was met, in rustc, takes 34 KB
@@ -67,6 +68,15 @@ class _SearchTable:
         self._header = header
         self._table = table
         self._count = count
+        self._probed: dict[int, int] = {}  # entry → where it starts: pages that lie together ask for the same ones
+
+    def _start(self, index: int) -> int:
+        start = self._probed.get(index)
+        if start is None:
+            if len(self._probed) >= _PROBED_MAX:
+                self._probed.clear()
+            start = self._probed[index] = self._read(index, 1)[0].start
+        return start
 
     def _read(self, first: int, count: int) -> list[Found]:
         data = self._image.read_virtual(self._table + _PAIR.size * first, _PAIR.size * count)
@@ -91,7 +101,7 @@ class _SearchTable:
         low, high = 0, self._count
         while high - low > _CHUNK:
             middle = (low + high) // 2
-            if self._read(middle, 1)[0].start <= vaddr:
+            if self._start(middle) <= vaddr:
                 low = middle
             else:
                 high = middle

@@ -114,7 +114,8 @@ def frame_label(frame: Frame, files: Mapping[str, str], *, lines: bool) -> Label
     if frame.kind is FrameKind.PYTHON:
         return _python_label(frame, files, frame.line if lines else frame.first_line)
     if frame.kind is FrameKind.KERNEL:
-        return Label(f"{_name(frame.name)}_[k]", LabelKind.KERNEL, frame.file)
+        module = f" [{visible(frame.file)}]" if frame.file else ""
+        return Label(f"{_name(frame.name)}{module}_[k]", LabelKind.KERNEL, frame.file)
     if frame.kind is FrameKind.MARK:
         return Label(_bracketed(_name(frame.name)), LabelKind.MARK)
     return _native_label(frame)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import time
+from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from pyflame_ebpf import bpf_abi
+from pyflame_ebpf import bpf_abi, processes
 from pyflame_ebpf.bpf_abi import Identity, UnwindPage, UnwindPageKey
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.errors import PyflameError
@@ -24,8 +26,13 @@ from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
+OTHER_FILES = 1024  # descriptors for everything else: maps, programs, debug files
 NO_FILE = 0
 NEIGHBOURS = (-2, 2, -1, 1)
+MET_PAGES_MAX = 256  # of a library one page of which was met: the others may follow
+MET_PAGES_IN_ALL = 1024  # 0.2 ms of CPU each
+EXPECTED_PAGES_MAX = 64  # of one stack
+FUNCTION_MAX = 1 << 20  # bytes
 WARM_PAGES_MAX = 2048  # 8 MiB of code
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
@@ -50,6 +57,8 @@ class MappedCode:
         self._sampler = sampler
         self._open_mapped = open_mapped
         self._files: dict[int, CodeFile] = {}
+        self._last_number = NO_FILE
+        self._used: dict[Identity, set[int]] = {}  # files that processes have mapped now
         self._by_build_id: dict[bytes, CodeFile] = {}
         self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
         self._slots: OrderedDict[Identity, int] = OrderedDict()
@@ -57,6 +66,7 @@ class MappedCode:
         self._next_chunk = 0
         self._wanted: deque[tuple[int, int]] = deque()  # file and page, to be sent when there is time
         self._warmed: set[int] = set()
+        self._met_pages = MET_PAGES_IN_ALL
         self.pages = 0
         self.evictions = 0
 
@@ -65,6 +75,7 @@ class MappedCode:
     def map_process(self, identity: Identity, mappings: Iterable[Mapping]) -> int:
         """Writes a process's executable memory; gives what its entry needs: 1 + the number of its slot."""
         slot = self._slot(identity)
+        self._used[identity] = set()
         self._sampler.set_mappings(slot, self._pack(identity, mappings))
         return slot + 1
 
@@ -77,6 +88,7 @@ class MappedCode:
 
     def forget(self, identity: Identity) -> None:
         """The process has ended."""
+        self._used.pop(identity, None)
         slot = self._slots.pop(identity, None)
         if slot is not None:
             self._free_slots.append(slot)
@@ -93,6 +105,7 @@ class MappedCode:
         number, bias = NO_FILE, 0
         file = self._file(identity, mapping)
         if file is not None:
+            self._used[identity].add(file.number)
             found = load_bias(mapping, file.image.segments)
             if found is not None:
                 number, bias = file.number if file.table else NO_FILE, found
@@ -105,8 +118,11 @@ class MappedCode:
         if not mapping.inode and mapping.path != "[vdso]":
             return None
         place = (mapping.device, mapping.inode, mapping.path)
-        if place not in self._by_place and len(self._files) < FILES_MAX:
-            self._by_place[place] = self._open(identity, mapping)
+        if place not in self._by_place:
+            if len(self._files) >= FILES_MAX:
+                self._close_unused()
+            if len(self._files) < FILES_MAX:
+                self._by_place[place] = self._open(identity, mapping)
         return self._by_place.get(place)
 
     def _open(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
@@ -120,11 +136,31 @@ class MappedCode:
             except (BadElf, PyflameError, OSError):
                 return None
             opened.pop_all()  # the image reads its file later, too
-        code = CodeFile(len(self._files) + 1, image, None if table.empty else table)
+        self._last_number += 1
+        code = CodeFile(self._last_number, image, None if table.empty else table)
         self._files[code.number] = code
         if build_id:
             self._by_build_id[build_id] = code
         return code
+
+    def _close_unused(self) -> None:
+        """Gives back the files that no process has mapped any more, with their pages; their functions stay unnamed."""
+        used = set().union(*self._used.values())
+        unused = [file for number, file in self._files.items() if number not in used]
+        for file in unused:
+            del self._files[file.number]
+            self._warmed.discard(file.number)
+            self._drop_pages(file)
+            file.image.close()
+        closed = {id(file) for file in unused}
+        self._by_place = {place: file for place, file in self._by_place.items() if id(file) not in closed}
+        self._by_build_id = {key: file for key, file in self._by_build_id.items() if id(file) not in closed}
+
+    def _drop_pages(self, file: CodeFile) -> None:
+        for page in file.pages:
+            self._sampler.drop_unwind_page(UnwindPageKey(file.number, page))
+        self.pages -= len(file.pages)
+        file.pages.clear()
 
     def open_again(self, mapping: Mapping) -> BinaryIO:
         """The file behind a mapping that was met, also when its process is gone; OSError when it never was opened."""
@@ -139,17 +175,63 @@ class MappedCode:
         """Sends the rows of a page now, and those around it when there is time."""
         self._send_page(number, page)
         self._wanted.extendleft((number, page + step) for step in NEIGHBOURS)
+        file = self._files.get(number)
+        if file is not None and number not in self._warmed:
+            self._warm_file(file, min(MET_PAGES_MAX, self._met_pages))
+
+    def expect(self, identity: Identity, mappings: Sequence[Mapping], words: Iterable[int]) -> None:
+        """Sends the pages of those words that are addresses of code, as return addresses on a stack are."""
+        code = sorted(mappings, key=lambda mapping: mapping.start)
+        if not code:
+            return
+        begin, end = code[0].start, code[-1].end
+        starts = [mapping.start for mapping in code]
+        sent = 0
+        for page in dict.fromkeys(word - 1 >> 12 for word in words if begin < word <= end):
+            address = page << 12
+            mapping = code[bisect_right(starts, address) - 1]
+            if mapping.start <= address < mapping.end and sent < EXPECTED_PAGES_MAX:
+                sent += self._send_page_of(identity, mapping, address)
+
+    def _send_page_of(self, identity: Identity, mapping: Mapping, address: int) -> bool:
+        """Sends the page of an address; whether it was not there."""
+        file = self._file(identity, mapping)
+        bias = load_bias(mapping, file.image.segments) if file else None
+        if file is None or bias is None or file.table is None or (page := address - bias >> 12) in file.pages:
+            return False
+        self._send_page(file.number, page)
+        return True
 
     def warm(self, identity: Identity, mapping: Mapping) -> None:
         """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
         file = self._file(identity, mapping)
-        if file is None or file.number in self._warmed or file.table is None:
-            return
+        if file is not None and file.number not in self._warmed and file.table is not None:
+            self._warm_file(file, None)
+
+    def _warm_file(self, file: CodeFile, limit: int | None) -> None:
+        """Wants all pages of a file unless it has more than the limit, which is for those that may be met."""
         self._warmed.add(file.number)
+        pages: list[int] = []
         for segment in file.image.segments:
             if segment.flags & 1:
                 first, last = segment.vaddr >> 12, segment.vaddr + segment.memory_size >> 12
-                self._wanted.extend((file.number, page) for page in range(first, min(last, first + WARM_PAGES_MAX) + 1))
+                pages += range(first, min(last, first + WARM_PAGES_MAX) + 1)
+        if limit is not None:
+            if len(pages) > limit:
+                return
+            self._met_pages -= len(pages)
+        self._wanted.extend((file.number, page) for page in pages)
+
+    def warm_function(self, identity: Identity, mapping: Mapping, name: str) -> None:
+        """Sends all pages of a function that samples are sure to meet."""
+        file = self._file(identity, mapping)
+        if file is None or file.table is None:
+            return
+        with contextlib.suppress(BadElf, OSError):
+            found = file.image.symbol(name)
+            if found is not None and found.size <= FUNCTION_MAX:
+                for page in range(found.vaddr >> 12, (found.vaddr + found.size >> 12) + 1):
+                    self._send_page(file.number, page)
 
     def send_wanted(self, seconds: float) -> bool:
         """Sends pages before they are missed, for so long; whether more are wanted."""
@@ -190,12 +272,19 @@ class MappedCode:
 
     def _evict_all(self) -> None:
         """Forgets every page: those still met come back within milliseconds."""
-        for number, file in self._files.items():
-            for page in file.pages:
-                self._sampler.drop_unwind_page(UnwindPageKey(number, page))
-            file.pages.clear()
-        self._next_chunk = self.pages = 0
+        for file in self._files.values():
+            self._drop_pages(file)
+        self._next_chunk = 0
         self.evictions += 1
+
+
+def allow_open_files() -> None:
+    """Raises this process's limit of open files to what the mapped files of a large host may take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _chunks(rows: bytes) -> list[bytes]:
@@ -210,3 +299,10 @@ def file_of_memory(data: bytes) -> BinaryIO:
     handle = os.memfd_create("vdso")
     os.write(handle, data)
     return os.fdopen(handle, "rb", buffering=0)
+
+
+def open_code(pid: int, mapping: Mapping) -> BinaryIO:
+    """The file behind a mapping of a process, for the vDSO its memory; OSError, BadElf, ProcessGone."""
+    if mapping.path == "[vdso]":
+        return file_of_memory(processes.read_memory(pid, mapping.start, mapping.end - mapping.start))
+    return processes.open_mapped_file(pid, mapping)

@@ -29,7 +29,7 @@ from pyflame_ebpf.bpf_abi import (
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
-from pyflame_ebpf.mapped_code import MappedCode, file_of_memory
+from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Process
 from pyflame_ebpf.sampler import Sampler
@@ -38,8 +38,13 @@ from pyflame_ebpf.sampler import Sampler
 # program that embeds Python may load it at any time.  Seconds after the first look.
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
-MAP_AGAIN, MAP_AGAIN_MAX = 0.01, 5.0
+MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
+SCAN_AGAIN = 0.02  # seconds between two searches of one process's stacks
+STACK_SCANNED = 1 << 16  # bytes
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
+PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
+STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
+EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
 _LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
@@ -67,6 +72,7 @@ class Known:
     mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
+    scanned_at: float = 0.0  # monotonic seconds: its stack was searched for return addresses
 
 
 @dataclass(order=True, slots=True)
@@ -102,8 +108,9 @@ def file_key(pid: int) -> FileKey:
 class ProcessTable:
     """All processes met, by identity; ``clock`` gives monotonic seconds."""
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, *, native: bool = True) -> None:
         self._sampler = sampler
+        self._native = native
         self._cache = FileFactsCache()
         self._known: dict[Identity, Known] = {}
         self._looks: list[_Look] = []
@@ -129,9 +136,30 @@ class ProcessTable:
                 key = file_key(pid)
                 if key not in seen and isinstance(interpreter := interpreter_of(pid, self._cache), Interpreter):
                     self._add_recipe(key, interpreter)
-                found += key in self._interpreters
+                if key in self._interpreters:
+                    found += 1
+                    if self._native:
+                        self._prepare(pid, self._interpreters[key])
                 seen.add(key)
+        self.code.send_wanted(min(PREPARE_BUDGET, deadline - time.monotonic()))
         return found
+
+    def _prepare(self, pid: int, interpreter: Interpreter) -> None:
+        """Sends the code that a running process's first samples will meet: its callers', the evaluation loop's."""
+        identity = Identity(0, pid, 0)  # the programs have not met it yet; only its mappings are asked for
+        mapped = processes.mappings(pid)
+        code = [mapping for mapping in mapped if mapping.executable]
+        stack = next((mapping for mapping in mapped if mapping.path == "[stack]"), None)
+        if stack is not None:
+            size = min(stack.end - stack.start, STACK_PREPARED)
+            words = memoryview(processes.read_memory(pid, stack.end - size, size)).cast("Q")
+            self.code.expect(identity, code, words)
+        for mapping in code:
+            if mapping.path == interpreter.file:
+                self.code.warm_function(identity, mapping, EVALUATION_LOOP)
+        for mapping in code:
+            if mapping.path == interpreter.file or _LIBC.search(mapping.path):
+                self.code.warm(identity, mapping)
 
     def _add_recipe(self, key: FileKey, interpreter: Interpreter) -> None:
         if key in self._interpreters or not interpreter.recipe.usable:
@@ -289,25 +317,44 @@ class ProcessTable:
 
     def code_missed(self, event: MissEvent) -> None:
         """The native walk lacked a mapping or the rows of a page."""
+        known = self._known.get(event.identity)
         if event.file:
             self.code.page_missed(event.file, event.address)
+            if known is not None and not known.ended:
+                self._expect_callers(event, known)
             return
-        known = self._known.get(event.identity)
         if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
             return
+        if any(mapping.start <= event.address < mapping.end for mapping in known.mappings):
+            return  # it was missed before they were last told
         changed = self._map(event.identity, known)
         known.map_again = MAP_AGAIN if changed else min(2 * known.map_again, MAP_AGAIN_MAX)
 
+    def _expect_callers(self, event: MissEvent, known: Known) -> None:
+        """Sends the code pages of all callers of a frame, or else each would cost a sample of its own.
+
+        Which words of the stack are return addresses is not known without rows, so every address of code counts.
+        """
+        now = time.monotonic()
+        if now - known.scanned_at < SCAN_AGAIN or not self.is_running(event.identity):
+            return
+        known.scanned_at = now
+        words = memoryview(_stack_memory(event.identity.tgid, event.stack_pointer & ~7)).cast("Q")
+        self.code.expect(event.identity, known.mappings, words)
+
     def _open_mapped(self, identity: Identity, mapping: Mapping) -> BinaryIO:
-        if mapping.path == "[vdso]":
-            return file_of_memory(processes.read_memory(identity.tgid, mapping.start, mapping.end - mapping.start))
-        return processes.open_mapped_file(identity.tgid, mapping)
+        return open_code(identity.tgid, mapping)
 
     def mapping_of(self, identity: Identity, address: int) -> Mapping | None:
         """The executable mapping that held an address of a process, the newest one if there were several."""
         known = self._known.get(identity)
         mapped = reversed(known.mapped) if known else ()
         return next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
+
+    def mappings_of(self, identity: Identity) -> list[Mapping]:
+        """The executable mappings of a process, as last read."""
+        known = self._known.get(identity)
+        return known.mappings if known else []
 
     # ---- the end ----
 
@@ -359,6 +406,16 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _stack_memory(pid: int, stack_pointer: int) -> bytes:
+    """A thread's stack from its innermost frame on, as far as it is mapped; whole words."""
+    found = b""
+    with contextlib.suppress(PyflameError, OSError):
+        while len(found) < STACK_SCANNED:
+            address = stack_pointer + len(found)
+            found += processes.read_memory(pid, address, -address % 4096 or 4096)
+    return found
 
 
 def _same_start(identity: Identity, start_ticks: int) -> bool:

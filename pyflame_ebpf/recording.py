@@ -14,7 +14,9 @@ from typing import TextIO
 from pyflame_ebpf import __version__, kernel
 from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.native_symbols import NativeSymbols
+from pyflame_ebpf.mapped_code import allow_open_files
+from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
+from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
@@ -22,6 +24,7 @@ from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbolize import Symbolizer
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
+NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 DRAIN = 1.0  # seconds of samples that are counted together
@@ -98,10 +101,10 @@ def _open_lock() -> TextIO:
 
 @contextlib.contextmanager
 def urgent() -> Iterator[None]:
-    """Before all other processes while it records: on a busy host those that live shortly would be met too late."""
+    """Before others while it records: on a busy host processes that live shortly would be met too late."""
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        os.setpriority(os.PRIO_PROCESS, 0, min(usual, NICENESS))
     try:
         yield
     finally:
@@ -115,7 +118,7 @@ class Recorder:
     def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
         self._options = options
         self._sampler = sampler
-        self._table = ProcessTable(sampler)
+        self._table = ProcessTable(sampler, native=options.native)
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
@@ -142,7 +145,7 @@ class Recorder:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
         more = self._table.code.send_wanted(WARM)
-        wait = 0.0 if more else POLL
+        wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
         self._take_events(wait)
@@ -154,7 +157,7 @@ class Recorder:
             self._sampler.attach_new_cpus()
 
     def _take_events(self, wait: float) -> None:
-        for event in self._sampler.poll(int(wait * 1000)):
+        for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
             self._take(event)
 
     def _take(self, event: Event) -> None:
@@ -164,10 +167,13 @@ class Recorder:
             self._symbolizer.add_code(event, self._table.layout(event.layout))
         elif isinstance(event, ProcessEvent):
             self._table.process_met(event)
+            self._native.watch(event.identity)
         elif isinstance(event, ThreadEvent):
             self._symbolizer.add_thread(event.identity, event.tid, event.name)
         elif isinstance(event, MissEvent):
             self._table.code_missed(event)
+            if not event.file:
+                self._native.watch(event.identity)
         elif isinstance(event, ExitEvent):
             self._table.process_ended(event)
 
@@ -213,11 +219,19 @@ class Recorder:
                 "codes_without_lines": self._symbolizer.codes_without_lines,
             },
         )
-        return self._symbolizer.profile(recording, self._table.profile_processes())
+        try:
+            return self._symbolizer.profile(recording, self._table.profile_processes())
+        finally:
+            self._native.close()
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
         return Frame(FrameKind.KERNEL, name, module)
+
+
+def _urgency(event: Event) -> int:
+    """Sorts first what makes stacks whole that are sampled meanwhile: where code is mapped, then rows."""
+    return 0 if isinstance(event, ProcessEvent) else 1 if isinstance(event, MissEvent) else 2
 
 
 def _lost(counters: dict[str, int]) -> int:
@@ -225,20 +239,39 @@ def _lost(counters: dict[str, int]) -> int:
 
 
 class _NativeFrames:
-    """Names native frames by what their process had mapped."""
+    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
 
     def __init__(self, table: ProcessTable) -> None:
         self._table = table
         self._symbols = NativeSymbols()
+        self._perf_maps = PerfMaps()
+        self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
+
+    def watch(self, identity: Identity) -> None:
+        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
+        if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
+            self._perf_maps.watch(identity, identity.tgid)
 
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
         mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
-        file, name = self._symbols.lookup(identity.tgid, [mapping], address, self._table.code.open_again)
+        if identity not in self._alive:
+            self._alive[identity] = self._table.is_running(identity)
+            if self._alive[identity]:
+                self.watch(identity)  # the map may be new
+        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
+            return Frame(FrameKind.NATIVE, name, JIT)
+        pid = identity.tgid if self._alive[identity] else 0
+        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
         of_interpreter = file == self._table.interpreter_file(identity)
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def close(self) -> None:
+        """Lets go of files and of the process that demangles."""
+        self._perf_maps.close()
+        self._symbols.close()
 
 
 def record(
@@ -252,6 +285,7 @@ def record(
         targets_only=not options.whole_host,
         follow_children=options.follow_children,
     )
+    allow_open_files()
     with only_one_profiler(), contextlib.ExitStack() as urgency:
         urgency.enter_context(urgent())
         with Sampler(sampler_options) as sampler:

@@ -23,6 +23,7 @@ from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry,
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
+from pyflame_ebpf.own_memory import give_back
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
 
@@ -180,6 +181,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         self._layouts: dict[bytes, int] = {}
         self._counts_in_use = 0
         self._bpf = self._load()
+        give_back()  # what compiling took
         self._bpf[b"records"].open_ring_buffer(self._keep_record)
         self._write_settings()
 

@@ -135,7 +135,8 @@ class Symbolizer:
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
         self._frames: dict[tuple[int, int], Frame] = {}
-        self._native: dict[tuple[Identity, int], Frame | None] = {}
+        self._native: dict[Identity, dict[int, Frame | None]] = {}
+        self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._stacks: dict[int, StackEvent] = {}
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
@@ -247,18 +248,11 @@ class Symbolizer:
         kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in raw_frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
-        def named(is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
-            def wanted(address: int) -> bool:
-                frame = self._native_frame(event.identity, address)
-                return frame is not None and is_wanted(frame.name)
-
-            return wanted
-
         woven = weave(
             raw_frames[kernel:user],
             raw_frames[user:],
-            named(is_evaluation_loop),
-            named(is_first_of_greenlet),
+            self._named(event.identity, is_evaluation_loop),
+            self._named(event.identity, is_first_of_greenlet),
             complete=native is NativeOutcome.COMPLETE and not outcome.truncated,
         )
         frames = [self._frame(event.identity, raw, plumbing=False) for raw in raw_frames[:kernel]]
@@ -278,10 +272,25 @@ class Symbolizer:
         return known
 
     def _native_frame(self, identity: Identity, address: int) -> Frame | None:
-        place = identity, address
-        if place not in self._native:
-            self._native[place] = self._name_address(identity, address)
-        return self._native[place]
+        known = self._native.get(identity)
+        if known is None:
+            known = self._native[identity] = {}
+        if address not in known:
+            known[address] = self._name_address(identity, address)
+        return known[address]
+
+    def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
+        """Tells addresses of a process by their function's name; remembers, for it is asked of each frame."""
+        told = self._told.setdefault((identity, is_wanted), {})
+
+        def wanted(address: int) -> bool:
+            answer = told.get(address)
+            if answer is None:
+                frame = self._native_frame(identity, address)
+                answer = told[address] = frame is not None and is_wanted(frame.name)
+            return answer
+
+        return wanted
 
     def _new_frame(self, address: int, code_id: int, position: int, kind: int) -> Frame:
         if kind == bpf_abi.FRAME_KERNEL:

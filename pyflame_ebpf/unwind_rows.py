@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
 from pyflame_ebpf.call_frame_information import R10, RBP, RETURN_ADDRESS, RSP, CommonEntry, How, Rule, Rules
 from pyflame_ebpf.dwarf_numbers import Reader
 from pyflame_ebpf.elf_image import BadElf, ElfImage
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.frame_entries import FrameEntry, common_entry_vaddr, frame_rules, parse_common, parse_frame
-from pyflame_ebpf.frame_index import NO_FRAMES, FrameIndex, open_index, read_entry
+from pyflame_ebpf.frame_index import NO_FRAMES, Found, FrameIndex, open_index, read_entry
+from pyflame_ebpf.plain_frames import is_plain, plain_rows, rules_of
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -33,6 +35,8 @@ _ADDRESS_END = 1 << 64
 _PAGE_BYTES_MAX = 1 << 18  # of entries decoded for one page
 _COMMON_ENTRIES_MAX = 1024
 _COMMON_ENTRY_MAX = 512  # bytes; compilers write 28 at the most
+_ENTRY_MIN = 8
+_TOGETHER_MAX = 1 << 15  # bytes of entries read at once: those of a page lie side by side, as linkers write them
 _GENERAL_REGISTERS = 16
 _ALIGNMENT = 16  # of functions
 _GIVEN_UP_FIRST = (2, 5)  # bytes: a push; a push and the move to rbp, or at worst a call
@@ -86,7 +90,7 @@ class UnwindRow(NamedTuple):
     rbp_offset: int
 
 
-class TooManyRows(PyflameError):
+class TooManyRows(ValueError):
     """A page has more rows than the BPF maps hold."""
 
 
@@ -119,6 +123,7 @@ class UnwindTable:
         self._index: FrameIndex = open_index(image) if image.machine == _MACHINE_X86_64 else NO_FRAMES
         self._common_entries: dict[int, CommonEntry] = {}
         self._bodies: dict[tuple[Rules, bool], bytes] = {}
+        self._plain_bodies: dict[tuple[int, int, int], bytes] = {}
 
     @property
     def empty(self) -> bool:
@@ -132,9 +137,10 @@ class UnwindTable:
         budget = _PAGE_BYTES_MAX
         found = self._index.find(begin, begin + PAGE_SIZE)
         limits = [*(entry.start for entry in found), begin + PAGE_SIZE][1:]
+        read = self._entries(found)
         for (start, vaddr), limit in zip(found, limits, strict=True):
             try:
-                frame = self._frame(vaddr)
+                frame = self._frame(vaddr, read(vaddr))
                 budget -= len(frame.data)
                 if budget < 0:
                     break
@@ -149,12 +155,33 @@ class UnwindTable:
         end = min(frame.end, limit)
         if end <= max(frame.start, rows.begin) or frame.end > _ADDRESS_END:
             return
-        if frame.common.return_register == RETURN_ADDRESS:
+        plain = self._plain(frame, rows.begin, end) if is_plain(frame.common) else None
+        if plain is not None:
+            for vaddr, body in plain:
+                rows.add(vaddr, body)
+        elif frame.common.return_register == RETURN_ADDRESS:
             for vaddr, rules in frame_rules(frame, rows.begin, end):
                 rows.add(vaddr, self._body_of(rules, frame.common.is_signal_frame))
         else:
             rows.add(frame.start, _UNSUPPORTED)
         rows.add(end, _NONE)
+
+    def _plain(self, frame: FrameEntry, begin: int, end: int) -> list[tuple[int, bytes]] | None:
+        """The rows of an ordinary function; None for others."""
+        found = plain_rows(frame, begin, end)
+        if found is None:
+            return None
+        bodies = self._plain_bodies
+        if len(bodies) >= 2 * ROWS_MAX:
+            bodies.clear()
+        rows = []
+        for vaddr, register, offset, place in found:
+            key = (register, offset, place)
+            body = bodies.get(key)
+            if body is None:
+                body = bodies[key] = row_body(rules_of(*key), is_signal_frame=False)
+            rows.append((vaddr, body))
+        return rows
 
     def _body_of(self, rules: Rules, is_signal_frame: bool) -> bytes:
         """A row by its rules, from memory: a file has few different ones."""
@@ -165,9 +192,26 @@ class UnwindTable:
             body = self._bodies[rules, is_signal_frame] = row_body(rules, is_signal_frame)
         return body
 
-    def _frame(self, vaddr: int) -> FrameEntry:
+    def _entries(self, found: list[Found]) -> Callable[[int], bytes]:
+        """Gives the FDEs by their addresses, from one read of the file where they lie side by side."""
+        first = min((entry.vaddr for entry in found), default=0)
+        last = max((entry.vaddr for entry in found), default=0)
+        together = b""
+        if 0 < last - first <= _TOGETHER_MAX:
+            with suppress(BadElf):
+                together = self._image.read_virtual_up_to(first, last - first + _COMMON_ENTRY_MAX)
+
+        def read(vaddr: int) -> bytes:
+            at = vaddr - first
+            end = at + 4 + int.from_bytes(together[at : at + 4], "little")
+            return (
+                together[at:end] if end - at >= _ENTRY_MIN and end <= len(together) else read_entry(self._image, vaddr)
+            )
+
+        return read
+
+    def _frame(self, vaddr: int, data: bytes) -> FrameEntry:
         """The FDE at an address."""
-        data = read_entry(self._image, vaddr)
         common_vaddr = common_entry_vaddr(data, vaddr)
         common = self._common_entries.get(common_vaddr)
         if common is None:

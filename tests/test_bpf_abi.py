@@ -301,8 +301,8 @@ def test_name_that_fills_all_of_its_bytes_is_whole():
 
 
 def test_miss_record_becomes_an_event():
-    record = bpf_abi.MissRecord(bpf_abi.RECORD_MISS, 5, IDENTITY.raw(), 2**47 - 1)
-    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.MissEvent(IDENTITY, 5, 2**47 - 1)
+    record = bpf_abi.MissRecord(bpf_abi.RECORD_MISS, 5, IDENTITY.raw(), 2**47 - 1, 2**47 - 8)
+    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.MissEvent(IDENTITY, 5, 2**47 - 1, 2**47 - 8)
 
 
 def test_exit_record_becomes_an_event():

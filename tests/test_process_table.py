@@ -71,6 +71,12 @@ class FakeSampler:
     def add_executable(self, key, entry) -> None:
         self.executables[key] = entry
 
+    def set_unwind_chunk(self, index, rows) -> None:
+        pass
+
+    def set_unwind_page(self, key, page) -> None:
+        pass
+
     def states_of(self, identity: Identity) -> list[int]:
         """What was said of a process, besides where its code is."""
         entries = [entry for entry in self.processes if Identity.of(entry.identity) == identity]

@@ -54,6 +54,7 @@ def test_a_name_with_parentheses_does_not_shift_the_stat_fields():
     assert stat.kernel_thread
 
 
+@pytest.mark.root
 def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path):
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes())

@@ -281,7 +281,7 @@ def test_a_deep_stack_is_whole(start_target, depth):
 
 
 def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
-    target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", "1200")
+    target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", "2500")
     profile = record_for(1, 199, pids=[target.pid])
     (outcome,) = {key.outcome for key in profile.samples}
     assert outcome is Outcome.TOO_DEEP

@@ -407,6 +407,9 @@ def test_newest_thread_state_of_a_thread_is_taken(made_up):
 def test_programs_find_the_roots_that_user_space_finds(each_interpreter, walk_target):
     walker = walk_target(each_interpreter, "deep").walker
     found = walker.interpreter
+    if each_interpreter.argv[0] == "env":  # run by a dynamic linker of its own, which is then the program
+        assert not found.recipe.usable
+        return
     assert found.recipe.in_library == each_interpreter.shared
     assert walker.identify(found.recipe, start_code(walker.pid)) == (found.interpreters_head, found.tstate_current)
 

@@ -17,6 +17,9 @@ from pyflame_ebpf.commands.targets import why_not_python
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.labels import visible
+from pyflame_ebpf.mapped_code import open_code
+from pyflame_ebpf.native_symbols import ANONYMOUS, PERF_MAP, STRIPPED, NativeSymbols, is_without_file
+from pyflame_ebpf.perf_map import has_perf_map
 
 _OLDEST_KERNEL = (5, 8)  # the BPF ring buffer
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -208,8 +211,35 @@ def process_findings(pid: int) -> Iterator[Finding]:
     if len(numbers) > 1:
         yield Finding(Status.OK, "container", f"its PID is {numbers[-1]} in its own PID namespace; give {pid} here")
     yield from _interpreter_of_process(pid)
+    yield from _native_names(pid)
     for tid in processes.thread_ids(pid):
         yield Finding(Status.OK, "thread", f"{tid} {processes.thread_name(pid, tid)}")
+
+
+def _native_names(pid: int) -> Iterator[Finding]:
+    """A line for each reason why native functions of the process will be numbers."""
+    symbols = NativeSymbols()
+    lacking: dict[str, list[str]] = {}
+    code = [mapping for mapping in processes.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
+    for mapping in code:
+        reason = symbols.why_unnamed(pid, mapping, lambda mapping: open_code(pid, mapping))
+        if reason and is_without_file(mapping) and has_perf_map(pid):
+            reason = ""
+        if reason:
+            lacking.setdefault(reason, []).append(mapping.path or ANONYMOUS)
+    if not lacking:
+        yield Finding(Status.OK, "native names", f"all of {len(code)} pieces of code have symbols")
+    for reason, files in lacking.items():
+        names = ", ".join(dict.fromkeys(file.rpartition("/")[2] for file in files))
+        yield Finding(Status.WARN, "native names", f"{names}: {reason}", _names_hint(reason))
+
+
+def _names_hint(reason: str) -> str:
+    if reason == STRIPPED:
+        return "Install its debug symbols: Debian's find-dbgsym-packages and Fedora's debuginfo-install know which."
+    return (
+        "node --perf-basic-prof, java with perf-map-agent and python -X perf write one." if PERF_MAP in reason else ""
+    )
 
 
 def _interpreter_of_process(pid: int) -> Iterator[Finding]:

@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""What native stacks cost the profiler itself, and how soon they are whole.
+
+    sudo scripts/bench_native_load.py                             every part
+    sudo scripts/bench_native_load.py libraries --python venv/bin/python --modules pyarrow.compute,scipy.linalg,torch
+    sudo scripts/bench_native_load.py interpreters --repeat 3
+
+libraries      one process that has mapped very large libraries and runs code in them
+interpreters   one busy process in each interpreter of this machine: samples that are whole from the first one on
+many           50 Python processes: memory
+steady         20 busy Python processes: CPU once warm
+short          a 50 ms script again and again
+
+Each part is recorded by a child process, so that its CPU time and memory are the profiler's alone; medians of the
+repetitions.  Stacks of the part's own processes count, CPU and memory are those of recording the whole host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from _recordings import Interpreter, TargetProcess, chosen_interpreters, record_for
+
+from pyflame_ebpf import bpf_abi, recording
+from pyflame_ebpf.profile import NativeOutcome
+from pyflame_ebpf.sampler import Count, Sampler
+
+STEADY_FROM = 5.0  # seconds after which a recording counts as warm
+RESOLUTION = 0.1  # seconds between two looks at the counts
+
+LARGE = """
+import importlib, sys, threading
+modules = [importlib.import_module(name) for name in sys.argv[1].split(",")]
+import numpy
+print("ready", flush=True)
+table = numpy.random.rand(300, 300)
+while True:
+    for name, module in zip(sys.argv[1].split(","), modules):
+        if name == "pyarrow.compute":
+            module.sort_indices(table.ravel()[:20000]) if hasattr(module, "sort_indices") else None
+        elif name == "scipy.linalg":
+            module.svd(table[:120, :120])
+        elif name == "torch":
+            module.nn.functional.softmax(module.from_numpy(table) @ module.from_numpy(table), dim=1).sum()
+        else:
+            sorted(range(20000), key=lambda number: -number)
+"""
+SHORT = "import time\nend = time.process_time() + 0.05\nwhile time.process_time() < end: sorted(range(300), key=abs)"
+
+
+# ---- the child: one recording, described ----
+
+
+class Watch:
+    """Notes when which native outcomes were counted, and what the recording has cost until then."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.ready = 0.0
+        self.cpu_ready = 0.0
+        self.cpu: list[tuple[float, float]] = []
+        self.first_whole = 0.0
+        self.attempt = 0.0
+        self.outcomes: dict[int, dict[int, Counter[str]]] = {}  # by process and second
+
+    def start(self) -> None:
+        """The first tick may have come."""
+        self.ready, self.cpu_ready = time.monotonic(), _cpu_seconds()
+
+    def counted(self, counts: list[Count]) -> None:
+        """Takes what was counted since the last look."""
+        elapsed = time.monotonic() - self.ready
+        self.cpu.append((elapsed, _cpu_seconds()))
+        second = int(max(0.0, elapsed - RESOLUTION))
+        for count in counts:
+            outcome = bpf_abi.NATIVE_OUTCOMES[count.native]
+            process = self.outcomes.setdefault(count.identity.tgid, {})
+            process.setdefault(second, Counter())[outcome.value] += count.samples
+            if outcome is NativeOutcome.COMPLETE and not self.first_whole:
+                self.first_whole = time.monotonic()
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _private_memory() -> int:
+    text = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    return 1024 * sum(int(number) for number in re.findall(r"^Private_\w+: *(\d+) kB$", text, re.MULTILINE))
+
+
+def _map_memory() -> int:
+    """Bytes of all BPF maps that this process holds, each once."""
+    sizes: dict[str, int] = {}
+    for info in Path("/proc/self/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the directory's own descriptor
+            text = info.read_text(encoding="ascii")
+        if (found := re.search(r"^map_id:\s*(\d+)", text, re.MULTILINE)) and (
+            size := re.search(r"^memlock:\s*(\d+)", text, re.MULTILINE)
+        ):
+            sizes[found[1]] = int(size[1])
+    return sum(sizes.values())
+
+
+def child(seconds: float, frequency: int, command_at: float) -> None:
+    """Records and prints what it cost as JSON; ``command_at`` in monotonic seconds.
+
+    Waiting until another profiler on this host has ended counts as no time.
+    """
+    watch = Watch()
+    imports = watch.began - command_at
+    load = Sampler._load  # noqa: SLF001
+
+    def loading(sampler: Sampler) -> Any:
+        watch.attempt = time.monotonic()
+        return load(sampler)
+
+    Sampler._load = loading  # type: ignore[method-assign]  # noqa: SLF001
+    memory = [0, 0]
+    drain = Sampler.drain_counts
+
+    def noted(sampler: Sampler) -> list[Count]:
+        counts = drain(sampler)
+        watch.counted(counts)
+        return counts
+
+    def stopping() -> None:
+        memory[:] = _private_memory(), _map_memory()
+
+    Sampler.drain_counts = noted  # type: ignore[method-assign]
+    recording.DRAIN = RESOLUTION
+    profile = record_for(seconds, frequency, watch.start, stopping)
+    end = _cpu_seconds()
+    warm = [(elapsed, cpu) for elapsed, cpu in watch.cpu if STEADY_FROM <= elapsed <= seconds]
+    print(
+        json.dumps(
+            {
+                "first_whole": watch.first_whole - watch.attempt + imports,
+                "ready": watch.ready - watch.attempt + imports,
+                "cpu_start": watch.cpu_ready,
+                "cpu_after": end - watch.cpu_ready,
+                "steady": (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0]) if len(warm) > 1 else 0.0,
+                "private": memory[0],
+                "private_end": _private_memory(),
+                "maps": memory[1],
+                "outcomes": watch.outcomes,
+                "stacks": len(profile.stacks),
+            }
+        )
+    )
+
+
+# ---- the parent ----
+
+
+def run_child(seconds: float, frequency: int) -> dict[str, Any]:
+    """One recording in a process of its own."""
+    command = [sys.executable, __file__, "--child", str(seconds), str(frequency), str(time.monotonic())]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(finished.stdout)
+    return result
+
+
+def whole_share(result: dict[str, Any], pids: set[int]) -> tuple[float, Counter[str], list[float]]:
+    """Share of the processes' samples with a user stack that are whole; all reasons; the share of each second."""
+    total: Counter[str] = Counter()
+    seconds: dict[int, Counter[str]] = {}
+    for pid in pids & {int(pid) for pid in result["outcomes"]}:
+        for second, outcomes in result["outcomes"][str(pid)].items():
+            counted = Counter({name: number for name, number in outcomes.items() if name != NativeOutcome.NONE.value})
+            total += counted
+            seconds.setdefault(int(second), Counter()).update(counted)
+    whole = NativeOutcome.COMPLETE.value
+    by_second = [counted[whole] / max(1, sum(counted.values())) for _, counted in sorted(seconds.items())]
+    return total[whole] / max(1, sum(total.values())), total, by_second
+
+
+def report(part: str, results: list[tuple[dict[str, Any], set[int]]]) -> None:
+    """Prints the medians, and the reasons for what is not whole."""
+
+    def median(name: str) -> float:
+        return statistics.median(result[name] for result, _ in results)
+
+    shares = [whole_share(result, pids) for result, pids in results]
+    print(f"== {part}, medians of {len(results)}")
+    print(f"  command to first tick {median('ready'):.2f} s, to first whole sample {median('first_whole'):.2f} s")
+    print(
+        f"  CPU: start {median('cpu_start'):.2f} s, after it {median('cpu_after'):.3f} s, warm {median('steady'):.2%}"
+    )
+    megabytes = [median(name) / 1e6 for name in ("private", "private_end", "maps")]
+    print("  memory: {:.0f} MB private, {:.0f} at the end; BPF maps {:.0f} MB".format(*megabytes))
+    print(f"  whole {statistics.median(share for share, _, _ in shares):.2%}; stacks {median('stacks'):.0f}")
+    print("  by second " + " ".join(f"{share:.1%}" for share in shares[-1][2][:6]))
+    print("  " + ", ".join(f"{name}: {number}" for name, number in shares[-1][1].most_common()))
+
+
+@contextmanager
+def libraries(options: argparse.Namespace) -> Iterator[set[int]]:
+    """A process with very large libraries."""
+    command = [options.python, "-c", LARGE, options.modules]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline() != b"ready\n":
+                sys.exit(f"{options.python} cannot import {options.modules}")
+            yield {process.pid}
+        finally:
+            process.kill()
+
+
+@contextmanager
+def busy(interpreters: list[Interpreter], workload: str = "busy") -> Iterator[set[int]]:
+    """A process in each interpreter."""
+    with ExitStack() as running:
+        started = [TargetProcess(interpreter, "workloads.py", workload) for interpreter in interpreters]
+        for target in started:
+            running.callback(target.close)
+        for target in started:
+            target.wait_until_ready()
+        yield {target.pid for target in started}
+
+
+@contextmanager
+def short(options: argparse.Namespace) -> Iterator[set[int]]:
+    """A script that lives 50 ms, again and again."""
+    over = threading.Event()
+    pids: set[int] = set()
+
+    def loop() -> None:
+        while not over.is_set():
+            with subprocess.Popen([options.python, "-c", SHORT]) as process:
+                pids.add(process.pid)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield pids
+    finally:
+        over.set()
+        thread.join()
+
+
+def repeated(interpreters: list[Interpreter], number: int) -> list[Interpreter]:
+    """So many interpreters, each as often as another."""
+    return (interpreters * (number // len(interpreters) + 1))[:number]
+
+
+def main() -> None:
+    """Runs the parts that were asked for."""
+    if sys.argv[1:2] == ["--child"]:
+        child(float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("libraries", "interpreters", "many", "steady", "short")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
+    parser.add_argument(
+        "--python", default=sys.executable, help="of the process with large libraries, and of the script"
+    )
+    parser.add_argument("--modules", default="json,decimal,sqlite3")
+    parser.add_argument("--duration", type=float, default=10.0)
+    parser.add_argument("--frequency", type=int, default=99)
+    parser.add_argument("--repeat", type=int, default=3)
+    options = parser.parse_args()
+    interpreters = chosen_interpreters([])
+    targets: dict[str, Callable[[], Any]] = {
+        "libraries": lambda: libraries(options),
+        "interpreters": lambda: busy(interpreters),
+        "many": lambda: busy(repeated(interpreters, 50), "bursty"),
+        "steady": lambda: busy(repeated(interpreters, 20)),
+        "short": lambda: short(options),
+    }
+    for part in options.parts or parts:
+        results = []
+        for _ in range(options.repeat):
+            with targets[part]() as pids:
+                results.append((run_child(options.duration, options.frequency), pids))
+        report(part, results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+#!/usr/bin/env python3
+"""Fuzz what reads files of others: .eh_frame, ELF symbols, debug data, perf maps; guided by coverage (atheris).
+
+    scripts/fuzz.py [--seconds 600] [TARGET...]     each target in a process of its own, all at the same time
+
+pip install atheris first.  A run fails on any exception that a reader does not promise, on an input that takes more
+than a few seconds of CPU, and on more memory than the bound; the input that did it is left in the corpus directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import lzma
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pyflame_ebpf.debug_files import debug_link, debug_paths, is_debug_file_of, unpack_debug_data
+from pyflame_ebpf.elf_image import BadElf, ElfImage
+from pyflame_ebpf.perf_map import PerfMap
+from pyflame_ebpf.plt import PltTable
+from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable, unpack_rows
+
+INPUT_MAX = 1 << 16  # bytes
+TIME_MAX = 10  # seconds of one input
+MEMORY_MAX = 1024  # MB of a process, atheris' own 100 included
+INSTRUMENTED = (
+    "call_frame_information",
+    "debug_files",
+    "dwarf_numbers",
+    "elf_image",
+    "frame_entries",
+    "frame_index",
+    "function_table",
+    "perf_map",
+    "plain_frames",
+    "plt",
+    "unwind_rows",
+)
+SOURCE = """
+static __attribute__((noinline, used)) int hidden(int x) { return x * 3; }
+extern int elsewhere(int);
+__attribute__((noinline)) int visible(int x) { return hidden(x) + elsewhere(x); }
+int alias_of_visible(int) __attribute__((alias("visible")));
+"""
+PAGES_MAX = 32
+
+
+@contextlib.contextmanager
+def file_of(data: bytes) -> Iterator[BinaryIO]:
+    """Bytes as an open file."""
+    with os.fdopen(os.memfd_create("fuzz"), "r+b", buffering=0) as file:
+        file.write(data)
+        yield file
+
+
+def read_frames(data: bytes) -> None:
+    """All unwind rows of a file's first pages of code."""
+    with file_of(data) as file, contextlib.suppress(BadElf):
+        image = ElfImage(file)
+        table = UnwindTable(image)
+        pages = {page for segment in image.segments for page in range(segment.vaddr >> 12, (segment.vaddr >> 12) + 8)}
+        for page in sorted(pages)[:PAGES_MAX]:
+            with contextlib.suppress(BadElf, TooManyRows):
+                unpack_rows(table.rows(page))
+
+
+def read_elf(data: bytes) -> None:
+    """All that is asked of an ELF file besides its unwind data, each question by itself."""
+    with file_of(data) as file, contextlib.suppress(BadElf):
+        image = ElfImage(file)
+        questions: tuple[Callable[[], object], ...] = (
+            lambda: image.build_id,
+            lambda: image.sections,
+            lambda: image.debug_entry_vaddr,
+            lambda: image.symbol("visible"),
+            lambda: image.symbol("no such symbol"),
+            lambda: image.symbol_at(image.entry),
+            lambda: image.dynamic_functions().at(image.first_text_vaddr),
+            lambda: image.vaddr_of(0x1000),
+            lambda: PltTable(image, image.functions()).at(image.entry),
+        )
+        for ask in questions:
+            with contextlib.suppress(BadElf):
+                ask()
+
+
+def read_debug_data(data: bytes) -> None:
+    """Compressed symbols, the debug link, the check of a debug file; then the packed bytes alone."""
+    with file_of(data) as file, contextlib.suppress(BadElf):
+        image = ElfImage(file)
+        with contextlib.suppress(BadElf):
+            debug_link(image)
+            list(debug_paths(image, "/usr/lib/x.so"))
+            is_debug_file_of(image, image)
+        unpacked = unpack_debug_data(image)
+        if unpacked is not None:
+            with unpacked:
+                ElfImage(unpacked).static_functions().at(image.entry)
+
+
+def read_perf_map(data: bytes) -> None:
+    """A perf map, and the names at the ends of its entries."""
+    text = PerfMap(data)
+    starts = [int(match[1][:16], 16) for match in re.finditer(rb"^([0-9a-f]+) ", data[:4096], re.MULTILINE)]
+    for address in (0, (1 << 64) - 1, *starts):
+        text.at(address)
+
+
+def elf_seeds(folder: Path) -> Iterator[bytes]:
+    """Small files with all that the readers look for, as the linker makes them."""
+    flags = ([], ["-fcf-protection=full"], ["-Wl,-z,now", "-fno-plt"], ["-Wl,--hash-style=sysv"], ["-g0", "-s"])
+    for more in flags:
+        target = folder / "seed.so"
+        command = [
+            "gcc",
+            "-O1",
+            "-x",
+            "c",
+            "-",
+            "-shared",
+            "-fPIC",
+            "-nostdlib",
+            "-o",
+            target,
+            "-Wl,-z,noseparate-code",
+        ]
+        subprocess.run([*command, *more], input=SOURCE.encode(), check=True)
+        yield target.read_bytes()
+
+
+def debug_data_seeds(folder: Path) -> Iterator[bytes]:
+    """Files with compressed symbols and with a debug link."""
+    for number, data in enumerate(elf_seeds(folder)):
+        plain, packed, target = folder / "plain", folder / "packed", folder / "with"
+        plain.write_bytes(data)
+        packed.write_bytes(lzma.compress(data, preset=number))
+        for section in (".gnu_debugdata", ".gnu_debuglink"):
+            if section == ".gnu_debuglink":
+                packed.write_bytes(b"x.debug\0" + struct.pack("<I", zlib.crc32(data)))
+            subprocess.run(["objcopy", f"--add-section={section}={packed}", plain, target], check=True)
+            yield target.read_bytes()
+
+
+def perf_map_seeds(_: Path) -> Iterator[bytes]:
+    """As node and Java write them, and worse."""
+    yield b"7f0012340000 40 JS:*hot /a.js:1:2\n7f0012340040 1c0 LazyCompile:~f\n"
+    yield b"0x10 0x20 name with blanks\n10 8 inner\n10 8 later\r\nffffffffffffffff 1 last\n"
+    yield b"ffffffffffffffff ffffffffffffffff too much\n0 0 empty\n 12 x y\nzz\n\0\xff 1 2\n"
+
+
+READERS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], Iterator[bytes]]]] = {
+    "frames": (read_frames, elf_seeds),
+    "elf": (read_elf, elf_seeds),
+    "debugdata": (read_debug_data, debug_data_seeds),
+    "perfmap": (read_perf_map, perf_map_seeds),
+}
+
+
+def fuzz(name: str, seconds: int, corpus: Path) -> None:
+    """Fuzz one reader in this process, which ends here."""
+    import atheris  # noqa: PLC0415 - only the workers need it
+
+    os.nice(15)
+    reader, seeds = READERS[name]
+    corpus.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, data in enumerate(seeds(Path(folder))):
+            (corpus / f"seed{number}").write_bytes(data)
+    for module in INSTRUMENTED:
+        instrument(atheris, sys.modules[f"pyflame_ebpf.{module}"])
+    arguments = [
+        f"-max_total_time={seconds}",
+        f"-max_len={INPUT_MAX}",
+        f"-timeout={TIME_MAX}",
+        f"-rss_limit_mb={MEMORY_MAX}",
+        f"-artifact_prefix={corpus}/bad-",
+        "-print_final_stats=1",
+        "-verbosity=0",
+    ]
+    atheris.Setup([sys.argv[0], *arguments, str(corpus)], reader)
+    atheris.Fuzz()
+
+
+def instrument(atheris: object, module: object) -> None:
+    """Let the fuzzer see which branches the functions and methods of a module take."""
+    for value in vars(module).values():
+        holders = (
+            [value]
+            if callable(value) and not isinstance(value, type)
+            else list(vars(value).values() if isinstance(value, type) else ())
+        )
+        for holder in holders:
+            function = getattr(holder, "func", getattr(holder, "fget", holder))  # of cached_property and property
+            if getattr(function, "__code__", None) and function.__module__ == module.__name__:
+                atheris.instrument_func(function)
+
+
+def main() -> int:
+    """Run every reader's fuzzer; gives 1 when one found something."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*", choices=[[], *READERS], default=[])
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "pyflame-fuzz")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    names = options.targets or list(READERS)
+    if options.here:
+        fuzz(names[0], options.seconds, options.corpus)
+        return 0
+    return watch(names, options.seconds, options.corpus)
+
+
+def watch(names: list[str], seconds: int, corpus: Path) -> int:
+    """Start a fuzzer for each, and print what they say at the end."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    running = {}
+    for name in names:
+        log = (corpus / f"{name}.log").open("w+")
+        command = [sys.executable, __file__, "--here", "--seconds", str(seconds), "--corpus", corpus / name, name]
+        running[name] = subprocess.Popen(command, stdout=log, stderr=log), log
+    failed = 0
+    for name, (process, log) in running.items():
+        _, status, usage = os.wait4(process.pid, 0)
+        log.seek(0)
+        text = log.read()
+        executed = re.search(r"number_of_executed_units:\s*(\d+)", text)
+        found = sorted(path.name for path in (corpus / name).glob("bad-*"))
+        print(
+            f"{name}: {executed[1] if executed else '?'} executions, {len(found)} crashes, "
+            f"{usage.ru_utime + usage.ru_stime:.0f} s CPU, {usage.ru_maxrss >> 10} MB, status {status} {found or ''}",
+            flush=True,
+        )
+        failed |= bool(found) or status != 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

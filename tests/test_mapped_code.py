@@ -1,0 +1,252 @@
+"""Mapped code as the programs are told of it: real mappings of this process, a sampler that only writes down."""
+
+from __future__ import annotations
+
+import os
+import resource
+import struct
+from pathlib import Path
+
+import pytest
+
+from pyflame_ebpf import bpf_abi, mapped_code, processes
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.interpreter import load_bias
+from pyflame_ebpf.mapped_code import MappedCode, allow_open_files, open_code
+from pyflame_ebpf.unwind_rows import UnwindTable
+
+ME = Identity(1, os.getpid(), 0)
+OTHER = Identity(2, os.getpid(), 0)
+
+
+class FakeSampler:
+    """The maps as the programs would find them."""
+
+    def __init__(self) -> None:
+        self.mappings = {}
+        self.chunks = {}
+        self.pages = {}
+
+    def set_mappings(self, slot, packed) -> None:
+        self.mappings[slot] = [struct.unpack_from("<QQII", packed, at) for at in range(0, len(packed), 24)]
+
+    def set_unwind_chunk(self, index, rows) -> None:
+        assert len(rows) == bpf_abi.UNWIND_CHUNK_ROWS * bpf_abi.UNWIND_ROW_SIZE
+        assert index < bpf_abi.UNWIND_CHUNKS_IN_ALL
+        self.chunks[index] = rows
+
+    def set_unwind_page(self, key, page) -> None:
+        used = sum(start != 0xFFFF for start in page.first)
+        assert all(page.chunk + index in self.chunks for index in range(used))
+        self.pages[key.file, key.page] = page.chunk, used
+
+    def drop_unwind_page(self, key) -> None:
+        del self.pages[key.file, key.page]
+
+    def rows(self, key) -> bytes:
+        """The rows of a page without those that fill its last chunk."""
+        first, used = self.pages[key]
+        rows = b"".join(self.chunks[first + index] for index in range(used))
+        return b"".join(rows[at : at + 8] for at in range(0, len(rows), 8) if rows[at : at + 2] != b"\xff\xff")
+
+
+def code_of_this_process():
+    return [mapping for mapping in processes.mappings(os.getpid()) if mapping.executable]
+
+
+def libc():
+    return next(mapping for mapping in code_of_this_process() if "/libc.so" in mapping.path)
+
+
+def opened_path(identity, mapping):
+    return Path(mapping.path).open("rb", buffering=0) if mapping.inode else open_code(identity.tgid, mapping)
+
+
+@pytest.fixture
+def sampler():
+    return FakeSampler()
+
+
+@pytest.fixture
+def code(sampler):
+    return MappedCode(sampler, opened_path)
+
+
+def table_of(mapping):
+    image = mapped_code.ElfImage(opened_path(ME, mapping))
+    return UnwindTable(image), mapping.start - load_bias(mapping, image.segments) >> 12
+
+
+def test_mappings_are_told_in_order_between_a_first_and_an_unused_one(code, sampler):
+    slot = code.map_process(ME, reversed(code_of_this_process())) - 1
+    told = sampler.mappings[slot]
+    wanted = [mapping.start for mapping in code_of_this_process() if mapping.end < bpf_abi.UNUSED_MAPPING]
+    assert [start for start, _, _, _ in told[: len(wanted) + 2]] == [0, *wanted, bpf_abi.UNUSED_MAPPING]
+    assert len(told) == bpf_abi.MAPPINGS
+
+
+def test_two_processes_that_map_one_file_share_its_number(code, sampler):
+    first, second = (code.map_process(identity, [libc()]) - 1 for identity in (ME, OTHER))
+    assert first != second
+    assert sampler.mappings[first][1] == sampler.mappings[second][1]
+    assert sampler.mappings[first][1][3] != mapped_code.NO_FILE
+
+
+def test_the_slot_of_a_process_that_has_ended_is_given_again(code):
+    slot = code.map_process(ME, [libc()])
+    code.forget(ME)
+    assert code.map_process(OTHER, [libc()]) == slot
+
+
+def test_the_least_recently_mapped_process_loses_its_slot_when_there_are_too_many(sampler, monkeypatch):
+    monkeypatch.setattr(bpf_abi, "MAPPED_PROCESSES", 2)
+    code = MappedCode(sampler, opened_path)
+    slots = [code.map_process(Identity(number, os.getpid(), 0), [libc()]) for number in range(3)]
+    assert len(set(slots)) == 2
+    assert slots[2] == slots[0]
+
+
+def test_a_missed_page_is_sent_with_the_rows_of_its_file(code, sampler):
+    code.map_process(ME, [libc()])
+    table, page = table_of(libc())
+    code.page_missed(1, page + 3)
+    assert sampler.rows((1, page + 3)) == table.rows(page + 3)
+
+
+def test_a_page_that_was_sent_is_not_sent_again(code, sampler):
+    code.map_process(ME, [libc()])
+    _, page = table_of(libc())
+    code.page_missed(1, page)
+    sampler.chunks.clear()
+    code.page_missed(1, page)
+    assert not sampler.chunks
+
+
+def test_pages_around_a_missed_one_follow_when_there_is_time(code, sampler):
+    code.map_process(ME, [libc()])
+    _, page = table_of(libc())
+    code.page_missed(1, page + 5)
+    assert set(sampler.pages) == {(1, page + 5)}
+    code.send_wanted(10.0)
+    assert {(1, page + 4), (1, page + 6)} < set(sampler.pages)
+
+
+def test_a_missed_page_of_no_file_is_ignored(code, sampler):
+    code.page_missed(77, 0)
+    assert not sampler.pages
+
+
+def test_a_warmed_file_is_sent_whole(code, sampler):
+    code.warm(ME, libc())
+    assert not code.send_wanted(20.0)
+    _, page = table_of(libc())
+    assert {(1, page + number) for number in range(libc().end - libc().start >> 12)} <= set(sampler.pages)
+
+
+def test_sending_what_is_wanted_ends_in_time(code):
+    code.warm(ME, libc())
+    assert code.send_wanted(0.0)
+
+
+def test_all_pages_of_a_function_are_sent_at_once(code, sampler):
+    code.warm_function(ME, libc(), "printf")
+    assert 1 <= len(sampler.pages) <= 2
+
+
+def test_a_function_that_a_file_has_not_got_is_no_error(code, sampler):
+    code.warm_function(ME, libc(), "no_such_function")
+    assert not sampler.pages
+
+
+def test_addresses_on_a_stack_bring_the_pages_of_their_code(code, sampler):
+    table, page = table_of(libc())
+    code.map_process(ME, [libc()])
+    code.expect(ME, [libc()], [0, 7, libc().start + 0x1010, libc().end + 1, 1 << 63])
+    assert sampler.rows((1, page + 1)) == table.rows(page + 1)
+    assert len(sampler.pages) == 1
+
+
+def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkeypatch):
+    monkeypatch.setattr(bpf_abi, "UNWIND_CHUNKS_IN_ALL", 24)
+    code = MappedCode(sampler, opened_path)
+    code.map_process(ME, [libc()])
+    table, page = table_of(libc())
+    for number in range(60):
+        code.page_missed(1, page + number)
+        assert sampler.rows((1, page + number)) == table.rows(page + number)
+        assert len(sampler.pages) == code.pages
+    assert code.evictions
+    code.page_missed(1, page)
+    assert sampler.rows((1, page)) == table.rows(page)
+
+
+def test_there_are_never_more_pages_than_the_map_holds(sampler, monkeypatch):
+    monkeypatch.setattr(bpf_abi, "UNWIND_PAGES", 5)
+    code = MappedCode(sampler, opened_path)
+    code.map_process(ME, [libc()])
+    _, page = table_of(libc())
+    for number in range(30):
+        code.page_missed(1, page + number)
+        assert len(sampler.pages) <= 5
+    assert code.evictions
+
+
+def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(sampler, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 1)
+    opened = []
+
+    def opening(identity, mapping):
+        opened.append(opened_path(identity, mapping))
+        return opened[-1]
+
+    code = MappedCode(sampler, opening)
+    code.map_process(ME, [libc()])
+    code.page_missed(1, table_of(libc())[1])
+    code.forget(ME)
+    linker = next(mapping for mapping in code_of_this_process() if "/ld-linux" in mapping.path)
+    slot = code.map_process(OTHER, [linker]) - 1
+    assert sampler.mappings[slot][1][3] == 2
+    assert opened[0].closed
+    assert not sampler.pages
+    assert code.pages == 0
+    with pytest.raises(FileNotFoundError):
+        code.open_again(libc())
+
+
+def test_files_that_are_mapped_stay_open(sampler, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 1)
+    code = MappedCode(sampler, opened_path)
+    code.map_process(ME, [libc()])
+    linker = next(mapping for mapping in code_of_this_process() if "/ld-linux" in mapping.path)
+    slot = code.map_process(OTHER, [linker]) - 1
+    assert sampler.mappings[slot][1][3] == mapped_code.NO_FILE
+    with code.open_again(libc()) as file:
+        assert file.read(4) == b"\x7fELF"
+
+
+def test_a_file_that_cannot_be_opened_has_no_number(sampler):
+    def refuse(identity, mapping):
+        raise PermissionError(mapping.path)
+
+    slot = MappedCode(sampler, refuse).map_process(ME, [libc()]) - 1
+    assert sampler.mappings[slot][1][3] == mapped_code.NO_FILE
+
+
+def test_the_vdso_is_unwound_from_memory(code, sampler):
+    vdso = next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
+    slot = code.map_process(ME, [vdso]) - 1
+    assert sampler.mappings[slot][1][3] == 1
+    code.page_missed(1, 0)
+    assert len(sampler.rows((1, 0))) > 8
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        allow_open_files()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert hard == before[1]
+        assert soft == min(mapped_code.FILES_MAX + mapped_code.OTHER_FILES, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
