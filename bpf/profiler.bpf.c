@@ -65,6 +65,8 @@ struct sample {
     u32 gil;
     u32 kernel_mode;
     u32 search_stages;
+    u32 long_stages; /* those of this tick that there may be several of */
+    u32 reserved;
     u32 new_codes;
     u32 sent_codes;
     u32 unsent;
@@ -343,6 +345,7 @@ int on_tick(struct tick_context *ctx)
     sample->gil = PF_GIL_STATE_UNKNOWN;
     sample->kernel_mode = !(ctx->cs & 3);
     sample->search_stages = 0;
+    sample->long_stages = 0;
     sample->python_first = sample->python_end = 0;
     __builtin_memset(&sample->search, 0, sizeof(sample->search));
     __builtin_memset(&sample->walk, 0, sizeof(sample->walk));
@@ -484,6 +487,7 @@ PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
 }
 
 #define PF_UNWIND_STEPS 384 /* frames in one stage */
+#define PF_LONG_STAGES 28   /* leaves enough tail calls for what comes before and after them */
 
 /* Adds native frames until the root, or until something is missing. */
 int stage_unwind(struct tick_context *ctx)
@@ -492,6 +496,11 @@ int stage_unwind(struct tick_context *ctx)
     if (!sample)
         return 0;
     struct native_walk *walk = &sample->native;
+    if (++sample->long_stages > PF_LONG_STAGES) {
+        walk->outcome = PF_NATIVE_TOO_DEEP;
+        next_stage(ctx, PF_STAGE_FINISH);
+        return 0;
+    }
     u32 slot = sample->mappings - 1;
     struct process_mappings *mapped = (struct process_mappings *)mappings.lookup(&slot);
     if (!mapped) {
@@ -563,6 +572,7 @@ int stage_rare(struct tick_context *ctx)
     if (!sample)
         return 0;
     struct native_walk *walk = &sample->native;
+    sample->long_stages++;
     int result = (walk->row.kind & 15) == PF_CFA_NONE ? native_frame_pointer_step(walk) : native_rare_step(walk);
     u64 above = sample->walk.depth - 1;
     if (above < PF_STACK_FRAMES)
@@ -618,6 +628,7 @@ int stage_walk(struct tick_context *ctx)
     struct cpython_layout *layout = layouts.lookup(&sample->layout);
     if (!layout)
         return 0;
+    sample->long_stages++;
     if (cpython_walk_frames(layout, &sample->scratch, &sample->walk, sample->frames) == PF_WALK_CONTINUE)
         next_stage(ctx, PF_STAGE_WALK);
     sample->python_end = sample->walk.depth;

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Compare the order of Python and C functions in whole stacks with the order in which a program made the calls.
+
+    sudo scripts/check_alternation.py                              3, 30 and 500 alternations, in every interpreter
+    sudo scripts/check_alternation.py --interpreter 3.12 --times 30 --duration 4
+
+tests/targets/alternation.py calls Python from C in twelve ways, one inside the other.  Status 1 unless every sample
+whose stacks reached their roots, from the third second on, holds exactly these Python functions, with the C function of
+each way between them where the interpreter's file names it, and unless there are such samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from _recordings import Interpreter, TargetProcess, batches, chosen_interpreters, cpus, record_for, samples_of, targets
+from extension.build import build_extension
+
+from pyflame_ebpf.profile import Frame, FrameKind, NativeOutcome, Outcome, Profile, Stack
+
+WARM = 2  # seconds
+LEAF = ("spin", "compute")
+
+# Way → the functions between way_… and the next step: Python's, and one of C's before them that has to be there.
+PYTHON = {
+    "way_generator": ("generated",),
+    "way_del": ("__del__",),
+    "way_property": ("value",),
+    "way_import": ("find_spec",),
+}
+NATIVE = {
+    "way_sorted": ("list_sort_impl", "list_sort", "listsort"),
+    "way_map": ("map_next",),
+    "way_reduce": ("functools_reduce", "_functools_reduce", "_functools_reduce_impl"),
+    "way_ctypes": ("closure_fcn", "_CallPythonObject"),
+    "way_call": ("callbacks_call",),
+    "way_call_alloca": ("callbacks_call_alloca",),
+    "way_call_aligned": ("callbacks_call_aligned",),
+    "way_call_qsort": ("compare_by_calling",),
+    "way_generator": ("builtin_sum", "builtin_sum_impl"),
+    "way_del": ("subtype_dealloc",),
+    "way_property": ("property_descr_get",),
+    "way_import": ("PyImport_ImportModuleLevelObject",),
+}
+
+
+def python_name(frame: Frame) -> str:
+    """The last part of a qualified name."""
+    return frame.name.rsplit(".", 1)[-1]
+
+
+def expected(ways: Sequence[str]) -> list[str]:
+    """The Python functions from the first step on; those of importlib, which differ by release, left out."""
+    names = []
+    for way in ways:
+        names += ["step", way, *PYTHON.get(way, ())]
+    return [*names, "step", *LEAF]
+
+
+def python_sequence(stack: Stack) -> list[str]:
+    """The Python functions of a stack from the first step on, as ``expected`` has them."""
+    names = [
+        python_name(frame)
+        for frame in stack
+        if frame.kind is FrameKind.PYTHON and not frame.file.startswith("<frozen") and "importlib" not in frame.file
+    ]
+    return names[names.index("step") :] if "step" in names else names
+
+
+def native_sequence(stack: Stack, named: set[str]) -> list[str]:
+    """The ways of a stack, each with what C functions that have a name come after it and before the next step."""
+    found = []
+    way, between = "", set[str]()
+    for frame in stack:
+        if frame.kind is FrameKind.NATIVE:
+            between.add(frame.name.split(".")[0])
+        elif python_name(frame).startswith("way_"):
+            way, between = python_name(frame), set()
+        elif way and python_name(frame) == "step":
+            named_here = [name for name in NATIVE[way] if name in named]
+            found.append(way if not named_here or between & set(named_here) else f"{way} without {named_here}")
+            way = ""
+    return found
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was found of one target."""
+
+    name: str
+    times: int
+    samples: int = 0
+    complete: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    named: set[str] = field(default_factory=set)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were whole stacks, and all of them right."""
+        return self.complete > 0.9 * self.samples > 0 and not self.faults
+
+
+def fault(stack: Stack, ways: Sequence[str], named: set[str]) -> str:
+    """What is wrong with a whole stack's order, "" for nothing."""
+    sequence, wanted = python_sequence(stack), expected(ways)
+    # The innermost may have returned: spin calls compute again and again.
+    if sequence not in (wanted, wanted[:-1]):
+        place = next((at for at, pair in enumerate(zip(sequence, wanted, strict=False)) if pair[0] != pair[1]), -1)
+        return f"{len(sequence)} Python functions, {len(wanted)} wanted; at {place}: {sequence[place : place + 4]}"
+    native = native_sequence(stack, named)
+    if native != list(ways):
+        return next((have for have, want in zip(native, ways, strict=False) if have != want), f"{len(native)} ways")
+    plumbing = [frame.name for frame in stack if frame.kind is FrameKind.NATIVE and "EvalFrame" in frame.name]
+    shown = [frame.name for frame in stack if not frame.plumbing and "EvalFrame" in frame.name]
+    if shown or (plumbing and len(plumbing) < len(ways)):
+        return f"{len(shown)} evaluation loops shown, {len(plumbing)} in all"
+    return ""
+
+
+def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict:
+    """Look at every whole stack of one process."""
+    verdict = Verdict(name, len(ways))
+    samples = samples_of(profile, pid)
+    wanted = {name for names in NATIVE.values() for name in names}
+    for key in samples:
+        for frame in profile.stacks[key.stack]:
+            if frame.kind is FrameKind.NATIVE:
+                verdict.named.add(frame.name.split(".")[0])
+    verdict.named &= wanted
+    for key, count in samples.items():
+        if key.second < WARM:
+            continue
+        verdict.samples += count
+        if key.native is NativeOutcome.COMPLETE and key.outcome is Outcome.COMPLETE:
+            verdict.complete += count
+            if wrong := fault(profile.stacks[key.stack], ways, verdict.named):
+                verdict.faults[wrong] += count
+    return verdict
+
+
+def check(interpreters: Sequence[Interpreter], times: int, duration: float, frequency: int) -> list[Verdict]:
+    """Record these interpreters at once, all with so many alternations, and judge each."""
+    with targets(interpreters, "alternation.py", str(times)) as running:
+        ways = [said_ways(target) for target in running]
+        profile = record_for(duration, frequency, pids=[target.pid for target in running])
+        return [
+            judge(target.interpreter.name, profile, target.pid, chain)
+            for target, chain in zip(running, ways, strict=True)
+        ]
+
+
+def said_ways(target: TargetProcess) -> list[str]:
+    """What the program says of its calls before it is ready."""
+    ways: list[str] = json.loads(target.read_line())
+    target.wait_until_ready()
+    return ways
+
+
+def main() -> int:
+    """Check all interpreters and numbers of alternations."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, action="append", default=[], help="alternations; default 3, 30 and 500")
+    parser.add_argument("--duration", type=float, default=6, help="seconds of each recording")
+    parser.add_argument("--frequency", type=int, default=99)
+    parser.add_argument("--interpreter", action="append", default=[], help="part of a name; default all")
+    options = parser.parse_args()
+    build_extension()
+    failed = 0
+    print(f"{'interpreter':16}{'times':>6}{'samples':>9}{'whole':>7}{'wrong':>7}  C functions by name")
+    for times in options.times or (3, 30, 500):
+        for group in batches(chosen_interpreters(options.interpreter), cpus()):
+            for verdict in check(group, times, options.duration, options.frequency):
+                result = "ok" if verdict.passed else "FAILED"
+                wrong = sum(verdict.faults.values())
+                print(
+                    f"{verdict.name:16}{verdict.times:>6}{verdict.samples:>9}{verdict.complete:>7}{wrong:>7}"
+                    f"  {len(verdict.named):2} {result}"
+                )
+                for what, count in verdict.faults.most_common(3):
+                    print(f"    {count} times {what}")
+                failed += not verdict.passed
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Alternates between Python and C as often as its first argument says, and computes at the end.
+
+Prints [ways, chain] and then "ready": ``ways`` names what C code called the Python function "step" each time, outermost
+first, ``chain`` lists the Python functions from the first step to the leaf.  Runs in CPython 3.6.
+"""
+# ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
+
+import ctypes
+import functools
+import json
+import sys
+import threading
+
+import callbacks
+
+CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+STACK = 512 << 20
+
+
+def way_sorted(left):
+    return sorted([left], key=step)
+
+
+def way_map(left):
+    return list(map(step, [left]))
+
+
+def way_reduce(left):
+    return functools.reduce(step, [left, None])
+
+
+def way_ctypes(left):
+    return CALLBACK(step)(left)
+
+
+def way_call(left):
+    return callbacks.call(functools.partial(step, left))
+
+
+def way_call_alloca(left):
+    return callbacks.call_alloca(functools.partial(step, left))
+
+
+def way_call_aligned(left):
+    return callbacks.call_aligned(functools.partial(step, left))
+
+
+def way_call_qsort(left):
+    return callbacks.call_qsort(functools.partial(step, left))
+
+
+def generated(left):
+    yield step(left)
+
+
+def way_generator(left):
+    return sum(generated(left))
+
+
+class Ends:
+    def __init__(self, left):
+        self.left = left
+
+    def __del__(self):
+        step(self.left)
+
+
+def way_del(left):
+    ends = [Ends(left)]
+    ends.clear()
+    return 0
+
+
+class Described:
+    def __init__(self, left):
+        self.left = left
+
+    @property
+    def value(self):
+        return step(self.left)
+
+
+def way_property(left):
+    return getattr(Described(left), "value")  # noqa: B009 - through C
+
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name.startswith("alternation_"):
+            step(int(name.split("_")[1]))
+
+
+def way_import(left):
+    try:
+        __import__("alternation_%d" % left)
+    except ImportError:
+        return 0
+
+
+WAYS = (
+    way_sorted,
+    way_map,
+    way_reduce,
+    way_ctypes,
+    way_call,
+    way_call_alloca,
+    way_call_aligned,
+    way_call_qsort,
+    way_generator,
+    way_del,
+    way_property,
+    way_import,
+)
+if int(sys.argv[1]) > 100:
+    WAYS = WAYS[:8]  # with two Python functions each, for there are a thousand of them at the most
+
+
+def step(left, _second=None):
+    if not left:
+        spin()
+    WAYS[left % len(WAYS)](left - 1)
+    return 0
+
+
+def spin():
+    sys.stdout.write(json.dumps([WAYS[left % len(WAYS)].__name__ for left in range(int(sys.argv[1]), 0, -1)]) + "\n")
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    while True:
+        compute()
+
+
+def compute():
+    for _ in range(20000):
+        pass
+
+
+sys.meta_path.insert(0, Finder())
+sys.setrecursionlimit(100000)
+threading.stack_size(STACK)
+thread = threading.Thread(target=step, args=(int(sys.argv[1]),))
+thread.start()
+thread.join()
