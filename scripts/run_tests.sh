@@ -15,7 +15,7 @@ is_provisioned() {
     for program in gcc shellcheck debootstrap ruby; do
         command -v "$program" >/dev/null || return 1
     done
-        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer' 2>/dev/null &&
+        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.demangle' 2>/dev/null &&
         [[ -x .venv/bin/ruff && -x .venv/bin/mypy ]]
 }
 
