@@ -5,8 +5,8 @@
     sudo scripts/check_against_perf.py --interpreter 3.11.7 --duration 10
 
 Both sample the CPU clock of one process (tests/targets/libraries.py mixture); perf unwinds by DWARF afterwards.
-Status 1 Status 1 unless the share of each function, at the leaf and anywhere in the stack, differs by no more than three standard
-errors of both and half a point.  Functions that either cannot name count by file.
+Status 1 unless the share of each function, at the leaf and anywhere in the stack, differs by no more than three
+standard errors of both and half a point.  Functions that either cannot name count by file.
 """
 
 from __future__ import annotations
