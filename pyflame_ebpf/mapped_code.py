@@ -69,6 +69,7 @@ class MappedCode:
         self._met_pages = MET_PAGES_IN_ALL
         self.pages = 0
         self.evictions = 0
+        self.evicted: list[Identity] = []  # processes that have lost their slot, which the programs must be told
 
     # ---- processes ----
 
@@ -83,8 +84,14 @@ class MappedCode:
         if identity in self._slots:
             self._slots.move_to_end(identity)
         else:
-            self._slots[identity] = self._free_slots.pop() if self._free_slots else self._slots.popitem(last=False)[1]
+            self._slots[identity] = self._free_slots.pop() if self._free_slots else self._taken_from_the_oldest()
         return self._slots[identity]
+
+    def _taken_from_the_oldest(self) -> int:
+        oldest, slot = self._slots.popitem(last=False)
+        self._used.pop(oldest, None)
+        self.evicted.append(oldest)
+        return slot
 
     def forget(self, identity: Identity) -> None:
         """The process has ended."""

@@ -303,6 +303,10 @@ class ProcessTable:
         known.mappings = code
         known.mapped += [mapping for mapping in code if mapping not in known.mapped]
         known.slot = self.code.map_process(identity, code)
+        while self.code.evicted:
+            oldest = self.code.evicted.pop()
+            self._known[oldest].slot, self._known[oldest].mappings = 0, []
+            self._tell(oldest, self._known[oldest])
         self._tell(identity, known)
         self._warm(identity, known)
         return True

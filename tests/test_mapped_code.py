@@ -250,3 +250,11 @@ def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
         assert soft == min(mapped_code.FILES_MAX + mapped_code.OTHER_FILES, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_process_that_loses_its_slot_is_named(monkeypatch):
+    monkeypatch.setattr(bpf_abi, "MAPPED_PROCESSES", 1)
+    code = MappedCode(FakeSampler(), lambda _identity, _mapping: pytest.fail("nothing is opened"))
+    first, second = Identity(1, 1, 0), Identity(2, 2, 0)
+    assert (code.map_process(first, []), code.map_process(second, [])) == (1, 1)
+    assert code.evicted == [first]
