@@ -125,7 +125,7 @@ class ProcessTable:
     def scan(self) -> int:
         """Notes every process's CPU time, and tells the programs of the interpreters that run; gives their number."""
         deadline = time.monotonic() + SCAN_BUDGET
-        found = 0
+        python: list[tuple[int, Interpreter]] = []
         seen: set[FileKey] = set()
         for pid in processes.pids():
             with contextlib.suppress(PyflameError, OSError):
@@ -136,13 +136,20 @@ class ProcessTable:
                 key = file_key(pid)
                 if key not in seen and isinstance(interpreter := interpreter_of(pid, self._cache), Interpreter):
                     self._add_recipe(key, interpreter)
-                if key in self._interpreters:
-                    found += 1
-                    if self._native:
-                        self._prepare(pid, self._interpreters[key])
                 seen.add(key)
-        self.code.send_wanted(min(PREPARE_BUDGET, deadline - time.monotonic()))
-        return found
+                if key in self._interpreters:
+                    python.append((pid, self._interpreters[key]))
+        if self._native:
+            self._prepare_all(python, time.monotonic() + PREPARE_BUDGET)
+        return len(python)
+
+    def _prepare_all(self, python: list[tuple[int, Interpreter]], deadline: float) -> None:
+        """Prepares as many processes as there is time for."""
+        for pid, interpreter in python:
+            if time.monotonic() < deadline:
+                with contextlib.suppress(PyflameError, OSError):
+                    self._prepare(pid, interpreter)
+        self.code.send_wanted(deadline - time.monotonic())
 
     def _prepare(self, pid: int, interpreter: Interpreter) -> None:
         """Sends the code that a running process's first samples will meet: its callers', the evaluation loop's."""
