@@ -62,8 +62,9 @@ def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path):
     with subprocess.Popen([program, "60"]) as process:
         try:
             deadline = time.monotonic() + 5
-            while processes.executable_path(process.pid) != str(program) and time.monotonic() < deadline:
-                pass
+            while time.monotonic() < deadline:  # the kernel shows the program before it has mapped it
+                if any(found.path == str(program) and found.executable for found in processes.mappings(process.pid)):
+                    break
             program.unlink()
             mapping = next(found for found in processes.mappings(process.pid) if found.path == str(program))
             with processes.open_mapped_file(process.pid, mapping) as file:
