@@ -411,10 +411,8 @@ int stage_thread(struct tick_context *ctx)
     }
     if (thread && thread->state == PF_THREAD_OTHER && sample->now < thread->look_again)
         goto native;
-    u64 first = 0;
-    outcome = PF_NO_THREAD_STATE;
-    if (process->interpreters_head && PF_READ_USER(&first, 8, process->interpreters_head))
-        goto native;
+    /* A runtime that cannot be read is on a page that the process has not touched: the interpreter has not begun. */
+    u64 first = process->interpreters_head ? pf_read_pointer(process->interpreters_head) : 0;
     if (!first && sample->gil_holder)
         first = pf_read_pointer(sample->gil_holder + layout->tstate_interp);
     sample->search.interpreter = first;
