@@ -91,15 +91,15 @@ def run_recorder(recorder: Recorder, seconds: float) -> None:
         recorder.step()
 
 
-def nanoseconds_a_sample(interpreter: Interpreter, depth: int, seconds: float) -> float:
-    """Mean BPF time of a sample of so many Python frames, once every stack is known."""
+def nanoseconds_a_sample(interpreter: Interpreter, depth: int, seconds: float, *, native: bool) -> float:
+    """Mean BPF time of a sample of so many Python frames, with or without the native frames around them."""
     with (
         workloads(interpreter, cpus(), "deep", str(depth)),
         bpf_stats(),
         only_one_profiler(),
-        Sampler(SamplerOptions(499)) as sampler,
+        Sampler(SamplerOptions(499, native=native)) as sampler,
     ):
-        recorder = Recorder(RecordOptions(499), sampler)
+        recorder = Recorder(RecordOptions(499, native=native), sampler)
         recorder.start()
         run_recorder(recorder, 1.5)
         before = tick_cost(sampler.program_fds())
@@ -110,17 +110,21 @@ def nanoseconds_a_sample(interpreter: Interpreter, depth: int, seconds: float) -
 
 def bench_bpf(interpreters: Sequence[Interpreter], seconds: float) -> None:
     """Print the kernel's part of the cost."""
-    print(f"BPF time a sample, us     {'20 frames':>10}{'200 frames':>12}    aims: 4 and 20")
+    print(f"BPF time a sample, us     {'20 frames':>10}{'200 frames':>12}{'20, native':>12}{'200, native':>13}")
     for interpreter in interpreters:
-        costs = [patiently(interpreter, depth, seconds) / 1000 for depth in (20, 200)]
-        print(f"  {interpreter.name:24}{costs[0]:>10.2f}{costs[1]:>12.2f}", flush=True)
+        cells = [(depth, native) for native in (False, True) for depth in (20, 200)]
+        costs = [patiently(interpreter, depth, seconds, native=native) / 1000 for depth, native in cells]
+        print(
+            f"  {interpreter.name:24}{costs[0]:>10.2f}{costs[1]:>12.2f}{costs[2]:>12.2f}{costs[3]:>13.2f}", flush=True
+        )
+    print("  aims without native frames: 4 and 20")
 
 
-def patiently(interpreter: Interpreter, depth: int, seconds: float) -> float:
+def patiently(interpreter: Interpreter, depth: int, seconds: float, *, native: bool) -> float:
     """The same, tried again while another profiler records."""
     while True:
         try:
-            return nanoseconds_a_sample(interpreter, depth, seconds)
+            return nanoseconds_a_sample(interpreter, depth, seconds, native=native)
         except AlreadyRecording:  # noqa: PERF203 - waiting is what the loop is for
             time.sleep(0.5)
 
