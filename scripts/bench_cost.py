@@ -110,7 +110,7 @@ def nanoseconds_a_sample(interpreter: Interpreter, depth: int, seconds: float, *
 
 def bench_bpf(interpreters: Sequence[Interpreter], seconds: float) -> None:
     """Print the kernel's part of the cost."""
-    print(f"BPF time a sample, us     {'20 frames':>10}{'200 frames':>12}{'20, native':>12}{'200, native':>13}")
+    print(f"BPF time a sample, us     {'20 frames':>10} {'200 frames':>10} {'20, native':>10} {'200, native':>10}")
     for interpreter in interpreters:
         cells = [(depth, native) for native in (False, True) for depth in (20, 200)]
         costs = [patiently(interpreter, depth, seconds, native=native) / 1000 for depth, native in cells]
