@@ -209,7 +209,7 @@ PF_INLINE void remember_thread(struct sample *sample, u32 state, u64 look_again)
 
 /* ---- the stages of a sample ---- */
 
-/* Adds the kernel's or the user's return addresses, as far as frame pointers (in the kernel: ORC) lead. */
+/* Adds the kernel's return addresses, by its own unwinder. */
 PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 kind)
 {
     int size = bpf_get_stack(ctx, sample->addresses, sizeof(sample->addresses), flags);
