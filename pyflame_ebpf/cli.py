@@ -13,10 +13,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError
+from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError, UsageError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+_CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
 _READER_GONE = 141
 _INTERRUPTED = 130
 
@@ -84,6 +85,24 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_moment(text: str) -> float:
+    """Seconds in ``90``, ``1.5``, ``1:30``, ``1:00:00``, and in what ``parse_duration`` takes."""
+    found = _CLOCK.fullmatch(text)
+    if found:
+        return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3])
+    return 0.0 if re.fullmatch(r"0+(\.0*)?s?", text) else parse_duration(text)
+
+
+def _grouping(text: str, threads: bool) -> tuple[str, ...]:
+    """The groups in ``process,thread``; none in ``none``."""
+    from pyflame_ebpf.outputs.options import GROUPS  # noqa: PLC0415 - each command loads what it needs
+
+    groups = tuple(part.strip() for part in text.split(",")) if text != "none" else ()
+    if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
+        raise UsageError(f"{text!r} is nothing to group by", f"Give some of {', '.join(GROUPS)}, each once; or none.")
+    return (*groups, "thread") if threads and "thread" not in groups else groups
+
+
 app = typer.Typer(
     name="pyflame-ebpf",
     help=_paragraphs(HELP),
@@ -96,8 +115,34 @@ app = typer.Typer(
 )
 
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
+From = Annotated[
+    float | None,
+    typer.Option(
+        "--from", metavar="TIME", parser=parse_moment, help="Show samples from this time of the recording on: 90, 1:30."
+    ),
+]
+To = Annotated[
+    float | None,
+    typer.Option("--to", metavar="TIME", parser=parse_moment, help="Show samples before this time of the recording."),
+]
+Processes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--process",
+        metavar="PATTERN",
+        help="Show processes with this PID, or a name or command line that it matches; repeatable.",
+    ),
+]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        "--group-by",
+        metavar="WHAT",
+        help="What stands above the frames, in this order: host, interpreter, command, process, thread; or none.",
+    ),
+]
 Lines = Annotated[bool, typer.Option("--lines", help="Label Python frames with the line that was executing.")]
-Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under its process.")]
+Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under the others of --group-by.")]
 PythonOnly = Annotated[bool, typer.Option("--python-only", help="Show Python frames only.")]
 AllFrames = Annotated[
     bool, typer.Option("--all-frames", help="Show the interpreter's own evaluation loop and call plumbing, too.")
@@ -147,8 +192,12 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             "[default: pyflame-TIME]",
         ),
     ] = None,
+    begin: From = None,
+    end: To = None,
+    process: Processes = None,
     python: Python = False,
     lines: Lines = False,
+    group_by: GroupBy = "process",
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Record kernel frames, or leave them out.")] = True,
     native: Annotated[bool, typer.Option(help="Record frames of C functions, or leave them out.")] = True,
@@ -157,6 +206,8 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     from pyflame_ebpf.commands.record import Request, record  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
 
     request = Request(
         everything=everything,
@@ -165,7 +216,10 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
         duration=duration,
         frequency=frequency,
         output=output,
-        view=View(python, lines, threads, kernel, native, python_only, all_frames),
+        view=View(
+            Selection(begin or 0.0, end, tuple(process or ()), python),
+            OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
+        ),
         arguments=tuple(sys.argv[1:]),
     )
     _exit_after(lambda: record(request))
@@ -176,9 +230,7 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a recording, or its profile.json.gz.")],
     output_format: Annotated[
         str | None,
-        typer.Option(
-            "--format", "-f", metavar="FORMAT", help="folded, flamegraph (or svg), processes (or csv), table, profile."
-        ),
+        typer.Option("--format", "-f", metavar="FORMAT", help="folded, svg, csv, table, profile."),
     ] = None,
     output: Annotated[
         str | None,
@@ -189,8 +241,12 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
             help="New file for the format (standard output without, or -); with no --format a new directory.",
         ),
     ] = None,
+    begin: From = None,
+    end: To = None,
+    process: Processes = None,
     python: Python = False,
     lines: Lines = False,
+    group_by: GroupBy = "process",
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
     native: Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")] = True,
@@ -199,8 +255,13 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     from pyflame_ebpf.commands.report import Request, report  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
 
-    view = View(python, lines, threads, kernel, native, python_only, all_frames)
+    view = View(
+        Selection(begin or 0.0, end, tuple(process or ()), python),
+        OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
+    )
     _exit_after(lambda: report(Request(source, output_format, output, view)))
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from pyflame_ebpf.profile import Frame, FrameKind, Process, Thread
+from pyflame_ebpf.profile import Frame, FrameKind, Process, Recording, Thread
 
 NAMELESS = "?"
+NOT_PYTHON = "not Python"
 _HEX_BYTE = 0x100
 _HEX_WORD = 0x10000
 # Module paths start below these directories, so their names say nothing about a module that lies directly in them.
@@ -107,6 +108,21 @@ def process_label(process: Process) -> Label:
 def thread_label(thread: Thread) -> Label:
     """``name (tid)``."""
     return Label(f"{_name(thread.name)} ({thread.tid})", LabelKind.THREAD)
+
+
+def command_label(process: Process) -> Label:
+    """The command line, where it is unknown the name: the same for all processes that run the same."""
+    return Label(_name(process.command or process.name), LabelKind.PROCESS)
+
+
+def interpreter_label(process: Process) -> Label:
+    """``CPython 3.11.2``."""
+    return Label(visible(process.interpreter) or NOT_PYTHON, LabelKind.PROCESS)
+
+
+def host_label(recording: Recording) -> Label:
+    """The host's name."""
+    return Label(_name(recording.host), LabelKind.PROCESS)
 
 
 def frame_label(frame: Frame, files: Mapping[str, str], *, lines: bool) -> Label:

@@ -6,8 +6,8 @@ Standard library only.  Nothing here reads a file, a process or the clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -179,16 +179,6 @@ class Profile:
     def seconds_of_cpu(self, samples: int) -> float:
         """CPU time in seconds that so many samples stand for."""
         return samples / self.recording.frequency
-
-    def select(self, keep: Iterable[SampleKey]) -> Profile:
-        """The same profile with these samples only; indices keep their meaning, the host's CPU time is left out."""
-        recording = replace(self.recording, scheduler_cpu=None)
-        samples = Counter({key: self.samples[key] for key in keep})
-        return Profile(recording, self.processes, self.threads, self.stacks, samples)
-
-    def python_only(self) -> Profile:
-        """The samples of processes in which an interpreter was found."""
-        return self.select(key for key in self.samples if self.processes[key.process].is_python)
 
     def outcomes(self) -> Counter[Outcome]:
         """Samples by the way their capture ended."""

@@ -24,6 +24,7 @@ from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import Interrupted
 from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
 from pyflame_ebpf.outputs import OutputFormat, OutputOptions
+from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.profile import Profile
 from pyflame_ebpf.profile_file import load_profile, save_profile
 
@@ -61,7 +62,7 @@ def test_a_format_goes_to_standard_output_alone(saved: Path, output_format: str,
 def test_a_report_is_the_table_unless_told_otherwise(saved: Path) -> None:
     ended = pyflame("report", saved)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert outputs.closing_line(realistic_profile()).split(":")[0] in ended.stdout
+    assert closing_line(realistic_profile()).split(":")[0] in ended.stdout
 
 
 def test_a_report_takes_the_profile_itself_and_writes_every_output(saved: Path, tmp_path: Path) -> None:
@@ -73,6 +74,34 @@ def test_a_report_takes_the_profile_itself_and_writes_every_output(saved: Path, 
 
 def names_in_order() -> list[str]:
     return [each.file_name for each in outputs.OUTPUT_FORMATS.values() if each.recorded]
+
+
+def test_a_report_of_a_part_shows_its_processes_in_its_time(saved: Path) -> None:
+    part = ("--from", "0:10", "--to", "30", "--process", "celery", "--group-by", "command,thread")
+    ended = pyflame("report", saved, "--format", "folded", *part)
+    assert ended.returncode == 0
+    lines = ended.stdout.splitlines()
+    assert {tuple(line.split(";")[:2]) for line in lines} == {("celery -A shop worker", "celery (1317)")}
+    assert sum(int(line.rpartition(" ")[2]) for line in lines) == 20 * (21 + 9 + 4)
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "said"),
+    [
+        (["--process", "no such"], 16, "is in what was selected"),
+        (["--from", "90"], 16, "is in what was selected"),
+        (["--from", "2", "--to", "1"], 2, "no time from 2 s to 1 s"),
+        (["--process", "("], 2, "not a regular expression"),
+        (["--group-by", "colour"], 2, "nothing to group by"),
+        (["--group-by", "process,process"], 2, "nothing to group by"),
+        (["--from", "1:60"], 2, "is not a duration"),
+    ],
+    ids=str,
+)
+def test_an_impossible_or_empty_part_is_refused(saved: Path, part: list[str], code: int, said: str) -> None:
+    ended = pyflame("report", saved, *part)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert said in " ".join(ended.stderr.replace("\u2502", " ").split())
 
 
 def test_a_report_never_overwrites_a_file(saved: Path, tmp_path: Path) -> None:
@@ -111,13 +140,13 @@ def signalling_writer(number: int) -> OutputFormat:
         os.kill(os.getpid(), number)
         stream.write(b"whole")
 
-    return OutputFormat("flamegraph", "flamegraph.svg", "", write)
+    return OutputFormat("svg", "flamegraph.svg", "", write)
 
 
 def test_a_signal_while_the_other_outputs_are_written_keeps_the_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "flamegraph", signalling_writer(signal.SIGINT))
+    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "svg", signalling_writer(signal.SIGINT))
     with StopSignals() as signals, OutputDirectory(tmp_path / "out") as directory:
         signals.note_only()
         with pytest.raises(Interrupted, match=r"the recording is saved in .*profile\.json\.gz"):

@@ -14,6 +14,7 @@ from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
 from pyflame_ebpf.commands.terminal import ProgressLine, say
 from pyflame_ebpf.commands.written_outputs import (
+    NothingSampled,
     View,
     check_standard_output,
     format_writer,
@@ -30,12 +31,6 @@ STANDARD_OUTPUT = "-"
 _STDERR = 2
 
 
-class NothingSampled(PyflameError):
-    """A recording in which nothing that was to be shown used the CPU."""
-
-    exit_code = 16
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """A recording as the command line asks for it; ``output`` None means a new directory named after the time."""
@@ -50,7 +45,10 @@ class Request:
     arguments: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """UsageError unless exactly one kind of target is given."""
+        """UsageError unless exactly one kind of target is given, and a possible part of the recording."""
+        self.view.selection.check()
+        if self.duration is not None and self.view.selection.begin >= self.duration:
+            raise UsageError(f"the recording is to last {self.duration:g} s only", "Give an earlier --from.")
         kinds = [self.everything, bool(self.pids), bool(self.command)]
         if sum(kinds) != 1:
             said = "none of them is given" if not any(kinds) else "more than one of them is given"
@@ -103,8 +101,8 @@ def _sample(
         duration=request.duration,
         pids=targets.pids,
         follow_children=bool(request.command),
-        kernel=request.view.kernel,
-        native=request.view.native,
+        kernel=request.view.options.kernel,
+        native=request.view.options.native,
         arguments=request.arguments,
     )
 
@@ -165,14 +163,9 @@ def _write_folded(profile: Profile, view: View) -> None:
 
 
 def _check_sampled(profile: Profile, view: View) -> None:
-    if view.of(profile).total:
-        return
-    if profile.total:
+    view.check_shown(profile)
+    if not profile.total:
         raise NothingSampled(
-            f"no Python process used the CPU; the {profile.total:,} samples are of others",
-            "Leave out --python to see them.",
+            f"nothing was sampled in {profile.recording.duration:.1f} s: what was recorded used no CPU",
+            "Only running code is sampled, not waiting. Record for longer, or while there is work to do.",
         )
-    raise NothingSampled(
-        f"nothing was sampled in {profile.recording.duration:.1f} s: what was recorded used no CPU",
-        "Only running code is sampled, not waiting. Record for longer, or while there is work to do.",
-    )

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from pyflame_ebpf.commands.written_outputs import (
     View,
+    format_name,
     format_writer,
     print_table,
     write_recorded,
@@ -34,17 +35,12 @@ class Request:
     view: View
 
 
-def format_names() -> dict[str, str]:
-    """What ``--format`` may be called, names and file name extensions, with the names of the formats."""
-    extensions = {each.file_name.rpartition(".")[2]: each.name for each in OUTPUT_FORMATS.values()}
-    del extensions["gz"]
-    return extensions | {name: name for name in OUTPUT_FORMATS}
-
-
 def report(request: Request) -> None:
     """Makes the outputs that are asked for; UnusableProfileError, UsageError and what writing may raise."""
+    request.view.selection.check()
     name = _format(request)
     profile = load(request.source)
+    request.view.check_shown(profile)
     if name is None and request.output is None:
         print_table(request.view.of(profile))
     elif name is None:
@@ -60,10 +56,7 @@ def _format(request: Request) -> str | None:
         if request.output == STANDARD_OUTPUT:
             raise UsageError("which output is to go to standard output?", "Say it: --format folded --output -")
         return None
-    names = format_names()
-    if request.format not in names:
-        raise UsageError(f"there is no format {request.format!r}", f"Formats are: {', '.join(OUTPUT_FORMATS)}.")
-    return names[request.format]
+    return format_name(request.format)
 
 
 def _write_directory(profile: Profile, request: Request) -> None:
