@@ -50,6 +50,8 @@ processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all o
 
 REPORT_HELP = """Make outputs again from a saved recording; needs no root.
 
+Folded stacks that perf, py-spy, Austin or FlameGraph's collapse scripts wrote do as well as a recording.
+
 Without --format and --output it prints the table of processes. With --output alone it writes all outputs into a new
 directory.
 
@@ -57,6 +59,8 @@ directory.
     pyflame-ebpf report DIR --format svg --lines --output lines.svg
     pyflame-ebpf report DIR --format folded --python | flamegraph.pl >graph.svg
     pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
+    pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
+    pyflame-ebpf report perf.folded --format svg --output perf.svg
 """
 
 DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
@@ -227,7 +231,9 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
 
 @app.command("report", help=_paragraphs(REPORT_HELP))
 def _report(  # noqa: PLR0913, PLR0917 - one for each option
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a recording, or its profile.json.gz.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory of a recording, its profile.json.gz, or folded stacks.")
+    ],
     output_format: Annotated[
         str | None,
         typer.Option("--format", "-f", metavar="FORMAT", help="folded, svg, csv, table, profile."),

@@ -7,6 +7,7 @@ backwards.  ``visible`` makes all of that visible; the outputs add what their ow
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _HEX_WORD = 0x10000
 # Module paths start below these directories, so their names say nothing about a module that lies directly in them.
 _LIBRARY_DIRECTORY = re.compile(r"python\d+(\.\d+)?t?|python\d+\.zip|site-packages|dist-packages|lib-dynload")
 _SUFFIX_PARTS_MAX = 12  # beyond so many directories in common the whole path is shown
+_SPELLING = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _OFFSET_NAME = re.compile(r".+\+0x[0-9a-f]+")
 
 
@@ -65,6 +67,17 @@ def _spelled(char: str) -> str:
     return f"\\u{code:04x}" if code < _HEX_WORD else f"\\U{code:08x}"
 
 
+def spelled_back(text: str) -> str:
+    """What ``visible`` and the folded format have spelled, as it was."""
+    return _SPELLING.sub(_unspelled, text) if "\\" in text else text
+
+
+def _unspelled(found: re.Match[str]) -> str:
+    digits = next(filter(None, found.groups()), "")
+    code = int(digits, 16) if digits else ord("\\")
+    return chr(code) if code <= sys.maxunicode else found[0]
+
+
 def short_files(files: Iterable[str]) -> dict[str, str]:
     """Each file name with as many leading directories cut off as can be spared.
 
@@ -101,13 +114,17 @@ def _says_enough(suffix: str, seen: Mapping[str, int], file: str) -> bool:
 
 
 def process_label(process: Process) -> Label:
-    """``name (pid)``."""
-    return Label(f"{_name(process.name)} ({process.pid})", LabelKind.PROCESS)
+    """``name (pid)``, without a PID where another tool did not write it."""
+    return Label(_numbered(process.name, process.pid), LabelKind.PROCESS)
 
 
 def thread_label(thread: Thread) -> Label:
     """``name (tid)``."""
-    return Label(f"{_name(thread.name)} ({thread.tid})", LabelKind.THREAD)
+    return Label(_numbered(thread.name, thread.tid), LabelKind.THREAD)
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{_name(name)} ({number})" if number else _name(name)
 
 
 def command_label(process: Process) -> Label:

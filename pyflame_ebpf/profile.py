@@ -146,7 +146,10 @@ class SampleKey:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC."""
+    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC.
+
+    Where other tools wrote the stacks ``started``, ``duration``, ``frequency`` and ``cpus`` may be 0: unknown.
+    """
 
     started: float
     duration: float
@@ -177,8 +180,8 @@ class Profile:
         return sum(self.samples.values())
 
     def seconds_of_cpu(self, samples: int) -> float:
-        """CPU time in seconds that so many samples stand for."""
-        return samples / self.recording.frequency
+        """CPU time in seconds that so many samples stand for, 0 where the frequency is unknown."""
+        return samples / self.recording.frequency if self.recording.frequency else 0.0
 
     def outcomes(self) -> Counter[Outcome]:
         """Samples by the way their capture ended."""

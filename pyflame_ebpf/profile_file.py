@@ -238,8 +238,8 @@ def _fill_version_1(document: dict[str, Any]) -> None:
 
 def _recording(table: dict[str, Any]) -> Recording:
     frequency = _integer(table.get("frequency"))
-    if frequency < 1:
-        raise _WrongContentError("its sampling frequency is not positive")
+    if frequency < 0:
+        raise _WrongContentError("its sampling frequency is negative")
     return Recording(
         started=_number(table.get("started")),
         duration=_number(table.get("duration")),

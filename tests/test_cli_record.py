@@ -104,6 +104,12 @@ def test_an_impossible_or_empty_part_is_refused(saved: Path, part: list[str], co
     assert said in " ".join(ended.stderr.replace("\u2502", " ").split())
 
 
+def test_a_report_takes_folded_stacks(tmp_path: Path) -> None:
+    (tmp_path / "perf.folded").write_text("nginx;main;do_syscall_64_[k] 3\npython3;py::f:/srv/a.py 1\n")
+    ended = pyflame("report", tmp_path / "perf.folded", "--format", "folded", "--no-kernel")
+    assert (ended.returncode, ended.stdout) == (0, "nginx;main 3\npython3;f (srv/a.py) 1\n")
+
+
 def test_a_report_never_overwrites_a_file(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.svg").write_text("mine")
     ended = pyflame("report", saved, "--format", "svg", "--output", tmp_path / "mine.svg")

@@ -108,7 +108,7 @@ def broken(path, value):
 @pytest.mark.parametrize(
     "content",
     [
-        broken(["recording", "frequency"], 0),
+        broken(["recording", "frequency"], -1),
         broken(["recording", "duration"], 10**400),
         broken(["recording", "host"], 5),
         broken(["recording", "counters"], {"a": "b"}),
