@@ -236,6 +236,8 @@ struct process_entry {
     pf_u32 state;              /* enum process_state */
     pf_u32 mappings;           /* 1 + index into the mappings map, 0: none yet */
     pf_u32 known;              /* not 0: its executable is in the executables map */
+    pf_u32 no_copies;          /* not 0: do not send copies of its stacks, they did not help */
+    pf_u32 reserved;
 };
 
 struct thread_key {
@@ -310,7 +312,8 @@ enum counter {
     PF_STACKS_UNFINISHED = 9,   /* too many new code objects for one tick; sent again when next met */
     PF_TAIL_CALLS_FAILED = 10,  /* samples lost: the kernel refused a tail call */
     PF_IDENTIFIED_IN_KERNEL = 11,
-    PF_COUNTERS = 12,
+    PF_COPIES_DROPPED = 12,     /* copies of stacks that found their ring buffer full */
+    PF_COUNTERS = 13,
 };
 
 /* ---- records on the ring buffer: each begins with its type ---- */
@@ -323,6 +326,7 @@ enum record_type {
     PF_RECORD_EXIT = 5,
     PF_RECORD_EXEC = 6,
     PF_RECORD_MISS = 7,
+    PF_RECORD_STACK_COPY = 8,
 };
 
 /* A process met for the first time (PROCESS), or one that has just executed another program (EXEC). */
@@ -352,7 +356,6 @@ struct miss_record {
     pf_u32 file;               /* 0: no mapping */
     struct process_identity identity;
     pf_u64 address;            /* in the process, or page of the image */
-    pf_u64 stack_pointer;      /* of the frame whose caller was not found */
 };
 
 /* The last thread of a process has ended. */
@@ -372,6 +375,24 @@ struct stack_record {
     pf_u32 unsent;             /* not 0: user space may lack code objects of this stack */
     pf_u32 reserved;
     /* struct stack_frame[frames], leaf first: kernel frames, Python frames and boundaries, native frames */
+};
+
+#define PF_STACK_COPY_MAX 32768    /* bytes in one record; several may be of one stack */
+
+/* A stack whose native walk lacked a mapping or rows: where it stopped, and the memory behind, so that user space can
+ * finish it.  Such a stack has an id of its own. */
+struct stack_copy_record {
+    pf_u32 type;
+    pf_u32 size;               /* bytes behind the record */
+    struct process_identity identity;
+    pf_u64 stack_id;
+    pf_u64 start;              /* address of the first of those bytes */
+    pf_u64 ip;                 /* registers of the frame whose caller was not found */
+    pf_u64 sp;
+    pf_u64 bp;
+    pf_u64 r10;                /* of the innermost frame */
+    pf_u32 exact;              /* as in struct native_walk */
+    pf_u32 reserved;
 };
 
 /* What is missing from a code record is read by user space from the addresses in it. */

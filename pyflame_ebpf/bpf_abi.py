@@ -56,6 +56,7 @@ FRAME_ENTRY = 0x100
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC, RECORD_MISS = range(1, 8)
+RECORD_STACK_COPY = 8
 CODE_NO_NAME, CODE_NO_FILE, CODE_NO_LINE_TABLE = 1, 2, 4
 
 COUNTERS = (
@@ -71,6 +72,7 @@ COUNTERS = (
     "stacks_unfinished",
     "tail_calls_failed",
     "identified_in_kernel",
+    "copies_dropped",
 )
 
 
@@ -97,6 +99,8 @@ class ProcessEntry(ctypes.Structure):
         ("state", U32),
         ("mappings", U32),
         ("known", U32),
+        ("no_copies", U32),
+        ("reserved", U32),
     )
 
 
@@ -197,7 +201,6 @@ class MissRecord(ctypes.Structure):
         ("file", U32),
         ("identity", ProcessIdentity),
         ("address", U64),
-        ("stack_pointer", U64),
     )
 
 
@@ -222,6 +225,24 @@ class StackRecord(ctypes.Structure):
         ("identity", ProcessIdentity),
         ("stack_id", U64),
         ("unsent", U32),
+        ("reserved", U32),
+    )
+
+
+class StackCopyRecord(ctypes.Structure):
+    """``struct stack_copy_record``, without the memory behind it."""
+
+    _fields_ = (
+        ("type", U32),
+        ("size", U32),
+        ("identity", ProcessIdentity),
+        ("stack_id", U64),
+        ("start", U64),
+        ("ip", U64),
+        ("sp", U64),
+        ("bp", U64),
+        ("r10", U64),
+        ("exact", U32),
         ("reserved", U32),
     )
 
@@ -336,7 +357,6 @@ class MissEvent:
     identity: Identity
     file: int
     address: int  # in the process, or page number in the image
-    stack_pointer: int  # of the frame whose caller was not found
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +406,36 @@ class CodeEvent:
     line_table: bytes
 
 
-Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """Those of a frame whose caller is to be found.
+
+    ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address; ``r10`` is known in the
+    innermost frame only, as the row kinds that ask for it do.
+    """
+
+    ip: int
+    sp: int
+    bp: int
+    r10: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StackCopyEvent:
+    """Memory of a stack whose native walk stopped at ``registers`` for lack of a mapping or of rows.
+
+    ``memory`` begins at address ``start``; several events may be of one stack, each beginning where the last ended.
+    """
+
+    identity: Identity
+    stack_id: int
+    registers: Registers
+    start: int
+    memory: bytes
+
+
+Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent | StackCopyEvent
 
 
 # These two are read for every new stack, and by struct ten times faster than by ctypes.
@@ -422,7 +471,7 @@ def _thread(data: bytes) -> ThreadEvent:
 
 def _miss(data: bytes) -> MissEvent:
     record = MissRecord.from_buffer_copy(data)
-    return MissEvent(Identity.of(record.identity), record.file, record.address, record.stack_pointer)
+    return MissEvent(Identity.of(record.identity), record.file, record.address)
 
 
 def _exit(data: bytes) -> ExitEvent:
@@ -458,6 +507,17 @@ def _code(data: bytes) -> CodeEvent:
     )
 
 
+def _stack_copy(data: bytes) -> StackCopyEvent:
+    record = StackCopyRecord.from_buffer_copy(data)
+    return StackCopyEvent(
+        Identity.of(record.identity),
+        record.stack_id,
+        Registers(record.ip, record.sp, record.bp, record.r10, bool(record.exact)),
+        record.start,
+        data[ctypes.sizeof(StackCopyRecord) : ctypes.sizeof(StackCopyRecord) + record.size],
+    )
+
+
 _PARSERS: dict[int, Callable[[bytes], Event]] = {
     RECORD_PROCESS: _process,
     RECORD_EXEC: _process,
@@ -466,6 +526,7 @@ _PARSERS: dict[int, Callable[[bytes], Event]] = {
     RECORD_MISS: _miss,
     RECORD_STACK: _stack,
     RECORD_CODE: _code,
+    RECORD_STACK_COPY: _stack_copy,
 }
 
 

@@ -96,10 +96,13 @@ class TooManyRows(ValueError):
 
 def unpack_rows(rows: bytes) -> tuple[UnwindRow, ...]:
     """The rows of a page as values."""
-    return tuple(
-        UnwindRow(start, CfaKind(kind & 15), cfa_offset, RbpKind(kind >> 4), rbp_offset)
-        for start, kind, rbp_offset, cfa_offset in ROW.iter_unpack(rows)
-    )
+    return tuple(unpack_row(rows, index) for index in range(len(rows) // ROW.size))
+
+
+def unpack_row(rows: bytes, index: int) -> UnwindRow:
+    """One row of a page as values."""
+    start, kind, rbp_offset, cfa_offset = ROW.unpack_from(rows, index * ROW.size)
+    return UnwindRow(start, CfaKind(kind & 15), cfa_offset, RbpKind(kind >> 4), rbp_offset)
 
 
 def _body(cfa: CfaKind, cfa_offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0) -> bytes:
