@@ -437,31 +437,49 @@ native:
     return 0;
 }
 
+/* Once for each of the two, and not to be merged by the compiler: the verifier refuses a pointer that may be either. */
+#define KEEP_REGISTERS(walk, registers)                      \
+    do {                                                     \
+        volatile struct tick_context *now = (registers);     \
+        u64 *kept = (walk)->interrupted;                     \
+        (walk)->ip = now->ip;                                \
+        (walk)->sp = now->sp;                                \
+        (walk)->bp = now->bp;                                \
+        kept[PF_OTHER_R8] = now->r8;                         \
+        kept[PF_OTHER_R9] = now->r9;                         \
+        kept[PF_OTHER_R10] = now->r10;                       \
+        kept[PF_OTHER_R11] = now->r11;                       \
+        kept[PF_OTHER_R12] = now->r12;                       \
+        kept[PF_OTHER_R13] = now->r13;                       \
+        kept[PF_OTHER_R14] = now->r14;                       \
+        kept[PF_OTHER_R15] = now->r15;                       \
+        kept[PF_OTHER_RDI] = now->di;                        \
+        kept[PF_OTHER_RSI] = now->si;                        \
+        kept[PF_OTHER_RBX] = now->bx;                        \
+        kept[PF_OTHER_RDX] = now->dx;                        \
+        kept[PF_OTHER_RAX] = now->ax;                        \
+        kept[PF_OTHER_RCX] = now->cx;                        \
+        __asm__ volatile("" ::: "memory");                   \
+    } while (0)
+
 /* What the thread's registers were when it entered the kernel: at the top of its kernel stack, 16 bytes lower in
  * kernels that are built for FRED.  The code segment's two low bits say which place it is. */
 PF_INLINE int user_registers(struct tick_context *ctx, struct native_walk *walk)
 {
-    struct tick_context *saved = (struct tick_context *)walk->registers;
+    struct tick_context *entered = (struct tick_context *)walk->entered;
     if (ctx->cs & 3) {
-        volatile struct tick_context *now = ctx; /* else the compiler reads through a pointer that may be either */
-        walk->ip = now->ip;
-        walk->sp = now->sp;
-        walk->bp = now->bp;
-        walk->r10 = now->r10;
+        KEEP_REGISTERS(walk, ctx);
         return 0;
     }
     u64 task = bpf_get_current_task();
     u64 top = pf_kernel_u64(task + PF_TASK_STACK) + PF_KERNEL_STACK_SIZE - PF_REGISTERS_SIZE;
-    PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top);
-    if (walk->registers[PF_REGISTER_CS] != PF_USER_CS) {
-        PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top - 16);
-        if (walk->registers[PF_REGISTER_CS] != PF_USER_CS)
+    PF_READ_KERNEL(walk->entered, PF_REGISTERS_SIZE, top);
+    if (walk->entered[PF_REGISTER_CS] != PF_USER_CS) {
+        PF_READ_KERNEL(walk->entered, PF_REGISTERS_SIZE, top - 16);
+        if (walk->entered[PF_REGISTER_CS] != PF_USER_CS)
             return -1;
     }
-    walk->ip = saved->ip;
-    walk->sp = saved->sp;
-    walk->bp = saved->bp;
-    walk->r10 = saved->r10;
+    KEEP_REGISTERS(walk, entered);
     return 0;
 }
 
@@ -488,8 +506,8 @@ int stage_native(struct tick_context *ctx)
     sample->mappings = process->mappings;
     sample->copies = process->no_copies ? 0 : PF_COPIES;
     sample->native.exact = 1;
+    sample->native.callee_exact = 0;
     sample->native.size = 0;
-    sample->native.frames = 0;
     sample->native_end = sample->walk.depth + PF_MAX_NATIVE_FRAMES;
     next_stage(ctx, PF_STAGE_UNWIND);
     return 0;

@@ -161,11 +161,32 @@ enum cfa_kind {
     PF_CFA_RBP_DEREF = 4,   /* the pointer at rbp + offset: functions that realign their stack */
     PF_CFA_ROOT = 5,        /* has no caller */
     PF_CFA_SIGNAL = 6,      /* registers are in the frame that the kernel pushed for a signal handler */
-    PF_CFA_R10 = 7,         /* r10 + offset: the beginning of functions that realign their stack */
+    PF_CFA_REGISTER = 7,    /* another register (enum other_register in the low four bits of offset) + offset >> 4 */
     PF_CFA_UNSUPPORTED = 8,
-    PF_CFA_REGISTER = 9,        /* another register than these; not followed */
-    PF_CFA_RSP_DEREF_PLUS = 10, /* the pointer at rsp + low half of offset, plus its high half: some assembly */
-    PF_CFA_RBP_DEREF_PLUS = 11,
+    PF_CFA_RSP_DEREF_PLUS = 9, /* the pointer at rsp + low half of offset, plus its high half: some assembly */
+    PF_CFA_RBP_DEREF_PLUS = 10,
+    PF_CFA_INDEXED = 11,   /* the pointer at rsp + 8 * register (low 4 bits of offset) + 12 bits, plus the high half */
+};
+
+/* Registers by which some code finds its frame: where functions realign or probe their stack, and assembly.  In the
+ * order of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
+enum other_register {
+    PF_OTHER_R8 = 0,
+    PF_OTHER_R9 = 1,
+    PF_OTHER_R10 = 2,
+    PF_OTHER_R11 = 3,
+    PF_OTHER_R12 = 4,
+    PF_OTHER_R13 = 5,
+    PF_OTHER_R14 = 6,
+    PF_OTHER_R15 = 7,
+    PF_OTHER_RDI = 8,
+    PF_OTHER_RSI = 9,
+    PF_OTHER_RBP = 10,
+    PF_OTHER_RBX = 11,
+    PF_OTHER_RDX = 12,
+    PF_OTHER_RAX = 13,
+    PF_OTHER_RCX = 14,
+    PF_OTHER_REGISTERS = 15,
 };
 
 /* How a row finds the caller's rbp (high four bits of kind). */
@@ -174,6 +195,7 @@ enum rbp_kind {
     PF_RBP_AT_CFA = 1,      /* saved at CFA + 8 * rbp_offset */
     PF_RBP_AT_RBP = 2,      /* saved at rbp + 8 * rbp_offset */
     PF_RBP_UNKNOWN = 3,
+    PF_RBP_AT_RSP = 4,      /* saved at rsp + 8 * rbp_offset */
 };
 
 /* Holds from this offset in its 4-KiB page of code to the next row's. */

@@ -16,7 +16,7 @@ from pyflame_ebpf import bpf_abi, cpython_layout, native_walk, sampler
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import LAYOUTS, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome
-from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, RbpKind
+from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, OtherRegister, RbpKind
 
 BPF = Path(__file__).parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()
@@ -71,6 +71,8 @@ MIRRORED_ENUMS = {
         "PF_FRAME_BOUNDARY": bpf_abi.FRAME_BOUNDARY,
     },
     "cfa_kind": numbered("PF_CFA_", tuple(kind.name for kind in CfaKind)),
+    "other_register": numbered("PF_OTHER_", tuple(register.name for register in OtherRegister))
+    | {"PF_OTHER_REGISTERS": len(OtherRegister)},
     "rbp_kind": numbered("PF_RBP_", tuple(rule.name for rule in RbpKind)),
     "process_state": constants("PROCESS_"),
     "record_type": constants("RECORD_"),

@@ -21,6 +21,7 @@ from pyflame_ebpf.unwind_rows import (
     PAGE_SIZE,
     ROWS_MAX,
     CfaKind,
+    OtherRegister,
     RbpKind,
     TooManyRows,
     UnwindTable,
@@ -123,8 +124,8 @@ FUNCTIONS = {
         ret""",
         [
             (0, rsp(8)),
-            (5, (CfaKind.R10, 0, RbpKind.SAME, 0)),
-            (6, (CfaKind.R10, 0, RbpKind.AT_RBP, 0)),
+            (5, (CfaKind.REGISTER, OtherRegister.R10, RbpKind.SAME, 0)),
+            (6, (CfaKind.REGISTER, OtherRegister.R10, RbpKind.AT_RBP, 0)),
             (7, (CfaKind.RBP_DEREF, -8, RbpKind.AT_RBP, 0)),
             (8, rsp(8, RbpKind.AT_RBP, 0)),
             (9, NONE),
@@ -164,11 +165,26 @@ FUNCTIONS = {
     "a stack pointer kept in a register": (
         ".cfi_def_cfa r13, 0\nnop\n.cfi_def_cfa rax, 8\nnop\n.cfi_def_cfa r9, -24\nnop",
         [
-            (0, (CfaKind.REGISTER, 13, RbpKind.SAME, 0)),
-            (1, (CfaKind.REGISTER, 8 << 4, RbpKind.SAME, 0)),
-            (2, (CfaKind.REGISTER, -24 * 16 + 9, RbpKind.SAME, 0)),
+            (0, (CfaKind.REGISTER, OtherRegister.R13, RbpKind.SAME, 0)),
+            (1, (CfaKind.REGISTER, 8 << 4 | OtherRegister.RAX, RbpKind.SAME, 0)),
+            (2, (CfaKind.REGISTER, -24 * 16 + OtherRegister.R9, RbpKind.SAME, 0)),
             (3, NONE),
         ],
+    ),
+    "a stack pointer kept in a word that a register counts up to": (
+        escape(0x0F, 10, 0x77, 8, 0x79, 0, 0x38, 0x1E, 0x22, 0x06, 0x23, 8)
+        + "nop\n"
+        + escape(0x0F, 11, 0x77, 0x80, 0x20, 0x79, 0, 0x38, 0x1E, 0x22, 0x06, 0x23, 8)
+        + "nop",
+        [
+            (0, (CfaKind.INDEXED, 8 << 16 | 8 << 4 | OtherRegister.R9, RbpKind.SAME, 0)),
+            (1, UNSUPPORTED),
+            (2, NONE),
+        ],
+    ),
+    "an rbp saved above rsp": (
+        escape(0x10, 6, 3, 0x77, 0xA0, 0x01) + "nop\n" + escape(0x10, 6, 2, 0x77, 0x04) + "nop",
+        [(0, rsp(8, RbpKind.AT_RSP, 20)), (1, rsp(8, RbpKind.UNKNOWN)), (2, NONE)],
     ),
     "rules that no row can hold": (
         escape(0x0F, 2, 0x30, 0x06)
