@@ -455,6 +455,7 @@ native:
         kept[PF_OTHER_R15] = now->r15;                       \
         kept[PF_OTHER_RDI] = now->di;                        \
         kept[PF_OTHER_RSI] = now->si;                        \
+        kept[PF_OTHER_RBP] = now->bp;                        \
         kept[PF_OTHER_RBX] = now->bx;                        \
         kept[PF_OTHER_RDX] = now->dx;                        \
         kept[PF_OTHER_RAX] = now->ax;                        \
@@ -869,9 +870,9 @@ int stage_copy(struct tick_context *ctx)
     copy->record.ip = sample->native.ip;
     copy->record.sp = sample->native.sp;
     copy->record.bp = sample->native.bp;
-    copy->record.r10 = sample->native.r10;
+    __builtin_memcpy(copy->record.interrupted, sample->native.interrupted, sizeof(copy->record.interrupted));
     copy->record.exact = sample->native.exact;
-    copy->record.reserved = 0;
+    copy->record.callee_exact = sample->native.callee_exact;
     if (copies.ringbuf_output(copy, sizeof(copy->record) + pf_bounded(size, PF_STACK_COPY_MAX), 0)) {
         count(PF_COPIES_DROPPED);
         return 0;

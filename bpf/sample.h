@@ -412,9 +412,9 @@ struct stack_copy_record {
     pf_u64 ip;                 /* registers of the frame whose caller was not found */
     pf_u64 sp;
     pf_u64 bp;
-    pf_u64 r10;                /* of the innermost frame */
-    pf_u32 exact;              /* as in struct native_walk */
-    pf_u32 reserved;
+    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* this and those below as in struct native_walk */
+    pf_u32 exact;
+    pf_u32 callee_exact;
 };
 
 /* What is missing from a code record is read by user space from the addresses in it. */

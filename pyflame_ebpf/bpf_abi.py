@@ -26,6 +26,7 @@ UNWIND_CHUNKS = 8
 UNWIND_CHUNKS_IN_ALL = 24576
 UNWIND_PAGES = 16384
 UNWIND_ROW_SIZE = 8
+OTHER_REGISTERS = 15
 NO_SHIM = 256  # more than any owner, which is a byte
 
 OUTCOMES = (
@@ -241,9 +242,9 @@ class StackCopyRecord(ctypes.Structure):
         ("ip", U64),
         ("sp", U64),
         ("bp", U64),
-        ("r10", U64),
+        ("interrupted", U64 * OTHER_REGISTERS),
         ("exact", U32),
-        ("reserved", U32),
+        ("callee_exact", U32),
     )
 
 
@@ -410,15 +411,17 @@ class CodeEvent:
 class Registers:
     """Those of a frame whose caller is to be found.
 
-    ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address; ``r10`` is known in the
-    innermost frame only, as the row kinds that ask for it do.
+    ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address, ``callee_exact`` the same
+    of the frame that this one called.  ``interrupted`` holds the other registers of the frame that was interrupted, by
+    ``unwind_rows.OtherRegister``.
     """
 
     ip: int
     sp: int
     bp: int
-    r10: int
+    interrupted: tuple[int, ...]
     exact: bool
+    callee_exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,7 +515,14 @@ def _stack_copy(data: bytes) -> StackCopyEvent:
     return StackCopyEvent(
         Identity.of(record.identity),
         record.stack_id,
-        Registers(record.ip, record.sp, record.bp, record.r10, bool(record.exact)),
+        Registers(
+            record.ip,
+            record.sp,
+            record.bp,
+            tuple(record.interrupted),
+            bool(record.exact),
+            bool(record.callee_exact),
+        ),
         record.start,
         data[ctypes.sizeof(StackCopyRecord) : ctypes.sizeof(StackCopyRecord) + record.size],
     )

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 from pyflame_ebpf.bpf_abi import Registers
 from pyflame_ebpf.profile import NativeOutcome
-from pyflame_ebpf.unwind_rows import CfaKind, RbpKind, UnwindRow
+from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
 
 FRAMES_MAX = 7168  # as PF_MAX_NATIVE_FRAMES
 _ADDRESSES = (1 << 64) - 1
 _WORD = 8
 _PLT_ENTRY = 16  # bytes
+_REGISTER_BITS = 4
+_SCRATCH = {OtherRegister[name] for name in ("R8", "R9", "R10", "R11", "RDI", "RSI", "RDX", "RAX", "RCX")}
 
 RowAt = Callable[[int], UnwindRow | None]
 """The row that holds at an address; None for code without unwind data; WalkStopped where no code is known."""
@@ -79,7 +81,7 @@ def _caller(at: Registers, row: UnwindRow | None, memory: StackMemory) -> Regist
 def _at_end(at: Registers, cfa: int, ip: int, bp: int) -> Registers:
     if cfa <= at.sp:
         raise WalkStopped(NativeOutcome.NOT_ADVANCING)
-    return Registers(ip, cfa, bp, 0, exact=False)
+    return Registers(ip, cfa, bp, at.interrupted, exact=False, callee_exact=at.exact)
 
 
 def _by_frame_pointer(at: Registers, memory: StackMemory) -> Registers:
@@ -94,15 +96,14 @@ def _interrupted(at: Registers, row: UnwindRow, memory: StackMemory) -> Register
     ip = memory.word(place + _WORD)
     if not ip:
         raise WalkStopped(NativeOutcome.UNREADABLE)
-    return Registers(ip, memory.word(place), memory.word(place - 5 * _WORD), 0, exact=True)
+    registers = tuple(memory.word(place - (len(OtherRegister) - index) * _WORD) for index in OtherRegister)
+    return Registers(ip, memory.word(place), registers[OtherRegister.RBP], registers, exact=True)
 
 
 def _cfa(at: Registers, row: UnwindRow, memory: StackMemory) -> int:
     kind, offset = row.cfa, row.cfa_offset
-    if kind is CfaKind.RSP:
-        return at.sp + offset & _ADDRESSES
-    if kind is CfaKind.RBP:
-        return at.bp + offset & _ADDRESSES
+    if kind in (CfaKind.RSP, CfaKind.RBP):
+        return (at.sp if kind is CfaKind.RSP else at.bp) + offset & _ADDRESSES
     if kind is CfaKind.PLT:
         return at.sp + _WORD + (_WORD if at.ip % _PLT_ENTRY >= offset else 0)
     if kind is CfaKind.RBP_DEREF:
@@ -111,8 +112,19 @@ def _cfa(at: Registers, row: UnwindRow, memory: StackMemory) -> int:
         register = at.sp if kind is CfaKind.RSP_DEREF_PLUS else at.bp
         place = (offset & 0xFFFF ^ 0x8000) - 0x8000  # the low half is signed
         return memory.word(register + place) + (offset >> 16) & _ADDRESSES
-    if kind is CfaKind.R10 and at.exact:
-        return at.r10 + offset & _ADDRESSES
+    if kind is CfaKind.REGISTER:
+        return _interrupted_register(at, offset) + (offset >> _REGISTER_BITS) & _ADDRESSES
+    if kind is CfaKind.INDEXED:
+        place = at.sp + _WORD * _interrupted_register(at, offset) + (offset >> _REGISTER_BITS & 0xFFF)
+        return memory.word(place) + (offset >> 16) & _ADDRESSES
+    raise WalkStopped(NativeOutcome.UNSUPPORTED)
+
+
+def _interrupted_register(at: Registers, offset: int) -> int:
+    """The register that a row names, if it is what it was when the thread was interrupted."""
+    register = offset % (1 << _REGISTER_BITS)
+    if register < len(OtherRegister) and (at.exact or (at.callee_exact and register in _SCRATCH)):
+        return at.interrupted[register]
     raise WalkStopped(NativeOutcome.UNSUPPORTED)
 
 
@@ -121,4 +133,6 @@ def _rbp(at: Registers, cfa: int, row: UnwindRow, memory: StackMemory) -> int:
         return memory.word(cfa + row.rbp_offset * _WORD)
     if row.rbp is RbpKind.AT_RBP:
         return memory.word(at.bp + row.rbp_offset * _WORD)
+    if row.rbp is RbpKind.AT_RSP:
+        return memory.word(at.sp + row.rbp_offset * _WORD)
     return at.bp if row.rbp is RbpKind.SAME else 0

@@ -310,8 +310,9 @@ def test_miss_record_becomes_an_event():
 
 
 def test_stack_copy_becomes_an_event_with_registers_and_memory():
-    record = bpf_abi.StackCopyRecord(bpf_abi.RECORD_STACK_COPY, 3, IDENTITY.raw(), 9, 2**47 - 8, 1, 2, 3, 4, 1)
-    registers = bpf_abi.Registers(ip=1, sp=2, bp=3, r10=4, exact=True)
+    record = bpf_abi.StackCopyRecord(bpf_abi.RECORD_STACK_COPY, 3, IDENTITY.raw(), 9, 2**47 - 8, 1, 2, 3)
+    record.interrupted[14], record.exact, record.callee_exact = 4, 1, 0
+    registers = bpf_abi.Registers(1, 2, 3, (*[0] * 14, 4), exact=True, callee_exact=False)
     event = bpf_abi.StackCopyEvent(IDENTITY, 9, registers, 2**47 - 8, b"abc")
     assert bpf_abi.parse_record(bytes(record) + b"abc" + b"filling") == event
 

@@ -9,7 +9,7 @@ import pytest
 from pyflame_ebpf.bpf_abi import Registers
 from pyflame_ebpf.native_walk import FRAMES_MAX, StackMemory, WalkStopped, walk
 from pyflame_ebpf.profile import NativeOutcome
-from pyflame_ebpf.unwind_rows import CfaKind, RbpKind, UnwindRow
+from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
 
 STACK = 0x7FFF_0000
 LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000
@@ -22,7 +22,7 @@ def row(cfa, offset=0, rbp=RbpKind.SAME, rbp_offset=0):
 
 def walked(words, rows, **registers):
     """Walk a stack of words; ``rows`` by the page of an address, others are unknown code."""
-    known = {"ip": LEAF, "sp": STACK, "bp": RBP, "r10": 0, "exact": True} | registers
+    known = {"ip": LEAF, "sp": STACK, "bp": RBP, "interrupted": range(100, 115), "exact": True} | registers
 
     def row_at(address):
         if address >> 12 not in rows:
@@ -68,7 +68,8 @@ def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip, end):
         (row(CfaKind.RBP_DEREF, -8), {"bp": STACK + 8}),
         (row(CfaKind.RSP_DEREF_PLUS, 0), {}),
         (row(CfaKind.RBP_DEREF_PLUS, 8 << 16 | 0xFFF0), {"bp": STACK + 24}),
-        (row(CfaKind.R10, 8), {"r10": STACK + 16}),
+        (row(CfaKind.REGISTER, 8 << 4 | OtherRegister.R10), {"interrupted": (0, 0, STACK + 16, *[0] * 12)}),
+        (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), {"interrupted": (0, -2, *[0] * 13)}),
     ],
 )
 def test_realigned_stacks_are_followed(rule, registers):
@@ -76,15 +77,29 @@ def test_realigned_stacks_are_followed(rule, registers):
     assert (frames, outcome) == ([(LEAF, STACK + 24)], NativeOutcome.COMPLETE)
 
 
-def test_register_r10_is_not_believed_in_outer_frames():
-    _, outcome = walked([CALLER + 1, 0], {1: row(CfaKind.RSP, 8), 2: row(CfaKind.R10, 8)}, r10=STACK)
-    assert outcome is NativeOutcome.UNSUPPORTED
+@pytest.mark.parametrize(
+    ("register", "frames_out", "outcome"),
+    [
+        (OtherRegister.RAX, 1, NativeOutcome.COMPLETE),
+        (OtherRegister.RAX, 2, NativeOutcome.UNSUPPORTED),
+        (OtherRegister.RBX, 1, NativeOutcome.UNSUPPORTED),
+        (OtherRegister.RBX, 0, NativeOutcome.COMPLETE),
+    ],
+)
+def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further(register, frames_out, outcome):
+    end = STACK + 8 * frames_out
+    rows = {1: row(CfaKind.RSP, 8), 2: row(CfaKind.REGISTER, 8 << 4 | register)}
+    words = [*[LEAF + 1] * (frames_out - 1), *[CALLER + 1] * bool(frames_out), 0]
+    found = walked(words, rows, ip=LEAF if frames_out else CALLER, interrupted=[end] * 15)
+    assert found[1] is outcome
 
 
 def test_signal_frame_gives_the_interrupted_instruction():
-    words = [0, 0, 0, 0, 0, STACK + 64, CALLER, 0, 0]  # rbp in the first, rsp and rip 40 bytes on
-    frames, outcome = walked(words, {1: row(CfaKind.SIGNAL, 40), 2: row(CfaKind.RSP, 8)})
-    assert (frames[1], outcome) == ((CALLER, STACK + 72), NativeOutcome.COMPLETE)
+    saved = [STACK + 144 if register is OtherRegister.RBX else 0 for register in OtherRegister]
+    words = [*saved, STACK + 136, CALLER, 0, 0]
+    rows = {1: row(CfaKind.SIGNAL, 120), 2: row(CfaKind.REGISTER, 8 << 4 | OtherRegister.RBX)}
+    frames, outcome = walked(words, rows)
+    assert (frames[1], outcome) == ((CALLER, STACK + 152), NativeOutcome.COMPLETE)
 
 
 def test_code_without_unwind_data_is_followed_by_frame_pointers():

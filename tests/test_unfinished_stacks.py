@@ -42,7 +42,7 @@ class Process:
 
     def copy(self, words, *, stack_id=9, start=STACK) -> None:
         memory = struct.pack(f"<{len(words)}Q", *words)
-        registers = Registers(0x1000, STACK, 0, 0, exact=True)
+        registers = Registers(0x1000, STACK, 0, (), exact=True)
         self.stacks.add(StackCopyEvent(PROCESS, stack_id, registers, start, memory))
 
 
