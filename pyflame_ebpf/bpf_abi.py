@@ -26,6 +26,7 @@ UNWIND_CHUNKS = 8
 UNWIND_CHUNKS_IN_ALL = 24576
 UNWIND_PAGES = 16384
 UNWIND_ROW_SIZE = 8
+OTHER_REGISTERS = 15
 NO_SHIM = 256  # more than any owner, which is a byte
 
 OUTCOMES = (
@@ -56,6 +57,7 @@ FRAME_ENTRY = 0x100
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC, RECORD_MISS = range(1, 8)
+RECORD_STACK_COPY = 8
 CODE_NO_NAME, CODE_NO_FILE, CODE_NO_LINE_TABLE = 1, 2, 4
 
 COUNTERS = (
@@ -71,6 +73,7 @@ COUNTERS = (
     "stacks_unfinished",
     "tail_calls_failed",
     "identified_in_kernel",
+    "copies_dropped",
 )
 
 
@@ -97,6 +100,8 @@ class ProcessEntry(ctypes.Structure):
         ("state", U32),
         ("mappings", U32),
         ("known", U32),
+        ("no_copies", U32),
+        ("reserved", U32),
     )
 
 
@@ -197,7 +202,6 @@ class MissRecord(ctypes.Structure):
         ("file", U32),
         ("identity", ProcessIdentity),
         ("address", U64),
-        ("stack_pointer", U64),
     )
 
 
@@ -223,6 +227,24 @@ class StackRecord(ctypes.Structure):
         ("stack_id", U64),
         ("unsent", U32),
         ("reserved", U32),
+    )
+
+
+class StackCopyRecord(ctypes.Structure):
+    """``struct stack_copy_record``, without the memory behind it."""
+
+    _fields_ = (
+        ("type", U32),
+        ("size", U32),
+        ("identity", ProcessIdentity),
+        ("stack_id", U64),
+        ("start", U64),
+        ("ip", U64),
+        ("sp", U64),
+        ("bp", U64),
+        ("interrupted", U64 * OTHER_REGISTERS),
+        ("exact", U32),
+        ("callee_exact", U32),
     )
 
 
@@ -336,7 +358,6 @@ class MissEvent:
     identity: Identity
     file: int
     address: int  # in the process, or page number in the image
-    stack_pointer: int  # of the frame whose caller was not found
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +407,38 @@ class CodeEvent:
     line_table: bytes
 
 
-Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """Those of a frame whose caller is to be found.
+
+    ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address, ``callee_exact`` the same
+    of the frame that this one called.  ``interrupted`` holds the other registers of the frame that was interrupted, by
+    ``unwind_rows.OtherRegister``.
+    """
+
+    ip: int
+    sp: int
+    bp: int
+    interrupted: tuple[int, ...]
+    exact: bool
+    callee_exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StackCopyEvent:
+    """Memory of a stack whose native walk stopped at ``registers`` for lack of a mapping or of rows.
+
+    ``memory`` begins at address ``start``; several events may be of one stack, each beginning where the last ended.
+    """
+
+    identity: Identity
+    stack_id: int
+    registers: Registers
+    start: int
+    memory: bytes
+
+
+Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent | StackCopyEvent
 
 
 # These two are read for every new stack, and by struct ten times faster than by ctypes.
@@ -422,7 +474,7 @@ def _thread(data: bytes) -> ThreadEvent:
 
 def _miss(data: bytes) -> MissEvent:
     record = MissRecord.from_buffer_copy(data)
-    return MissEvent(Identity.of(record.identity), record.file, record.address, record.stack_pointer)
+    return MissEvent(Identity.of(record.identity), record.file, record.address)
 
 
 def _exit(data: bytes) -> ExitEvent:
@@ -458,6 +510,24 @@ def _code(data: bytes) -> CodeEvent:
     )
 
 
+def _stack_copy(data: bytes) -> StackCopyEvent:
+    record = StackCopyRecord.from_buffer_copy(data)
+    return StackCopyEvent(
+        Identity.of(record.identity),
+        record.stack_id,
+        Registers(
+            record.ip,
+            record.sp,
+            record.bp,
+            tuple(record.interrupted),
+            bool(record.exact),
+            bool(record.callee_exact),
+        ),
+        record.start,
+        data[ctypes.sizeof(StackCopyRecord) : ctypes.sizeof(StackCopyRecord) + record.size],
+    )
+
+
 _PARSERS: dict[int, Callable[[bytes], Event]] = {
     RECORD_PROCESS: _process,
     RECORD_EXEC: _process,
@@ -466,6 +536,7 @@ _PARSERS: dict[int, Callable[[bytes], Event]] = {
     RECORD_MISS: _miss,
     RECORD_STACK: _stack,
     RECORD_CODE: _code,
+    RECORD_STACK_COPY: _stack_copy,
 }
 
 

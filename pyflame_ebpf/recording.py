@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
-from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
+from pyflame_ebpf.bpf_abi import (
+    CodeEvent,
+    Event,
+    ExitEvent,
+    Identity,
+    MissEvent,
+    ProcessEvent,
+    StackCopyEvent,
+    StackEvent,
+    ThreadEvent,
+)
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
@@ -22,11 +32,13 @@ from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbolize import Symbolizer
+from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
 NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
+FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
 DRAIN = 1.0  # seconds of samples that are counted together
 
 
@@ -122,6 +134,9 @@ class Recorder:
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
+        self._unfinished = UnfinishedStacks(
+            self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
+        )
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
         self._duration: float | None = None
@@ -144,7 +159,7 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._table.code.send_wanted(WARM)
+        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM)
         wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
@@ -174,6 +189,8 @@ class Recorder:
             self._table.code_missed(event)
             if not event.file:
                 self._native.watch(event.identity)
+        elif isinstance(event, StackCopyEvent):
+            self._unfinished.add(event)
         elif isinstance(event, ExitEvent):
             self._table.process_ended(event)
 
@@ -199,6 +216,7 @@ class Recorder:
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
+        self._unfinished.finish_all()
         for _ in range(2):  # both maps of counts
             self._drain()
         counters = self._sampler.counters()

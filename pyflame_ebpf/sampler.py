@@ -26,6 +26,7 @@ from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 from pyflame_ebpf.own_memory import give_back
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
+COPY_PAGES = 1024  # 4 MiB: the memory of at least 32 stacks
 
 KERNEL_OFFSETS = {
     "PF_TASK_GROUP_LEADER": ("task_struct", "group_leader"),
@@ -62,6 +63,7 @@ STAGES = (  # in the order of enum stage
     "stage_new_stack",
     "stage_codes",
     "stage_send",
+    "stage_copy",
 )
 
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
@@ -97,7 +99,7 @@ class SamplerOptions:
 
     def flags(self) -> list[str]:
         """The compiler's ``-D`` options."""
-        flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_CPUS={possible_cpus()}"]
+        flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_COPY_PAGES={COPY_PAGES}", f"-DPF_CPUS={possible_cpus()}"]
         if not self.kernel:
             flags.append("-DPF_NO_KERNEL")
         if not self.native:
@@ -182,7 +184,8 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         self._counts_in_use = 0
         self._bpf = self._load()
         give_back()  # what compiling took
-        self._bpf[b"records"].open_ring_buffer(self._keep_record)
+        for ring in (b"records", b"copies"):
+            self._bpf[ring].open_ring_buffer(self._keep_record)
         self._write_settings()
 
     def __exit__(self, *_: object) -> None:

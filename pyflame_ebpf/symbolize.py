@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
+from pyflame_ebpf.bpf_abi import CodeEvent, Identity, RawFrame, StackEvent
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.line_table import LineRanges, decode_lines
+from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
 from pyflame_ebpf.profile import (
     NATIVE_GAPS,
@@ -138,6 +139,7 @@ class Symbolizer:
         self._native: dict[Identity, dict[int, Frame | None]] = {}
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._stacks: dict[int, StackEvent] = {}
+        self._finished: dict[int, tuple[list[NativeFrame], NativeOutcome]] = {}
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
@@ -186,6 +188,10 @@ class Symbolizer:
         if event.unsent and layout is not None:
             self._unsettled.append((event, layout))
         self._stacks[event.stack_id] = event
+
+    def finish_stack(self, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
+        """Keeps the native frames of a stack from the one on where the programs stopped, and how the walk ended."""
+        self._finished[stack_id] = native, outcome
 
     def settle(self) -> None:
         """Reads code objects that were not sent with their stacks from the processes, while they live."""
@@ -236,7 +242,8 @@ class Symbolizer:
         self.settle()
         builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
-            builder.add(key, samples)
+            _, native = self._finished.get(key.stack_id, (None, key.native))
+            builder.add(key._replace(native=native), samples)
         return builder.profile
 
     def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
@@ -244,7 +251,7 @@ class Symbolizer:
         event = self._stacks.get(stack_id)
         if event is None:
             return None
-        raw_frames = event.frames()
+        raw_frames = self._all_frames(event)
         kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in raw_frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
@@ -259,6 +266,14 @@ class Symbolizer:
         frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
         marks = _marks(outcome, native)
         return (*marks, *reversed(frames))
+
+    def _all_frames(self, event: StackEvent) -> list[RawFrame]:
+        """The frames that were sent, and those that were found later in place of the last one."""
+        frames = event.frames()
+        later, _ = self._finished.get(event.stack_id, ([], None))
+        if later and frames and frames[-1] == (later[0][0], 0, 0, bpf_abi.FRAME_NATIVE):
+            frames.pop()
+        return frames + [(address, end, 0, bpf_abi.FRAME_NATIVE) for address, end in later]
 
     def _frame(self, identity: Identity, raw: tuple[int, int, int, int], *, plumbing: bool) -> Frame:
         address, code_id, position, kind = raw
