@@ -29,6 +29,7 @@ Each command has its own --help, with more examples.
     sudo pyflame-ebpf record --pid 1234           one process, until Ctrl-C
     sudo pyflame-ebpf record -- python3 app.py    a program from start to end
     pyflame-ebpf report DIR --format table        what a recording showed
+    pyflame-ebpf diff BEFORE AFTER                what changed between two recordings
     sudo pyflame-ebpf doctor                      can this host be recorded?
 """
 
@@ -61,6 +62,19 @@ directory.
     pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
     pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
     pyflame-ebpf report perf.folded --format svg --output perf.svg
+"""
+
+DIFF_HELP = """Tell what changed between two recordings, or two times of one; needs no root.
+
+Recordings are directories, saved profiles, or folded stacks of any tool. CPU is compared as cores used, so durations
+and frequencies may differ; processes are matched by command. Without --format and --output it prints tables of
+functions, lines and processes by change; grey rows marked ~ changed no more than chance would have it.
+
+    pyflame-ebpf diff BEFORE AFTER
+    pyflame-ebpf diff BEFORE AFTER --process gunicorn --core-hour-price 0.04
+    pyflame-ebpf diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00
+    pyflame-ebpf diff BEFORE AFTER --format svg --output difference.svg
+    pyflame-ebpf diff old.folded new.folded --duration 30 --frequency 99
 """
 
 DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
@@ -269,6 +283,110 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
         OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
     )
     _exit_after(lambda: report(Request(source, output_format, output, view)))
+
+
+@app.command("diff", help=_paragraphs(DIFF_HELP))
+def _diff(  # noqa: PLR0913, PLR0917 - one for each option
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The earlier recording.")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="AFTER", help="The later one; none: two ranges of BEFORE.")
+    ] = None,
+    begin: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            parser=parse_moment,
+            help="Compare from this time of both recordings on: 90, 1:30; given twice, of each.",
+        ),
+    ] = None,
+    end: Annotated[
+        list[float] | None,
+        typer.Option("--to", metavar="TIME", parser=parse_moment, help="Compare up to this time; likewise."),
+    ] = None,
+    process: Processes = None,
+    python: Python = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by", metavar="WHAT", help="Show this table: function, line, process; repeatable. [default: all]"
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="Show so many rows of each table.")
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="WHAT", help="Sort by change of: self, total.")] = "self",
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Compare shares of all samples in place of cores.")
+    ] = False,
+    core_hour_price: Annotated[
+        float | None,
+        typer.Option("--core-hour-price", min=0, metavar="PRICE", help="Tell what the change saves a month (730 h)."),
+    ] = None,
+    duration: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--duration",
+            metavar="TIME",
+            parser=parse_duration,
+            help="How long folded stacks were sampled; given twice, of each.",
+        ),
+    ] = None,
+    frequency: Annotated[
+        list[int] | None,
+        typer.Option("--frequency", min=1, metavar="HZ", help="How often folded stacks were sampled; likewise."),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="FORMAT", help="table, svg, json, csv, folded (two counts).")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New file for the format (standard output without, or -); with no --format a new directory for all.",
+        ),
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Make the boxes of the graph as wide as they were before.")
+    ] = False,
+    lines: Lines = False,
+    group_by: GroupBy = "command",
+    kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
+    native: Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")] = True,
+    python_only: PythonOnly = False,
+    all_frames: AllFrames = False,
+) -> None:
+    from pyflame_ebpf.commands.diff import Request, diff  # noqa: PLC0415 - each command loads what it needs
+    from pyflame_ebpf.outputs.comparison_options import ComparisonOptions  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
+
+    if sort not in ("self", "total"):
+        raise typer.BadParameter(f"{sort!r} is neither self nor total", param_hint="--sort")
+    options = ComparisonOptions(
+        OutputOptions(lines, _grouping(group_by, threads=False), kernel, native, python_only, all_frames),
+        tuple(by or ()),
+        top,
+        core_hour_price,
+        reverse,
+    )
+    request = Request(
+        before,
+        after,
+        tuple(begin or ()),
+        tuple(end or ()),
+        Selection(processes=tuple(process or ()), python=python),
+        tuple(duration or ()),
+        tuple(frequency or ()),
+        output_format,
+        output,
+        normalize,
+        sort == "total",
+        options,
+    )
+    _exit_after(lambda: diff(request))
 
 
 @app.command("doctor", help=_paragraphs(DOCTOR_HELP))
