@@ -51,8 +51,7 @@ def _distinct_frames(profile: Profile) -> Iterator[Frame]:
     """Each frame object of the sampled stacks once: hashing frames costs more than all else here."""
     seen: dict[int, Frame] = {}
     for index in {key.stack for key in profile.samples}:
-        for frame in profile.stacks[index]:
-            seen[id(frame)] = frame
+        seen.update({id(frame): frame for frame in profile.stacks[index]})
     yield from seen.values()
 
 

@@ -12,7 +12,6 @@ from pyflame_ebpf.profile import Frame, FrameKind, Profile, Stack
 _PARTS = 20  # that a recording is cut into, of whole seconds
 _PARTS_MIN = 8  # fewer say too little of how much they scatter
 PROCESS = "process"
-NO_FRAME = Frame(FrameKind.MARK, "[no frame is shown]")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,6 +30,9 @@ class Subject:
     def has_no_callers(self) -> bool:
         """Whether what it used itself is all that it used."""
         return self.kind == PROCESS
+
+
+NO_FRAME = Subject(FrameKind.MARK.value, "[no frame is shown]")
 
 
 @dataclass(slots=True)
@@ -80,70 +82,114 @@ def part_seconds(profile: Profile) -> int:
     return max(1, math.floor(profile.recording.duration / _PARTS))
 
 
-_Table = dict[Subject, tuple[Tally, Tally]]  # own samples, and those with all that was called
-
-
-@dataclass(slots=True)
-class Tallies:
-    """All that is counted of one recording."""
-
-    all: Tally = field(default_factory=Tally)
-    functions: _Table = field(default_factory=dict)
-    lines: _Table = field(default_factory=dict)
-    processes: _Table = field(default_factory=dict)
-
-    @property
-    def tables(self) -> tuple[_Table, _Table, _Table]:
-        """Functions, lines, processes."""
-        return self.functions, self.lines, self.processes
+Table = dict[Subject, tuple[Tally, Tally]]  # own samples, and those with all that was called
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """What one stack counts for; a function that calls itself is in it once."""
+class Tallies:
+    """All that is counted of one recording."""
 
-    function: Subject
-    functions: frozenset[Subject]
-    line: Subject | None
-    lines: frozenset[Subject]
+    all: Tally
+    functions: Table
+    lines: Table
+    processes: Table
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """Functions, lines, processes."""
+        return self.functions, self.lines, self.processes
 
 
 def tallies(profile: Profile, is_shown: Callable[[Frame], bool]) -> Tallies:
     """Count; a function's own samples are those in which it is the innermost frame that is shown.
 
     A line's own samples are those in which it is the innermost line of Python, with the C functions that it called.
+    What calls itself is counted once for a stack.
     """
-    counted = Tallies()
     width = part_seconds(profile)
-    named: dict[int, _Named] = {}
-    by_process = [Subject(PROCESS, process.command or process.name) for process in profile.processes]
+    everything = Tally()
+    by_stack: Counter[tuple[int, int]] = Counter()
+    by_process: dict[int, Tally] = {}
     for key, count in profile.samples.items():
         part = key.second // width
-        counted.all.add(part, count)
-        if key.stack not in named:
-            named[key.stack] = _named(profile.stacks[key.stack], is_shown)
-        stack = named[key.stack]
-        _add(counted.processes, by_process[key.process], frozenset((by_process[key.process],)), part, count)
-        _add(counted.functions, stack.function, stack.functions, part, count)
-        _add(counted.lines, stack.line, stack.lines, part, count)
-    return counted
+        everything.add(part, count)
+        by_stack[key.stack, part] += count
+        by_process.setdefault(key.process, Tally()).add(part, count)
+    numbers = _FrameNumbers(is_shown)
+    functions, lines = _Sums(), _Sums()
+    known: dict[int, tuple[list[int], list[int]]] = {}
+    for (stack, part), count in by_stack.items():
+        if stack not in known:
+            known[stack] = numbers.of(profile.stacks[stack])
+        functions.add(known[stack][0], part, count)
+        lines.add(known[stack][1], part, count)
+    return Tallies(
+        everything, functions.table(numbers.functions), lines.table(numbers.lines), _processes(profile, by_process)
+    )
 
 
-def _add(table: _Table, own: Subject | None, every: frozenset[Subject], part: int, count: int) -> None:
-    for subject in every:
-        if subject not in table:
-            table[subject] = Tally(), Tally()
-        table[subject][1].add(part, count)
-    if own is not None:
-        table[own][0].add(part, count)
+def _processes(profile: Profile, by_process: dict[int, Tally]) -> Table:
+    found: Table = {}
+    for index, tally in by_process.items():
+        process = profile.processes[index]
+        own, total = found.setdefault(Subject(PROCESS, process.command or process.name), (Tally(), Tally()))
+        for part, count in tally.parts.items():
+            own.add(part, count)
+            total.add(part, count)
+    return found
 
 
-def _named(stack: Stack, is_shown: Callable[[Frame], bool]) -> _Named:
-    frames = [frame for frame in stack if is_shown(frame)] or [NO_FRAME]
-    functions = [Subject(frame.kind.value, frame.name, frame.file) for frame in frames]
-    lines = [
-        Subject(frame.kind.value, frame.name, frame.file, frame.line or frame.first_line)
-        for frame in frames
-        if frame.kind is FrameKind.PYTHON and (frame.line or frame.first_line)
-    ]
-    return _Named(functions[-1], frozenset(functions), lines[-1] if lines else None, frozenset(lines))
+class _FrameNumbers:
+    """Gives each function and line a number, by frame object: hashing frames costs more than all else here."""
+
+    def __init__(self, is_shown: Callable[[Frame], bool]) -> None:
+        self.functions: dict[Subject, int] = {}
+        self.lines: dict[Subject, int] = {}
+        self._is_shown = is_shown
+        self._known: dict[int, tuple[int | None, int | None]] = {}
+
+    def of(self, stack: Stack) -> tuple[list[int], list[int]]:
+        """The functions and the lines on a stack, innermost first, each once."""
+        known = self._known
+        numbers = [known.get(id(frame)) or self._number(frame) for frame in reversed(stack)]
+        functions = list(dict.fromkeys([function for function, _ in numbers if function is not None]))
+        lines = list(dict.fromkeys([line for _, line in numbers if line is not None]))
+        return functions or [_number_of(self.functions, NO_FRAME)], lines
+
+    def _number(self, frame: Frame) -> tuple[int | None, int | None]:
+        function = line = None
+        if self._is_shown(frame):
+            function = _number_of(self.functions, Subject(frame.kind.value, frame.name, frame.file))
+            at = frame.line or frame.first_line
+            if frame.kind is FrameKind.PYTHON and at:
+                line = _number_of(self.lines, Subject(frame.kind.value, frame.name, frame.file, at))
+        self._known[id(frame)] = function, line
+        return function, line
+
+
+def _number_of(numbers: dict[Subject, int], subject: Subject) -> int:
+    return numbers.setdefault(subject, len(numbers))
+
+
+class _Sums:
+    """Samples by number and part of the recording."""
+
+    def __init__(self) -> None:
+        self._own: Counter[tuple[int, int]] = Counter()
+        self._total: Counter[tuple[int, int]] = Counter()
+
+    def add(self, numbers: list[int], part: int, count: int) -> None:
+        """Count samples of a stack, innermost first."""
+        total = self._total
+        for number in numbers:
+            total[number, part] += count
+        if numbers:
+            self._own[numbers[0], part] += count
+
+    def table(self, numbers: dict[Subject, int]) -> Table:
+        """By what the numbers stand for."""
+        every = [(Tally(), Tally()) for _ in numbers]
+        for column, sums in enumerate((self._own, self._total)):
+            for (number, part), count in sums.items():
+                every[number][column].add(part, count)
+        return {subject: every[number] for subject, number in numbers.items()}
