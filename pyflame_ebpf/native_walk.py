@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyflame_ebpf.bpf_abi import Registers
+from pyflame_ebpf.events import Registers
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
 

@@ -20,14 +20,12 @@ from pyflame_ebpf.bpf_abi import (
     PROCESS_OTHER,
     PROCESS_PYTHON,
     ExecutableEntry,
-    ExitEvent,
     Identity,
-    MissEvent,
     ProcessEntry,
-    ProcessEvent,
 )
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import ExitEvent, MissEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.native_walk import RowAt, WalkStopped

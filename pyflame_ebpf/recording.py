@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
-from pyflame_ebpf.bpf_abi import (
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import (
     CodeEvent,
     Event,
     ExitEvent,
-    Identity,
     MissEvent,
     ProcessEvent,
     StackCopyEvent,
     StackEvent,
     ThreadEvent,
 )
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pyflame_ebpf.bpf_abi import Identity, Registers, StackCopyEvent
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.events import Registers, StackCopyEvent
 from pyflame_ebpf.native_walk import NativeFrame, RowAt, StackMemory, walk
 from pyflame_ebpf.profile import NativeOutcome
 

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pyflame_ebpf.bpf_abi import Registers
+from pyflame_ebpf.events import Registers
 from pyflame_ebpf.native_walk import FRAMES_MAX, StackMemory, WalkStopped, walk
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow

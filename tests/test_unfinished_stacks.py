@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from pyflame_ebpf import unfinished_stacks
-from pyflame_ebpf.bpf_abi import Identity, Registers, StackCopyEvent
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.events import Registers, StackCopyEvent
 from pyflame_ebpf.native_walk import WalkStopped
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unfinished_stacks import FAILURES_MAX, TRIES, UnfinishedStacks
