@@ -267,7 +267,6 @@ class _NativeFrames:
         self._symbols = NativeSymbols()
         self._perf_maps = PerfMaps()
         self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
-        self._by_page: dict[tuple[Identity, int], Mapping | None] = {}
 
     def watch(self, identity: Identity) -> None:
         """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
@@ -278,14 +277,14 @@ class _NativeFrames:
         """Notes what names will be asked for: those of one file are found together."""
         wanted: dict[Mapping, list[int]] = {}
         for address in addresses:
-            if (mapping := self._mapping(identity, address)) is not None:
+            if (mapping := self._table.mapping_of(identity, address)) is not None:
                 wanted.setdefault(mapping, []).append(address)
         for mapping, found in wanted.items():
             self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
 
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
-        mapping = self._mapping(identity, address)
+        mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
         pid = self._pid(identity)
@@ -302,12 +301,6 @@ class _NativeFrames:
             if self._alive[identity]:
                 self.watch(identity)  # the map may be new
         return identity.tgid if self._alive[identity] else 0
-
-    def _mapping(self, identity: Identity, address: int) -> Mapping | None:
-        page = identity, address >> 12
-        if page not in self._by_page:
-            self._by_page[page] = self._table.mapping_of(identity, address)
-        return self._by_page[page]
 
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
@@ -47,6 +48,7 @@ _SIGNAL_RIP, _SIGNAL_RBP = 8, -40  # from the saved rsp: gregs[] of ucontext_t i
 
 # x86-64 psABI, "lazy binding": DW_OP_breg7 8; breg16 0; lit15; and; litN; ge; lit3; shl; plus
 _PLT = re.compile(rb"\x77\x08\x80\x00\x3f\x1a([\x30-\x3f])\x2a\x33\x24\x22", re.DOTALL)
+_ENTRY_POINT = re.compile(rb"\x31\xed|\x48\x89\xe7")  # xor %ebp,%ebp: there is no caller; mov %rsp,%rdi: arguments
 _SLEB = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
 _AT_REGISTER = re.compile(rb"([\x76\x77])" + _SLEB, re.DOTALL)  # DW_OP_breg6 or breg7
 _INDEXED = re.compile(  # DW_OP_breg7, breg8 to breg15 0, lit8, mul, plus, deref, plus_uconst
@@ -179,7 +181,19 @@ class UnwindTable:
                     self._add(rows, frame, limit)
             except BadElf:
                 continue  # the others are still good; this one's addresses stay NONE
+        if begin <= self._image.entry < begin + PAGE_SIZE and self._begins_at_entry_point():
+            rows.fill(self._image.entry, _ROOT)
         return rows.packed()
+
+    def _begins_at_entry_point(self) -> bool:
+        """Whether the kernel begins there: the dynamic linker and musl's programs have no entry for that code.
+
+        In libraries some linkers give the first function as entry point.
+        """
+        try:
+            return bool(_ENTRY_POINT.search(self._image.read_virtual(self._image.entry, _ALIGNMENT)))
+        except BadElf:
+            return False
 
     def _add(self, rows: _Rows, frame: FrameEntry, limit: int) -> None:
         """Add the rows of one entry, which hold up to address ``limit`` at most."""
@@ -272,6 +286,18 @@ class _Rows:
         if not self._bodies or self._bodies[-1] != body:
             self._starts.append(start)
             self._bodies.append(body)
+
+    def fill(self, vaddr: int, body: bytes) -> None:
+        """Let a row hold from an address up to the next row, if no entry covers the address."""
+        start = vaddr - self.begin
+        index = bisect_right(self._starts, start) - 1
+        if self._bodies[index] != _NONE:
+            return
+        if self._starts[index] == start:
+            self._bodies[index] = body
+        else:
+            self._starts.insert(index + 1, start)
+            self._bodies.insert(index + 1, body)
 
     def packed(self) -> bytes:
         """As BPF reads them; TooManyRows.

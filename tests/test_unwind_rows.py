@@ -257,6 +257,24 @@ def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble):
     assert pages(path, first=0) == pages(path, first=1 << 40) == pages(path, first=(1 << 52) - 1) == [[(0, NONE)]]
 
 
+ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
+
+
+@pytest.mark.parametrize("code", ["xor %ebp,%ebp\nmov %rsp,%rdi", "mov %rsp,%rdi\ncall g"])
+def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble, code):
+    path = assemble(f".skip 16, 0x90\n.globl start\nstart: {code}\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,start")
+    assert pages(path) == [[(0, NONE), (16, ROOT), (32, rsp(8)), (33, NONE)]]
+
+
+def test_a_library_s_first_function_is_no_entry_point(assemble):
+    path = assemble(f"lea 0(%rip),%rdi\nret\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,begin")
+    assert pages(path) == [[(0, NONE), (32, rsp(8)), (33, NONE)]]
+
+
+def test_what_an_entry_says_of_the_entry_point_counts(assemble):
+    assert pages(assemble(function("xor %ebp,%ebp"), "-Wl,-e,f")) == [[(0, rsp(8)), (2, NONE)]]
+
+
 def test_a_file_without_unwind_data_is_empty(assemble):
     with open_regular(str(assemble("nop\n"))) as file:
         table = UnwindTable(ElfImage(file))
