@@ -12,7 +12,7 @@ from pyflame_ebpf.events import Registers
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
 
-FRAMES_MAX = 7168  # as PF_MAX_NATIVE_FRAMES
+FRAMES_MAX = 8704  # as PF_MAX_NATIVE_FRAMES
 _ADDRESSES = (1 << 64) - 1
 _WORD = 8
 _PLT_ENTRY = 16  # bytes

@@ -1,7 +1,7 @@
 """Alternates between Python and C as often as its first argument says, and computes at the end.
 
-Prints [ways, chain] and then "ready": ``ways`` names what C code called the Python function "step" each time, outermost
-first, ``chain`` lists the Python functions from the first step to the leaf.  Runs in CPython 3.6.
+The other arguments name the ways by which C code calls Python, taken in turn; without any all of them are.  Prints
+which one it was each time, outermost first, and then "ready".  Runs in CPython 3.6.
 """
 # ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
 
@@ -57,12 +57,11 @@ def way_generator(left):
     return sum(generated(left))
 
 
-class Ends:
-    def __init__(self, left):
-        self.left = left
+class Ends(int):  # holds nothing that the collector looks at: of those objects CPython ends 50 at a time
+    __slots__ = ()
 
     def __del__(self):
-        step(self.left)
+        step(+self)
 
 
 def way_del(left):
@@ -111,8 +110,7 @@ WAYS = (
     way_property,
     way_import,
 )
-if int(sys.argv[1]) > 100:
-    WAYS = WAYS[:8]  # with two Python functions each, for there are a thousand of them at the most
+WAYS = tuple(way for way in WAYS if way.__name__ in sys.argv[2:]) or WAYS
 
 
 def step(left, _second=None):
