@@ -45,7 +45,7 @@ STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched befor
 EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
-_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
+_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)([-.][^/]*)?\.so[^/]*$")  # a hint where to begin, no more
 
 FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
 
