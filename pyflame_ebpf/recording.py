@@ -40,6 +40,7 @@ NICENESS = -10  # seven times the share of a process that computes; it needs lit
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
+FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
 
 
@@ -219,7 +220,7 @@ class Recorder:
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
-        self._unfinished.finish_all()
+        self._unfinished.finish_all(FINISH_LAST)
         for _ in range(2):  # both maps of counts
             self._drain()
         counters = self._sampler.counters()
