@@ -50,6 +50,12 @@ class AlreadyRecording(PyflameError):
     exit_code = 8
 
 
+class LockUnusable(PyflameError):
+    """Whether another profiler records cannot be found out."""
+
+    exit_code = 20
+
+
 class BrokenOff(Exception):
     """A defect, the ``__cause__``, broke the recording off; ``profile`` is what there was until then."""
 
@@ -110,7 +116,13 @@ def only_one_profiler() -> Iterator[None]:
 
 def _open_lock() -> TextIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    try:
+        return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    except OSError as error:
+        raise LockUnusable(
+            f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
+            "It must be a plain file that root may write; remove what is there.",
+        ) from error
 
 
 @contextlib.contextmanager
