@@ -194,6 +194,15 @@ def test_one_read_serves_all_files_with_a_build_id(build, symbols, tmp_path, mon
     assert name_of(symbols, copy, visible) == (str(copy), "visible")
 
 
+def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
+    library = build(LIBRARY, "-shared", "-fPIC")
+    visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
+    symbols.expect(0, mapping_of(library), [visible, hidden], lambda mapping: open_regular(mapping.path))
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    monkeypatch.setattr(native_symbols, "_best_functions", None)
+    assert name_of(symbols, library, visible)[1] == "visible"
+
+
 def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
     monkeypatch.setattr(native_symbols, "KEPT_MAX", 0)
     library = build(LIBRARY, "-shared", "-fPIC")
