@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import cached_property
-from itertools import islice
 from typing import BinaryIO, NamedTuple
 
+from pyflame_ebpf.elf_notes import notes_in
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.function_table import NAME_MAX, SYMBOL, Hit, SymbolTable, functions_at, string_at
-from pyflame_ebpf.symbol_hash import GnuHash
+from pyflame_ebpf.symbol_search import GnuHash, Symbol, scan
 
 PF_X = 1
 
@@ -38,7 +38,6 @@ _SEGMENTS_MAX = 256
 _SECTIONS_MAX = 4096
 _NOTES_MAX = 1 << 16  # bytes
 _DYNAMIC_MAX = 1 << 16  # bytes
-_SCAN_MAX = 256  # chance hits of a packed number, names that end like the wanted one
 _NAME_GUESS = 256  # bytes; most names take less than 100
 TABLE_MAX = 128 << 20  # bytes of one symbol or string table
 
@@ -93,15 +92,6 @@ class _Tables(NamedTuple):
 
 
 _NO_TABLES = _Tables(Extent(0, 0), Extent(0, 0))
-
-
-class Symbol(NamedTuple):
-    """A defined symbol; ``kind`` is the ELF symbol type."""
-
-    name: str
-    vaddr: int
-    size: int
-    kind: int
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -242,7 +232,7 @@ class ElfImage:
         for segment in self._all_segments:
             if segment.kind == _PT_NOTE and segment.file_size <= _NOTES_MAX:
                 notes = self._read(segment.offset, segment.file_size, "notes", _NOTES_MAX)
-                for kind, owner, start, size in _notes(notes):
+                for kind, owner, start, size in notes_in(notes):
                     if kind == _NT_GNU_BUILD_ID and owner == b"GNU\0":
                         return notes[start : start + size], segment.vaddr + start
         return b"", 0
@@ -289,9 +279,8 @@ class ElfImage:
 
     def section_part(self, section: Section, start: int, size: int) -> bytes:
         """So many bytes of a section from one on, fewer at its end; BadElf."""
-        if section.kind == _SHT_NOBITS:
-            raise BadElf(f"its section {section.name} is not in the file")
-        return self._read(section.offset + start, min(size, section.size - start), f"section {section.name}")
+        size = min(size, section.size - start)
+        return self.section_data(section._replace(offset=section.offset + start, size=size))
 
     @cached_property
     def _static_tables(self) -> _Tables:
@@ -325,10 +314,9 @@ class ElfImage:
         if _DT_HASH in tags:
             return int(struct.unpack("<II", self.read_virtual(tags[_DT_HASH], 8))[1])
         if _DT_GNU_HASH in tags:
-            count = self._gnu_hash(tags[_DT_GNU_HASH]).count()
-            if count is None:
-                raise BadElf("its hash table has no end")
-            return count
+            if (count := self._gnu_hash(tags[_DT_GNU_HASH]).count()) is not None:
+                return count
+            raise BadElf("its hash table has no end")
         section = self.section(".dynsym")
         return section.size // SYMBOL.size if section else 0
 
@@ -352,7 +340,7 @@ class ElfImage:
         return self.dynamic_symbol(name) or self._scan(self._static_tables, name)
 
     def _scan(self, tables: _Tables, name: str) -> Symbol | None:
-        return _scan(self._symbol_bytes(tables), self._read(*tables.strings, "symbol names"), name)
+        return scan(self._symbol_bytes(tables), self._read(*tables.strings, "symbol names"), name)
 
     def _symbol_bytes(self, tables: _Tables) -> bytes:
         offset, size = tables.symbols
@@ -410,34 +398,3 @@ class ElfImage:
     def symbol_at(self, vaddr: int) -> Hit | None:
         """(function, offset in it) that holds an address; None where no symbol covers it; BadElf."""
         return self.functions([vaddr]).get(vaddr)
-
-
-def _scan(symbols: bytes, strings: bytes, name: str) -> Symbol | None:
-    """A defined symbol by searching the bytes of the tables, which is 100 times faster than unpacking them."""
-    wanted = name.encode() + b"\0"
-    for at in islice(_occurrences(strings, wanted), _SCAN_MAX):
-        for position in islice(_occurrences(symbols, struct.pack("<I", at)), _SCAN_MAX):
-            if position % SYMBOL.size == 0:
-                _, info, _, section, vaddr, size = SYMBOL.unpack_from(symbols, position)
-                if section:
-                    return Symbol(name, vaddr, size, info & 15)
-    return None
-
-
-def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
-    position = data.find(wanted)
-    while position >= 0:
-        yield position
-        position = data.find(wanted, position + 1)
-
-
-def _notes(data: bytes) -> Iterator[tuple[int, bytes, int, int]]:
-    """(type, owner, start of descriptor, its size) of each note, entries 4-byte aligned."""
-    position = 0
-    while position + 12 <= len(data):
-        owner_size, size, kind = struct.unpack_from("<III", data, position)
-        start = position + 12 + (owner_size + 3) // 4 * 4
-        if start + size > len(data):
-            return
-        yield kind, data[position + 12 : position + 12 + owner_size], start, size
-        position = start + (size + 3) // 4 * 4
