@@ -94,16 +94,13 @@ def _keys_near(symbols: bytes, wanted: set[int]) -> list[int]:
     symbols = symbols[: min(len(symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size]
     kinds = _function_flags(symbols)
     indices = compress(range(len(kinds)), kinds)
-    if all(symbols[place :: SYMBOL.size] == bytes(len(kinds)) for place in range(12, 16)):  # below 4 GiB, as usual
-        halves = array("H", symbols)
-        blocks = list(compress(halves[5 :: SYMBOL.size // 2], kinds))
+    vaddrs = array("Q", symbols)[1 :: SYMBOL.size // 8]
+    halves = array("H", vaddrs.tobytes())
+    if not any(halves[place::4].tobytes().strip(b"\0") for place in (2, 3)):  # below 4 GiB, as nearly all files
+        blocks = list(compress(halves[1::4], kinds))
         chosen = _chosen_blocks(Counter(blocks), {vaddr >> _BLOCK_SHIFT for vaddr in wanted})
         indices = compress(indices, map(chosen.__getitem__, blocks))
-    return sorted(
-        int.from_bytes(symbols[at + 8 : at + 16], "little") << _INDEX_BITS | index
-        for index in indices
-        for at in (index * SYMBOL.size,)
-    )
+    return sorted([vaddrs[index] << _INDEX_BITS | index for index in indices])
 
 
 def _function_flags(symbols: bytes) -> bytes:

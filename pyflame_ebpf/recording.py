@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
-from pyflame_ebpf.bpf_abi import (
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import (
     CodeEvent,
     Event,
     ExitEvent,
-    Identity,
     MissEvent,
     ProcessEvent,
     StackCopyEvent,
     StackEvent,
     ThreadEvent,
 )
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps
@@ -40,6 +40,7 @@ NICENESS = -10  # seven times the share of a process that computes; it needs lit
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
+FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
 
 
@@ -47,6 +48,12 @@ class AlreadyRecording(PyflameError):
     """Another profiler records on this host."""
 
     exit_code = 8
+
+
+class LockUnusable(PyflameError):
+    """Whether another profiler records cannot be found out."""
+
+    exit_code = 20
 
 
 class BrokenOff(Exception):
@@ -109,7 +116,13 @@ def only_one_profiler() -> Iterator[None]:
 
 def _open_lock() -> TextIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    try:
+        return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    except OSError as error:
+        raise LockUnusable(
+            f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
+            "It must be a plain file that root may write; remove what is there.",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -219,7 +232,7 @@ class Recorder:
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
-        self._unfinished.finish_all()
+        self._unfinished.finish_all(FINISH_LAST)
         for _ in range(2):  # both maps of counts
             self._drain()
         counters = self._sampler.counters()

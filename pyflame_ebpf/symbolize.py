@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import CodeEvent, Identity, RawFrame, StackEvent
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
+from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
 from pyflame_ebpf.line_table import LineRanges, decode_lines
 from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
