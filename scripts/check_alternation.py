@@ -192,19 +192,19 @@ def main() -> int:
     for times, way in product(options.times or (3, 30, 500), ways):
         for group in batches(chosen_interpreters(options.interpreter), cpus() * (1 if times > MANY else TOGETHER)):
             for verdict in check(group, times, options.duration, options.frequency, way):
-                report(verdict)
+                report(verdict, times)
                 failed += not verdict.passed
-        if times > DEEPEST.get(way, times):
-            print(f"    {way} {DEEPEST[way]} times and not {times}: a stack holds no more Python frames")
     print(f"{failed} failed")
     return 1 if failed else 0
 
 
-def report(verdict: Verdict) -> None:
+def report(verdict: Verdict, asked: int) -> None:
     """Print one line, and what was wrong."""
+    limit = "a stack's Python frames" if verdict.times == DEEPEST.get(verdict.way) else "the interpreter"
+    limited = f"; not {asked}: more is beyond {limit}" if verdict.times < asked else ""
     print(
         f"{verdict.name:16}{verdict.times:>6}{verdict.samples:>9}{verdict.complete:>7}{sum(verdict.faults.values()):>7}"
-        f"  {len(verdict.named):2} {verdict.way} {'ok' if verdict.passed else 'FAILED'}",
+        f"  {len(verdict.named):2} {verdict.way} {'ok' if verdict.passed else 'FAILED'}{limited}",
         flush=True,
     )
     for what, count in verdict.faults.most_common(3):
