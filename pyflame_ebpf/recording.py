@@ -28,6 +28,7 @@ from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
+from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
@@ -36,7 +37,6 @@ from pyflame_ebpf.symbolize import Symbolizer
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
-NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
@@ -123,19 +123,6 @@ def _open_lock() -> TextIO:
             f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
             "It must be a plain file that root may write; remove what is there.",
         ) from error
-
-
-@contextlib.contextmanager
-def urgent() -> Iterator[None]:
-    """Before others while it records: on a busy host processes that live shortly would be met too late."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(usual, NICENESS))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
 class Recorder:
@@ -334,7 +321,7 @@ def record(
     )
     allow_open_files()
     with only_one_profiler(), contextlib.ExitStack() as urgency:
-        urgency.enter_context(urgent())
+        urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
             recorder = Recorder(options, sampler)
             recorder.start()
