@@ -196,6 +196,9 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             "[default: pyflame-TIME]",
         ),
     ] = None,
+    source: Annotated[
+        bool, typer.Option("--source", help="Take the source text of the sampled functions along in the profile.")
+    ] = False,
     begin: From = None,
     end: To = None,
     process: Processes = None,
@@ -225,6 +228,7 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
         ),
         arguments=tuple(sys.argv[1:]),
+        source=source,
     )
     _exit_after(lambda: record(request))
 

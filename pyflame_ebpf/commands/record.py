@@ -43,6 +43,7 @@ class Request:
     output: str | None
     view: View
     arguments: tuple[str, ...] = ()
+    source: bool = False
 
     def check(self) -> None:
         """UsageError unless exactly one kind of target is given, and a possible part of the recording."""
@@ -104,6 +105,7 @@ def _sample(
         kernel=request.view.options.kernel,
         native=request.view.options.native,
         arguments=request.arguments,
+        source=request.source,
     )
 
     def sampling_began() -> None:
