@@ -266,6 +266,24 @@ def test_a_started_program_is_sampled_from_its_first_line_with_its_children(tmp_
 
 
 @pytest.mark.root
+def test_source_text_and_build_ids_are_saved_though_the_program_has_ended(tmp_path: Path) -> None:
+    wait_for_other_recordings()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n\ndef work():\n    end = time.monotonic() + 1\n    while time.monotonic() < end: pass\n\nwork()\n"
+    )
+    arguments = ("record", "--source", "--output", tmp_path / "out", "--", "/usr/bin/python3", program.name)
+    assert pyflame(*arguments, cwd=tmp_path).returncode == 0
+    with (tmp_path / "out" / "profile.json.gz").open("rb") as stream:
+        profile = load_profile(stream)
+    lines = dict(enumerate(program.read_text().split("\n"), 1))
+    (found,) = (text for file, text in profile.sources.items() if file.endswith("program.py"))
+    assert {3, 4, 5} <= set(found)
+    assert {number: lines[number] for number in found} == found
+    assert any(re.fullmatch("[0-9a-f]{40}", build_id) for build_id in profile.build_ids.values())
+
+
+@pytest.mark.root
 def test_with_folded_stacks_on_standard_output_the_program_writes_to_standard_error(tmp_path: Path) -> None:
     wait_for_other_recordings()
     program = BUSY.format(seconds=0.3) + "\nprint('from the program')"
