@@ -196,6 +196,15 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             "[default: pyflame-TIME]",
         ),
     ] = None,
+    output_formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="Write this, too (with --output -: alone): pprof, speedscope, firefox, jsonl, table. Repeatable.",
+        ),
+    ] = None,
     source: Annotated[
         bool, typer.Option("--source", help="Take the source text of the sampled functions along in the profile.")
     ] = False,
@@ -229,6 +238,7 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
         ),
         arguments=tuple(sys.argv[1:]),
         source=source,
+        formats=tuple(output_formats or ()),
     )
     _exit_after(lambda: record(request))
 
@@ -240,7 +250,12 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
     ],
     output_format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="folded, svg, csv, table, profile."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="folded, svg, csv, table, pprof, speedscope, firefox, jsonl, profile.",
+        ),
     ] = None,
     output: Annotated[
         str | None,

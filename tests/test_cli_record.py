@@ -104,6 +104,13 @@ def test_an_impossible_or_empty_part_is_refused(saved: Path, part: list[str], co
     assert said in " ".join(ended.stderr.replace("\u2502", " ").split())
 
 
+@pytest.mark.parametrize("output_format", ["pprof", "speedscope", "firefox", "jsonl"])
+def test_a_format_goes_to_a_file_of_ones_choice(saved: Path, tmp_path: Path, output_format: str) -> None:
+    ended = pyflame("report", saved, "--format", output_format, "--output", tmp_path / "other")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (tmp_path / "other").stat().st_size > 1000
+
+
 def test_a_report_takes_folded_stacks(tmp_path: Path) -> None:
     (tmp_path / "perf.folded").write_text("nginx;main;do_syscall_64_[k] 3\npython3;py::f:/srv/a.py 1\n")
     ended = pyflame("report", tmp_path / "perf.folded", "--format", "folded", "--no-kernel")
@@ -206,6 +213,22 @@ def test_a_report_gives_the_same_files_as_the_recording(tmp_path: Path, busy: Bu
         {path.name: path.read_bytes() for path in (tmp_path / directory).iterdir()} for directory in ("one", "two")
     )
     assert one == two
+
+
+@pytest.mark.root
+def test_a_recording_writes_further_formats_beside_the_others(tmp_path: Path, busy: BusyProcess) -> None:
+    formats = ("--format", "pprof", "--format", "jsonl", "--format", "svg")
+    ended = pyflame("record", "--pid", str(busy.pid), "--duration", "1", "--output", tmp_path / "out", *formats)
+    assert ended.returncode == 0
+    assert names(tmp_path / "out") == sorted([*RECORDED_FILES, "profile.pb.gz", "stacks.jsonl"])
+
+
+@pytest.mark.root
+def test_a_single_further_format_goes_to_standard_output(tmp_path: Path, busy: BusyProcess) -> None:
+    arguments = ("record", "--pid", str(busy.pid), "--duration", "1", "--output", "-", "--format", "jsonl")
+    ended = pyflame(*arguments, cwd=tmp_path)
+    assert ended.returncode == 0
+    assert {json.loads(line)["pid"] for line in ended.stdout.splitlines()} == {busy.pid}
 
 
 @pytest.mark.root

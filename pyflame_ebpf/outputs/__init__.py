@@ -84,6 +84,34 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
             _utf8("process_table", "write_process_table"),
             recorded=False,
         ),
+        OutputFormat(
+            "pprof",
+            "profile.pb.gz",
+            "for pprof and what reads its format",
+            _bytes("pprof", "write_pprof"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "speedscope",
+            "speedscope.json",
+            "for speedscope.app, a profile for each process",
+            _utf8("speedscope", "write_speedscope"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "firefox",
+            "firefox-profile.json.gz",
+            "for profiler.firefox.com, with time and threads",
+            _bytes("firefox", "write_firefox"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "jsonl",
+            "stacks.jsonl",
+            "one JSON object a line for each stack",
+            _utf8("jsonl", "write_jsonl"),
+            recorded=False,
+        ),
     )
 }
 
