@@ -62,6 +62,7 @@ class NativeSymbols:
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
         self._demangler = Demangler()
         self._kept = 0
+        self.build_ids: dict[str, str] = {}  # in hex, by mapped file
 
     def lookup(self, pid: int, mappings: Sequence[Mapping], address: int, open_mapped: OpenMapped) -> tuple[str, str]:
         """(mapped file, function or ``file+0xoffset``); mappings by rising address; ("", "0x…") outside of all."""
@@ -116,6 +117,8 @@ class NativeSymbols:
         try:
             with open_mapped(mapping) as file:
                 image = ElfImage(file)
+                if image.build_id:
+                    self.build_ids.setdefault(mapping.path, image.build_id.hex())
                 identity = _identity(image, file)
                 return self._files.setdefault(identity, _FileSymbols(image.segments, readable=True))
         except _DAMAGE as error:

@@ -31,8 +31,10 @@ from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.processes import Mapping
-from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
+from pyflame_ebpf.profile import Frame, FrameKind, Process, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.source_files import SourceFiles
+from pyflame_ebpf.source_text import ReadFile, sampled_sources
 from pyflame_ebpf.symbolize import Symbolizer
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
@@ -78,6 +80,7 @@ class RecordOptions:
     kernel: bool = True
     native: bool = True
     arguments: tuple[str, ...] = ()
+    source: bool = False  # whether the sampled functions' source text is taken along
 
     @property
     def whole_host(self) -> bool:
@@ -140,6 +143,7 @@ class Recorder:
         self._unfinished = UnfinishedStacks(
             self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
         )
+        self._source_files = SourceFiles(self._table.is_running) if options.source else None
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
         self._duration: float | None = None
@@ -180,7 +184,10 @@ class Recorder:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, StackEvent):
-            self._symbolizer.add_stack(event, self._table.layout_of(event.identity))
+            layout = self._table.layout_of(event.identity)
+            self._symbolizer.add_stack(event, layout)
+            if self._source_files and layout is not None:
+                self._source_files.watch(event.identity)
         elif isinstance(event, CodeEvent):
             self._symbolizer.add_code(event, self._table.layout(event.layout))
         elif isinstance(event, ProcessEvent):
@@ -241,13 +248,34 @@ class Recorder:
             },
         )
         try:
-            return self._symbolizer.profile(recording, self._table.profile_processes())
+            return self._profile(recording)
         finally:
             self._native.close()
+            if self._source_files:
+                self._source_files.close()
+
+    def _profile(self, recording: Recording) -> Profile:
+        known = self._table.profile_processes()
+        profile = self._symbolizer.profile(recording, known)
+        files = {frame.file for stack in profile.stacks for frame in stack}
+        profile.build_ids = {file: build_id for file, build_id in self._native.build_ids.items() if file in files}
+        if self._source_files:
+            profile.sources = sampled_sources(profile, _reader(self._source_files, known))
+        return profile
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
         return Frame(FrameKind.KERNEL, name, module)
+
+
+def _reader(files: SourceFiles, known: dict[Identity, Process]) -> ReadFile:
+    identities = {id(process): identity for identity, process in known.items()}
+
+    def read(process: Process, file: str) -> bytes:
+        identity = identities.get(id(process))
+        return files.read(identity, file) if identity else b""
+
+    return read
 
 
 def _urgency(event: Event) -> int:
@@ -301,6 +329,11 @@ class _NativeFrames:
             if self._alive[identity]:
                 self.watch(identity)  # the map may be new
         return identity.tgid if self._alive[identity] else 0
+
+    @property
+    def build_ids(self) -> dict[str, str]:
+        """Build ids in hex by mapped file, of the files that were opened."""
+        return self._symbols.build_ids
 
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""
