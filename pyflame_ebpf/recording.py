@@ -7,7 +7,7 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -29,6 +29,7 @@ from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
+from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbolize import Symbolizer
@@ -133,7 +134,9 @@ class Recorder:
         self._table = ProcessTable(sampler, native=options.native)
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
-        self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
+        self._symbolizer = Symbolizer(
+            self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
+        )
         self._unfinished = UnfinishedStacks(
             self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
         )
@@ -270,21 +273,34 @@ class _NativeFrames:
         if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
             self._perf_maps.watch(identity, identity.tgid)
 
+    def expect(self, identity: Identity, addresses: Iterable[int]) -> None:
+        """Notes what names will be asked for: those of one file are found together."""
+        wanted: dict[Mapping, list[int]] = {}
+        for address in addresses:
+            if (mapping := self._table.mapping_of(identity, address)) is not None:
+                wanted.setdefault(mapping, []).append(address)
+        for mapping, found in wanted.items():
+            self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
+
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
         mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
+        pid = self._pid(identity)
+        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
+            return Frame(FrameKind.NATIVE, name, JIT)
+        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
+        of_interpreter = file == self._table.interpreter_file(identity)
+        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def _pid(self, identity: Identity) -> int:
+        """The process's PID while it runs, 0 after."""
         if identity not in self._alive:
             self._alive[identity] = self._table.is_running(identity)
             if self._alive[identity]:
                 self.watch(identity)  # the map may be new
-        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
-            return Frame(FrameKind.NATIVE, name, JIT)
-        pid = identity.tgid if self._alive[identity] else 0
-        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
-        of_interpreter = file == self._table.interpreter_file(identity)
-        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+        return identity.tgid if self._alive[identity] else 0
 
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""

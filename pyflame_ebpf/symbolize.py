@@ -7,7 +7,7 @@ reads at once only what would be gone with its process; all naming waits until t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from pyflame_ebpf.weave import weave
 ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
 NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
 NameKernelAddress = Callable[[int], Frame]
+ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # told before the first of a profile is named
 
 NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
 LINE_TABLE_MAX = 1 << 20
@@ -130,8 +131,15 @@ def read_bytes(layout: CPythonLayout, read: Callable[[int, int], bytes], address
 class Symbolizer:
     """Collects code objects, stacks and counts, and makes the Profile of them."""
 
-    def __init__(self, read: ReadMemory, name_address: NameAddress, name_kernel_address: NameKernelAddress) -> None:
+    def __init__(
+        self,
+        read: ReadMemory,
+        name_address: NameAddress,
+        name_kernel_address: NameKernelAddress,
+        expect_addresses: ExpectAddresses = lambda _identity, _addresses: None,
+    ) -> None:
         self._read = read
+        self._expect_addresses = expect_addresses
         self._name_address = name_address
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
@@ -240,11 +248,22 @@ class Symbolizer:
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
+        self._expect_names()
         builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
             _, native = self._finished.get(key.stack_id, (None, key.native))
             builder.add(key._replace(native=native), samples)
         return builder.profile
+
+    def _expect_names(self) -> None:
+        """Tells which native addresses will be named."""
+        wanted: dict[Identity, set[int]] = {}
+        for event in self._stacks.values():
+            wanted.setdefault(event.identity, set()).update(
+                address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
+            )
+        for identity, addresses in wanted.items():
+            self._expect_addresses(identity, addresses)
 
     def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
         """The frames of a stack with marks where some are missing; None for a stack that never arrived."""
