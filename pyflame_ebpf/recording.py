@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
@@ -32,7 +32,7 @@ from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
-from pyflame_ebpf.symbolize import Symbolizer
+from pyflame_ebpf.symbolize import Symbolizer, Window
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
@@ -41,6 +41,7 @@ POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
 DRAIN = 1.0  # seconds of samples that are counted together
+NAME = 0.02  # seconds of a step that may go into naming the last of them for a live view
 
 
 class AlreadyRecording(PyflameError):
@@ -128,8 +129,10 @@ def urgent() -> Iterator[None]:
 class Recorder:
     """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
 
-    def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
+    def __init__(self, options: RecordOptions, sampler: Sampler, *, live: bool = False) -> None:
         self._options = options
+        self._live = live
+        self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
         self._native = _NativeFrames(self._table)
@@ -174,6 +177,14 @@ class Recorder:
             self._drain()
             self._sampler.attach_new_cpus()
 
+    def window(self) -> Profile | None:
+        """The samples of the last second, once they are named; None until then.  For a ``live`` recorder."""
+        late = time.monotonic() - self._drained >= DRAIN - POLL
+        if self._window is None or not (self._window.name(NAME) or late):
+            return None
+        profile, self._window = self._window.profile(), None
+        return profile
+
     def _take_events(self, wait: float) -> None:
         for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
             self._take(event)
@@ -198,9 +209,13 @@ class Recorder:
             self._table.process_ended(event)
 
     def _drain(self) -> None:
-        second = int(self._drained - self._started)
+        second, before = int(self._drained - self._started), self._drained
         self._drained = time.monotonic()
-        self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        if self._live:
+            self._native.look_again()
+            recording = self._recording(before - self._started, self._drained - before)
+            self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -216,34 +231,56 @@ class Recorder:
     def finish(self) -> Profile:
         """Ends the sampling and makes the profile of all that was sampled."""
         self.stop()
+        self._live = False
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
         self._unfinished.finish_all()
         for _ in range(2):  # both maps of counts
             self._drain()
+        try:
+            return self._profile(self._duration or 0.0, host_cpu)
+        finally:
+            self._native.close()
+
+    def close(self) -> None:
+        """Lets go of what names were taken from; for a recording whose profile nobody wants."""
+        self._native.close()
+
+    def profile_so_far(self) -> Profile:
+        """The profile of what was sampled until the last drain.  Only for a forked copy of the recording process.
+
+        It names everything, which takes long, and changes nothing that the copy shares with the recording.
+        """
+        self._native.begin_anew()
+        self._symbolizer.forget_names()
+        return self._profile(self._drained - self._started, None)
+
+    def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         counters = self._sampler.counters()
-        recording = Recording(
-            started=self._started_at,
-            duration=self._duration or 0.0,
+        named = {
+            "codes_unnamed": self._symbolizer.unnamed_codes,
+            "codes_without_lines": self._symbolizer.codes_without_lines,
+        }
+        recording = replace(
+            self._recording(0.0, duration),
+            scheduler_cpu=host_cpu if self._options.whole_host else None,
+            lost=_lost(counters),
+            counters=counters | named,
+        )
+        return self._symbolizer.profile(recording, self._table.profile_processes())
+
+    def _recording(self, begin: float, duration: float) -> Recording:
+        return Recording(
+            started=self._started_at + begin,
+            duration=duration,
             frequency=self._options.frequency,
             cpus=len(kernel.online_cpus()),
             host=platform.node(),
             kernel=platform.release(),
             arguments=self._options.arguments,
             profiler_version=__version__,
-            scheduler_cpu=host_cpu if self._options.whole_host else None,
-            lost=_lost(counters),
-            counters=counters
-            | {
-                "codes_unnamed": self._symbolizer.unnamed_codes,
-                "codes_without_lines": self._symbolizer.codes_without_lines,
-            },
         )
-        try:
-            return self._symbolizer.profile(recording, self._table.profile_processes())
-        finally:
-            self._native.close()
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
@@ -266,7 +303,7 @@ class _NativeFrames:
         self._table = table
         self._symbols = NativeSymbols()
         self._perf_maps = PerfMaps()
-        self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
+        self._alive: dict[Identity, bool] = {}  # when names were asked for
 
     def watch(self, identity: Identity) -> None:
         """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
@@ -302,6 +339,14 @@ class _NativeFrames:
                 self.watch(identity)  # the map may be new
         return identity.tgid if self._alive[identity] else 0
 
+    def look_again(self) -> None:
+        """Processes may have ended since names were asked for."""
+        self._alive.clear()
+
+    def begin_anew(self) -> None:
+        """Forgets all names, and leaves the process that demangles to others."""
+        self._symbols = NativeSymbols()
+
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""
         self._perf_maps.close()
@@ -312,6 +357,21 @@ def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
     """Records until the duration is over or ``stop()``; ``ready`` is called once sampling has begun; BrokenOff."""
+    with contextlib.ExitStack() as urgency, prepared(options, urgency) as recorder:
+        recorder.start()
+        ready()
+        try:
+            _step_until_over(recorder, options.duration, stop, progress)
+        except Exception as error:
+            raise BrokenOff(recorder.finish()) from error
+        recorder.stop()
+        urgency.close()
+        return recorder.finish()
+
+
+@contextlib.contextmanager
+def prepared(options: RecordOptions, urgency: contextlib.ExitStack, *, live: bool = False) -> Iterator[Recorder]:
+    """A recorder that is yet to be started, with the programs loaded; what hurries it is taken back by ``urgency``."""
     sampler_options = SamplerOptions(
         frequency=options.frequency,
         kernel=options.kernel,
@@ -320,19 +380,10 @@ def record(
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler(), contextlib.ExitStack() as urgency:
+    with only_one_profiler():
         urgency.enter_context(urgent())
         with Sampler(sampler_options) as sampler:
-            recorder = Recorder(options, sampler)
-            recorder.start()
-            ready()
-            try:
-                _step_until_over(recorder, options.duration, stop, progress)
-            except Exception as error:
-                raise BrokenOff(recorder.finish()) from error
-            recorder.stop()
-            urgency.close()
-            return recorder.finish()
+            yield Recorder(options, sampler, live=live)
 
 
 def _step_until_over(

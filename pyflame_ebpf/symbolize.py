@@ -1,11 +1,13 @@
 """Raw records to a Profile: names code objects, finds lines, turns addresses into functions, weaves both stacks.
 
 Pure: what must be read from the host comes in as functions.  While the recording runs it keeps what it is fed, and
-reads at once only what would be gone with its process; all naming waits until the end.
+reads at once only what would be gone with its process; naming waits until the end, but where a live view asks for some
+samples earlier (``window``).
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -151,6 +153,9 @@ class Symbolizer:
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
+        self._recent: dict[_StackKey, Stack | None] = {}  # named for the last window and the one before
+        self._older: dict[_StackKey, Stack | None] = {}
+        self.samples = 0
         self.unnamed_codes = 0
         self.codes_without_lines = 0
 
@@ -223,8 +228,9 @@ class Symbolizer:
         event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
 
-    def add_counts(self, second: int, counts: list[Count]) -> None:
-        """Keeps the samples of one second of the recording."""
+    def add_counts(self, second: int, counts: list[Count]) -> Counter[Counted]:
+        """Keeps the samples of one second of the recording, and gives them back as they are kept."""
+        added: Counter[Counted] = Counter()
         for count in counts:
             key = Counted(
                 second,
@@ -236,29 +242,50 @@ class Symbolizer:
                 bpf_abi.GIL_STATES[count.gil],
                 count.kernel_mode,
             )
-            self._counts[key] += count.samples
-
-    @property
-    def samples(self) -> int:
-        """Samples so far."""
-        return sum(self._counts.values())
+            added[key] += count.samples
+        self._counts.update(added)
+        self.samples += added.total()
+        return added
 
     # ---- the profile ----
 
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
-        self._expect_names()
+        self._expect_names(self._stacks.values())
         builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
-            _, native = self._finished.get(key.stack_id, (None, key.native))
-            builder.add(key._replace(native=native), samples)
+            builder.add(self._settled(key), samples)
         return builder.profile
 
-    def _expect_names(self) -> None:
+    def window(self, counts: Counter[Counted], recording: Recording, processes: dict[Identity, Process]) -> Window:
+        """These samples, which are to be named now; stacks that the window before had too are named already."""
+        self._older, self._recent = self._recent, {}
+        stack_ids = {counted.stack_id for counted in counts}
+        self._expect_names(event for stack_id in stack_ids if (event := self._stacks.get(stack_id)) is not None)
+        builder = _ProfileBuilder(Profile(recording), processes, self._recent_stack, self._thread_names)
+        return Window(builder, [(self._settled(counted), samples) for counted, samples in counts.items()])
+
+    def forget_names(self) -> None:
+        """Lets all native frames be named anew, by all that is known by then."""
+        self._native.clear()
+        self._told.clear()
+
+    def _settled(self, counted: Counted) -> Counted:
+        """With the outcome of a native walk that was finished later."""
+        finished = self._finished.get(counted.stack_id)
+        return counted if finished is None else counted._replace(native=finished[1])
+
+    def _recent_stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
+        key = stack_id, outcome, native
+        if key not in self._recent:
+            self._recent[key] = self._older.get(key) or self._stack(*key)
+        return self._recent[key]
+
+    def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
         """Tells which native addresses will be named."""
         wanted: dict[Identity, set[int]] = {}
-        for event in self._stacks.values():
+        for event in stacks:
             wanted.setdefault(event.identity, set()).update(
                 address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
             )
@@ -301,7 +328,7 @@ class Symbolizer:
             return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
         known = self._frames.get(key)
-        if known is None:
+        if known is None or known is UNREADABLE:  # the code object may have come since
             known = self._frames[key] = self._new_frame(address, code_id, position, kind)
         return known
 
@@ -309,9 +336,10 @@ class Symbolizer:
         known = self._native.get(identity)
         if known is None:
             known = self._native[identity] = {}
-        if address not in known:
-            known[address] = self._name_address(identity, address)
-        return known[address]
+        frame = known.get(address)
+        if frame is None:  # also where none was found before: mappings may have become known since
+            frame = known[address] = self._name_address(identity, address)
+        return frame
 
     def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
         """Tells addresses of a process by their function's name; remembers, for it is asked of each frame."""
@@ -321,7 +349,9 @@ class Symbolizer:
             answer = told.get(address)
             if answer is None:
                 frame = self._native_frame(identity, address)
-                answer = told[address] = frame is not None and is_wanted(frame.name)
+                answer = frame is not None and is_wanted(frame.name)
+                if frame is not None:
+                    told[address] = answer
             return answer
 
         return wanted
@@ -352,6 +382,7 @@ def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:
     return marks
 
 
+_StackKey = tuple[int, Outcome, NativeOutcome]
 StackOf = Callable[[int, Outcome, NativeOutcome], Stack | None]
 
 
@@ -399,6 +430,10 @@ class _ProfileBuilder:
         )
         self.profile.samples[key] += samples
 
+    def leave_unnamed(self) -> None:
+        """From now on stacks that are not named yet get a mark in place of their frames."""
+        self._stack_of = lambda _stack_id, _outcome, _native: (NOT_NAMED,)
+
     def _process(self, identity: Identity) -> int:
         if identity not in self._processes:
             self._processes[identity] = len(self.profile.processes)
@@ -416,3 +451,29 @@ class _ProfileBuilder:
             self._stacks[stack] = len(self.profile.stacks)
             self.profile.stacks.append(stack)
         return self._stacks[stack]
+
+
+NOT_NAMED = Frame(FrameKind.MARK, "[not named in time]")
+
+
+class Window:
+    """Samples of a short time, named a little at a time while others wait to be taken in."""
+
+    def __init__(self, builder: _ProfileBuilder, samples: list[tuple[Counted, int]]) -> None:
+        self._builder = builder
+        self._left = samples
+
+    def name(self, seconds: float) -> bool:
+        """Names for so long; whether all is named."""
+        end = time.monotonic() + seconds
+        while self._left:
+            if time.monotonic() >= end:
+                return False
+            self._builder.add(*self._left.pop())
+        return True
+
+    def profile(self) -> Profile:
+        """The samples; the stacks of those that are not named yet are a mark, and stay to be named when met again."""
+        self._builder.leave_unnamed()
+        self.name(float("inf"))
+        return self._builder.profile
