@@ -164,8 +164,10 @@ def _tallies(span: Span, pids: list[int] | None) -> list[Tally]:
 
 
 def _counts(latest: list[Tally], since: list[Tally], wanted: Wanted, places: Places) -> _Counts:
+    own_now, own_since = _own(latest, wanted, places), _own(since, wanted, places)
+    frames = _frames(places, wanted)
     return _Counts(
-        _own(latest, wanted, places), _on_stack(latest, wanted), _own(since, wanted, places), _on_stack(since, wanted)
+        own_now, _on_stack(latest, wanted, own_now, frames), own_since, _on_stack(since, wanted, own_since, frames)
     )
 
 
@@ -177,10 +179,13 @@ def _own(tallies: Iterable[Tally], wanted: Wanted, places: Places) -> Counter[in
     return counts
 
 
-def _on_stack(tallies: Iterable[Tally], wanted: Wanted) -> Counter[int]:
+def _on_stack(tallies: Iterable[Tally], wanted: Wanted, own: Counter[int], frames: list[Frame]) -> Counter[int]:
     counts: Counter[int] = Counter()
     for tally in tallies:
         counts.update(tally.lines if wanted.lines else tally.functions)
+    for number, count in own.items():
+        if frames[number].kind is FrameKind.MARK:  # stands for frames, and calls nothing
+            counts[number] = count
     return counts
 
 

@@ -42,7 +42,7 @@ HELP_TEXT = (
     "seconds of CPU since the start. Self is what a function used itself, Total with all",
     "that it called. GIL% is the share of samples that held the interpreter lock.",
 )
-FOOTER = "q quit  space pause  / filter  s sort  l lines  p process  k kernel  n native  w save  c reset  ? help"
+FOOTER = "? help  q quit  space pause  / filter  s sort  l lines  p process  w save  k kernel  n native  c reset"
 
 HEADING, COLUMNS, CURSOR, ALARM, DIM = (
     Style.parse(style) for style in ("bold", "black on green", "reverse", "bold red", "dim")
