@@ -71,8 +71,8 @@ CPU%, Self% and Total% are of one core in the last interval; the columns in s ar
     sudo pyflame-ebpf top
     sudo pyflame-ebpf top --pid 1234 --interval 5
 
-Keys: q quit, space pause, / filter by a regular expression, s sort, l functions or lines, arrows and p one process only,
-k and n kernel and native frames, PgUp and PgDn more functions, c count anew, w save a recording, ? help.
+Keys: q quit, space pause, / filter by a regular expression, s sort, l functions or lines, arrows and p one process
+only, k and n kernel and native frames, PgUp and PgDn more functions, c count anew, w save a recording, ? help.
 
 'w' writes the same directory as 'record', of all that was sampled so far, while the view goes on. It needs a terminal;
 without one, use 'record'.
@@ -253,7 +253,11 @@ def _top(
     duration: Annotated[
         float | None,
         typer.Option(
-            "--duration", "-d", metavar="TIME", parser=parse_duration, help="Seconds, or 90s, 5m, 1h. [default: until q]"
+            "--duration",
+            "-d",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Seconds, or 90s, 5m, 1h. [default: until q]",
         ),
     ] = None,
     interval: Annotated[

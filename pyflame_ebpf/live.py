@@ -33,6 +33,7 @@ class FramesShown:
 
 
 WAYS = tuple(FramesShown(kernel, native) for kernel in (True, False) for native in (True, False))
+ALL_FRAMES = FramesShown()
 PYTHON_ONLY = FramesShown(kernel=False, native=False)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pyflame_ebpf.labels import frame_label, short_command, short_files, visible
-from pyflame_ebpf.live import PYTHON_ONLY, FramesShown, LiveTotals, Places, Span, Tally
+from pyflame_ebpf.live import ALL_FRAMES, PYTHON_ONLY, FramesShown, LiveTotals, Places, Span, Tally
 from pyflame_ebpf.profile import Frame, FrameKind, Process
 
 
@@ -39,9 +39,12 @@ class Wanted:
 
     lines: bool = False
     sort: Sort = Sort.OWN_NOW
-    frames: FramesShown = FramesShown()
+    frames: FramesShown = ALL_FRAMES
     pattern: re.Pattern[str] | None = None
     pid: int | None = None
+
+
+EVERYTHING = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +236,7 @@ def _gil(totals: LiveTotals, pid: int) -> float | None:
 def _hottest(totals: LiveTotals, pid: int) -> Frame | None:
     """Where a process was executing most in the interval, else since the start: a Python line if there is one."""
     tally = totals.latest.by_pid.get(pid) or totals.since.by_pid.get(pid)
-    for way in (PYTHON_ONLY, FramesShown()):
+    for way in (PYTHON_ONLY, ALL_FRAMES):
         for number, _ in tally.own[way].most_common(3) if tally else ():
             frame = totals.places.lines[number]
             if frame.kind is not FrameKind.MARK:

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
-from pyflame_ebpf.live import FramesShown
-from pyflame_ebpf.live_rows import Sort, Wanted
+from pyflame_ebpf.live_rows import EVERYTHING, Wanted
 
 PATTERN_MAX = 200  # characters
 
@@ -33,7 +33,7 @@ class ViewState:
     told until the next key.
     """
 
-    wanted: Wanted = Wanted()
+    wanted: Wanted = EVERYTHING
     paused: bool = False
     help: bool = False
     cursor: int | None = None
@@ -65,17 +65,13 @@ def pressed(state: ViewState, key: str, shown: Shown, directory: str = "") -> Pr
     state = replace(state, message="")
     if state.typed is not None:
         return _typed(state, key)
+    if key in _ACTIONS:
+        return replace(state, help=False, message=_SAID.get(key, "")), _ACTIONS[key]
     if state.help:
-        return (state, Action.QUIT) if key == "q" else (replace(state, help=False), None)
-    if key in ("q", "Q"):
-        return state, Action.QUIT
-    if key == "c":
-        return replace(state, message="counted anew from now on"), Action.RESET
+        return replace(state, help=False), None
     if key == "w":
         return replace(state, typed=directory, asks=Action.SAVE), None
-    if key in _MOVES:
-        return _MOVES[key](state, shown), None
-    return _looks(state, key), None
+    return _MOVES.get(key, _unchanged)(state, shown), None
 
 
 def _typed(state: ViewState, key: str) -> Pressed:
@@ -100,30 +96,16 @@ def _entered(state: ViewState, text: str) -> Pressed:
         pattern = re.compile(text) if text else None
     except re.error as error:
         return replace(state, message=f"not a regular expression: {error}"), None
-    return replace(state, wanted=replace(state.wanted, pattern=pattern), first=0), None
+    return _wanting(state, pattern=pattern), None
 
 
-def _looks(state: ViewState, key: str) -> ViewState:
-    wanted = state.wanted
-    if key == "l":
-        return replace(state, wanted=replace(wanted, lines=not wanted.lines), first=0)
-    if key == "s":
-        return replace(state, wanted=replace(wanted, sort=wanted.sort.next), first=0)
-    if key == "k":
-        return _show(state, replace(wanted.frames, kernel=not wanted.frames.kernel))
-    if key == "n":
-        return _show(state, replace(wanted.frames, native=not wanted.frames.native))
-    if key == " ":
-        return replace(state, paused=not state.paused)
-    if key == "/":
-        return replace(state, typed=state.pattern_text)
-    if key in ("?", "h"):
-        return replace(state, help=True)
+def _unchanged(state: ViewState, _shown: Shown) -> ViewState:
     return state
 
 
-def _show(state: ViewState, frames: FramesShown) -> ViewState:
-    return replace(state, wanted=replace(state.wanted, frames=frames), first=0)
+def _wanting(state: ViewState, **changes: Any) -> ViewState:
+    """With other rows, from the first of them on."""
+    return replace(state, wanted=replace(state.wanted, **changes), first=0)
 
 
 def _move(step: int) -> Callable[[ViewState, Shown], ViewState]:
@@ -151,13 +133,29 @@ def _restrict(state: ViewState, shown: Shown) -> ViewState:
     if state.wanted.pid is not None:
         return _release(state, shown)
     pid = state.cursor if state.cursor in shown.pids else next(iter(shown.pids), None)
-    return replace(state, wanted=replace(state.wanted, pid=pid), cursor=pid, first=0)
+    return _wanting(replace(state, cursor=pid), pid=pid)
 
 
 def _release(state: ViewState, _shown: Shown) -> ViewState:
-    return replace(state, wanted=replace(state.wanted, pid=None), first=0)
+    return _wanting(state, pid=None)
 
 
+def _help(state: ViewState, _shown: Shown) -> ViewState:
+    return replace(state, help=True)
+
+
+def _show_kernel(state: ViewState, _shown: Shown) -> ViewState:
+    frames = state.wanted.frames
+    return _wanting(state, frames=replace(frames, kernel=not frames.kernel))
+
+
+def _show_native(state: ViewState, _shown: Shown) -> ViewState:
+    frames = state.wanted.frames
+    return _wanting(state, frames=replace(frames, native=not frames.native))
+
+
+_ACTIONS = {"q": Action.QUIT, "Q": Action.QUIT, "c": Action.RESET}
+_SAID = {"c": "counted anew from now on"}
 _MOVES: dict[str, Callable[[ViewState, Shown], ViewState]] = {
     "up": _move(-1),
     "down": _move(1),
@@ -168,4 +166,12 @@ _MOVES: dict[str, Callable[[ViewState, Shown], ViewState]] = {
     "p": _restrict,
     "enter": _restrict,
     "escape": _release,
+    "l": lambda state, _shown: _wanting(state, lines=not state.wanted.lines),
+    "s": lambda state, _shown: _wanting(state, sort=state.wanted.sort.next),
+    "k": _show_kernel,
+    "n": _show_native,
+    " ": lambda state, _shown: replace(state, paused=not state.paused),
+    "/": lambda state, _shown: replace(state, typed=state.pattern_text),
+    "?": _help,
+    "h": _help,
 }

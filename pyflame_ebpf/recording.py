@@ -31,8 +31,9 @@ from pyflame_ebpf.plumbing import is_plumbing
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
+from pyflame_ebpf.profile_builder import Window
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
-from pyflame_ebpf.symbolize import Symbolizer, Window
+from pyflame_ebpf.symbolize import Symbolizer
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"

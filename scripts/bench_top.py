@@ -24,11 +24,11 @@ SECOND_SCREEN = b"\x1b[?1049h"
 
 
 def targets(interpreters: Sequence[Interpreter], number: int) -> list[TargetProcess]:
-    """So many busy processes of all kinds, in the interpreters by turns."""
+    """So many busy processes of several kinds, in the interpreters by turns."""
     started = []
     for index in range(number):
-        interpreter = interpreters[index % len(interpreters)]
-        started.append(TargetProcess(interpreter, "workloads.py", *WORKLOADS[index % len(WORKLOADS)]))
+        work = WORKLOADS[index % len(WORKLOADS)] if len(interpreters) > 1 else ("busy",)
+        started.append(TargetProcess(interpreters[index % len(interpreters)], "workloads.py", *work))
         started[-1].wait_until_ready()
     return started
 
@@ -78,12 +78,14 @@ def cpu_seconds(pid: int) -> float:
 def main() -> int:
     """Print the figure for each stretch of time."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mixed", action="store_true", help="several releases and kinds of work")
     parser.add_argument("--processes", type=int, default=20)
     parser.add_argument("--warm", type=float, default=20)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    running = targets([found for found in discover() if found.version >= OLDEST], options.processes)
+    interpreters = [found for found in discover() if found.version >= OLDEST]
+    running = targets(interpreters if options.mixed else interpreters[len(interpreters) // 2 :][:1], options.processes)
     try:
         pid, terminal = start_patiently(120, 40)
         watch(terminal, options.warm)

@@ -1,4 +1,4 @@
-"""Saving a recording that goes on: a forked copy of this process names and writes, while the recording loses nothing."""
+"""Saving a recording that goes on: a forked copy of this process names and writes, and the recording loses nothing."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Keyboard(AbstractContextManager["Keyboard"]):
         """Give the terminal back; what was typed and not read is dropped."""
         termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
-    def keys(self) -> list[str]:
+    def pressed(self) -> list[str]:
         """The keys pressed since the last call; EOFError once the terminal is gone."""
         if not select.select([self._descriptor], [], [], 0)[0]:
             return []

@@ -50,13 +50,18 @@ def top(request: Request) -> None:
     options = recording.RecordOptions(
         frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
     )
-    with StopSignals() as signals, targets, contextlib.ExitStack() as urgency:
-        with recording.prepared(options, urgency, live=True) as recorder, contextlib.closing(recorder):
-            recorder.start()
-            signals.note_only()
-            targets.sampling_began()
-            view = LiveScreen(request, recorder, targets)
-            view.run(signals)
+    with (
+        StopSignals() as signals,
+        targets,
+        contextlib.ExitStack() as urgency,
+        recording.prepared(options, urgency, live=True) as recorder,
+        contextlib.closing(recorder),
+    ):
+        recorder.start()
+        signals.note_only()
+        targets.sampling_began()
+        view = LiveScreen(request, recorder, targets)
+        view.run(signals)
     for outcome in view.saved:
         say(outcome)
 
@@ -153,7 +158,7 @@ class LiveScreen:
 
     def _obey(self, keyboard: Keyboard) -> bool:
         """Does what the keys ask for; whether to go on."""
-        for key in keyboard.keys():
+        for key in keyboard.pressed():
             self._stale = True
             was_paused = self._state.paused
             self._state, action = pressed(self._state, key, self._shown, default_directory(time.time()))

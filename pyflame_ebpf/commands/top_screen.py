@@ -196,7 +196,9 @@ def _process_cells(  # noqa: PLR0913, PLR0917 - one for each column
 # ---- functions ----
 
 
-def function_lines(state: ViewState, found: FunctionList, rows: list[FunctionRow], width: int, height: int) -> list[Text]:
+def function_lines(
+    state: ViewState, found: FunctionList, rows: list[FunctionRow], width: int, height: int
+) -> list[Text]:
     """The pane of functions or lines: its column names and so many rows."""
     name = "Line" if state.wanted.lines else "Function"
     more = f" ({len(found.numbers):,})"
