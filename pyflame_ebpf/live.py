@@ -183,11 +183,12 @@ class LiveTotals:
     def add(self, profiles: Iterable[Profile]) -> None:
         """Takes in the profiles of the interval that has just ended."""
         self.latest = Span(self.places)
+        processes = self.processes.copy()
         for profile in profiles:
-            self.processes |= {process.pid: process for process in profile.processes}
+            processes |= {process.pid: process for process in profile.processes}
             self.latest.add(profile)
             self.since.add(profile)
-        self.processes = {pid: self.processes[pid] for pid in (*self.since.by_pid, *self.latest.by_pid)}
+        self.processes = {pid: processes[pid] for pid in (*self.since.by_pid, *self.latest.by_pid)}
 
     def reset(self) -> None:
         """Counts from now on."""
