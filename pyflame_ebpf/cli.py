@@ -28,6 +28,7 @@ Each command has its own --help, with more examples.
     sudo pyflame-ebpf record --all --duration 60  the whole host, for a minute
     sudo pyflame-ebpf record --pid 1234           one process, until Ctrl-C
     sudo pyflame-ebpf record -- python3 app.py    a program from start to end
+    sudo pyflame-ebpf top                         what runs now, once a second
     pyflame-ebpf report DIR --format table        what a recording showed
     sudo pyflame-ebpf doctor                      can this host be recorded?
 """
@@ -61,6 +62,20 @@ directory.
     pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
     pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
     pyflame-ebpf report perf.folded --format svg --output perf.svg
+"""
+
+TOP_HELP = """Show what uses the CPU now: processes, and the hottest functions or lines, once a second.
+
+CPU%, Self% and Total% are of one core in the last interval; the columns in s are seconds of CPU since the start.
+
+    sudo pyflame-ebpf top
+    sudo pyflame-ebpf top --pid 1234 --interval 5
+
+Keys: q quit, space pause, / filter by a regular expression, s sort, l functions or lines, arrows and p one process
+only, k and n kernel and native frames, PgUp and PgDn more functions, c count anew, w save a recording, ? help.
+
+'w' writes the same directory as 'record', of all that was sampled so far, while the view goes on. It needs a terminal;
+without one, use 'record'.
 """
 
 DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
@@ -241,6 +256,34 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
         formats=tuple(output_formats or ()),
     )
     _exit_after(lambda: record(request))
+
+
+@app.command("top", help=_paragraphs(TOP_HELP))
+def _top(
+    pid: Annotated[
+        list[int] | None,
+        typer.Option("--pid", "-p", min=1, metavar="PID", help="Show this process; repeatable. [default: all]"),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            "-d",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Seconds, or 90s, 5m, 1h. [default: until q]",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=1, metavar="SECONDS", help="Time between two looks.")
+    ] = 1,
+    frequency: Annotated[
+        int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")
+    ] = 99,
+) -> None:
+    from pyflame_ebpf.commands.top import Request, top  # noqa: PLC0415 - each command loads what it needs
+
+    _exit_after(lambda: top(Request(tuple(pid or ()), duration, interval, frequency, tuple(sys.argv[1:]))))
 
 
 @app.command("report", help=_paragraphs(REPORT_HELP))
