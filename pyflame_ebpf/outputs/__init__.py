@@ -9,6 +9,7 @@ from typing import BinaryIO, TextIO
 
 from pyflame_ebpf.outputs.flamegraph import write_flamegraph
 from pyflame_ebpf.outputs.folded import write_folded
+from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.process_table import print_process_table, write_process_table
 from pyflame_ebpf.outputs.processes import closing_line, write_processes_csv
@@ -64,6 +65,7 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
         OutputFormat("profile", "profile.json.gz", "the recording itself, for later reports", _write_profile),
         OutputFormat("folded", "stacks.folded", "folded stacks for other flame-graph tools", _as_utf8(write_folded)),
         OutputFormat("flamegraph", "flamegraph.svg", "interactive flame graph", _as_utf8(write_flamegraph)),
+        OutputFormat("html", "report.html", "everything, to explore in a browser", _as_utf8(write_html_report)),
         OutputFormat("processes", "processes.csv", "CPU use of every process", _as_utf8(write_processes_csv)),
         OutputFormat(
             "table", "processes.txt", "the same as a table of plain text", _as_utf8(write_process_table), recorded=False
