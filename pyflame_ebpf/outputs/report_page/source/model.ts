@@ -3,7 +3,7 @@
 import { computed, type ReadonlySignal } from "@preact/signals";
 import type { Recording, Report } from "./data";
 import { moduleColour, DARK, hashOf, LIGHT, type Palette } from "./palette";
-import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Stacks } from "./stacks";
+import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Groups, type Stacks } from "./stacks";
 import type { Row, State } from "./state";
 import {
   calleesTree,
@@ -87,7 +87,8 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
       const func = selectedFunction.value;
       return func < 0 ? null : make(report, stacks, { ...shape.value, hidden: showing(shape.value.hidden, func), lines: false }, func);
     });
-  const rows = computed(() => tableRows(report, stacks, state.grouping.value, hidden.value, weights.value));
+  const groups = computed(() => groupsOf(report, stacks, state.grouping.value, hidden.value));
+  const rows = computed(() => tableRows(report, stacks, state.grouping.value, groups.value, weights.value));
   const wanted = computed(() => patternOf(state.filter.value));
   const names = new Map<number, string>();
   const label = (of: number): string => {
@@ -150,8 +151,8 @@ export function functionOf(report: Report, row: Row | null): number {
   return row?.grouping === "line" ? report.frameFunction[row.key] : -1;
 }
 
-function tableRows(report: Report, stacks: Stacks, grouping: Grouping, hidden: Uint8Array, weights: Weights): TableRow[] {
-  const { self, total } = groupWeights(stacks, groupsOf(report, stacks, grouping, hidden), weights);
+function tableRows(report: Report, stacks: Stacks, grouping: Grouping, groups: Groups, weights: Weights): TableRow[] {
+  const { self, total } = groupWeights(stacks, groups, weights);
   const rows: TableRow[] = [];
   for (let key = 0; key < total.length; key += 1) {
     if (total[key] > 0) {

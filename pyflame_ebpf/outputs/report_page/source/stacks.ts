@@ -20,7 +20,7 @@ export interface Stacks {
 export interface Groups {
   count: number;
   key: Int32Array; // -1 for none
-  outermost: Uint8Array; // 1 where no caller has the same key, so that recursion counts once
+  outermost: Int32Array; // the nodes without a caller of the same key: recursion counts once
 }
 
 export function stacksOf(report: Report): Stacks {
@@ -72,12 +72,19 @@ export function groupsOf(report: Report, stacks: Stacks, grouping: Grouping, hid
   }
 }
 
-function atDepth(stacks: Stacks, depth: number): Uint8Array {
-  return Uint8Array.from(stacks.depth, (each) => (each === depth ? 1 : 0));
+function atDepth(stacks: Stacks, depth: number): Int32Array {
+  const found: number[] = [];
+  stacks.depth.forEach((each, node) => {
+    if (each === depth) {
+      found.push(node);
+    }
+  });
+  return Int32Array.from(found);
 }
 
 function nested(stacks: Stacks, key: Int32Array, count: number): Groups {
-  const outermost = new Uint8Array(stacks.count);
+  const outermost = new Int32Array(stacks.count);
+  let found = 0;
   const open = new Uint16Array(count); // how many callers of this node have the key
   const path: number[] = [];
   for (let node = 0; node < stacks.count; node += 1) {
@@ -90,11 +97,14 @@ function nested(stacks: Stacks, key: Int32Array, count: number): Groups {
     const own = key[node];
     path.push(own);
     if (own >= 0) {
-      outermost[node] = open[own] === 0 ? 1 : 0;
+      if (open[own] === 0) {
+        outermost[found] = node;
+        found += 1;
+      }
       open[own] += 1;
     }
   }
-  return { count, key, outermost };
+  return { count, key, outermost: outermost.slice(0, found) };
 }
 
 export interface Hidden {

@@ -1,6 +1,6 @@
 // CPU over time, stacked by process; a part of it is chosen by dragging, by keys or by typing both ends.
 
-import { computed, effect } from "@preact/signals";
+import { computed, effect, untracked } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import { everything, processColour, type Model } from "./model";
@@ -28,7 +28,7 @@ export function Timeline({ model }: { model: Model }) {
     const stop = effect(() => {
       plot.current?.destroy();
       plot.current = drawnPlot(model, curves.value, place.current!);
-      markRange(model, plot.current);
+      untracked(() => markRange(model, plot.current));
     });
     const stopMarking = effect(() => markRange(model, plot.current));
     const resized = new ResizeObserver(() => {

@@ -20,8 +20,8 @@ export interface Tree {
 }
 
 export interface TreeWeights {
-  self: Float64Array;
-  total: Float64Array;
+  self: Int32Array;
+  total: Int32Array;
 }
 
 export type TopLevel = "process" | "command" | "none";
@@ -236,11 +236,20 @@ export function callersTree(report: Report, stacks: Stacks, shape: Shape, func: 
 }
 
 export function treeWeights(tree: Tree, weights: Weights): TreeWeights {
-  const self = new Float64Array(tree.count);
-  const from = tree.weighed === "self" ? weights.self : weights.total;
-  for (let node = 0; node < from.length; node += 1) {
-    if (from[node] > 0 && tree.ends[node] >= 0) {
-      self[tree.ends[node]] += from[node];
+  const self = new Int32Array(tree.count);
+  const { ends } = tree;
+  if (tree.weighed === "self") {
+    for (let index = 0; index < weights.ends.length; index += 1) {
+      const node = weights.ends[index];
+      if (ends[node] >= 0) {
+        self[ends[node]] += weights.self[node];
+      }
+    }
+  } else {
+    for (let node = 0; node < ends.length; node += 1) {
+      if (ends[node] >= 0) {
+        self[ends[node]] += weights.total[node];
+      }
     }
   }
   const total = self.slice();

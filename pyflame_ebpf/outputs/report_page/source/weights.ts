@@ -11,8 +11,9 @@ export interface Part {
 }
 
 export interface Weights {
-  self: Float64Array; // samples whose stack ends at the node
-  total: Float64Array; // and those of all that it calls
+  self: Int32Array; // samples whose stack ends at the node
+  total: Int32Array; // and those of all that it calls
+  ends: Int32Array; // the nodes at which sampled stacks end
   all: number;
 }
 
@@ -38,53 +39,57 @@ export function eachSample(
 }
 
 export function weigh(recording: Recording, stacks: Stacks, part: Part): Weights {
-  const self = new Float64Array(stacks.count);
-  let all = 0;
+  const self = new Int32Array(stacks.count);
+  const ends = new Int32Array(recording.samples.node.length);
+  let [all, ended] = [0, 0];
   eachSample(recording, stacks, part, (_index, node, count) => {
+    if (self[node] === 0) {
+      ends[ended] = node;
+      ended += 1;
+    }
     self[node] += count;
     all += count;
   });
   const total = self.slice();
   addToCallers(total, stacks.parent);
-  return { self, total, all };
+  return { self, total, ends: ends.subarray(0, ended), all };
 }
 
 // Every callee comes after its caller, so one pass from the end is enough.
-export function addToCallers(total: Float64Array, parent: Int32Array): void {
+export function addToCallers(total: Int32Array, parent: Int32Array): void {
   for (let node = total.length - 1; node >= 0; node -= 1) {
-    const caller = parent[node];
-    if (caller >= 0 && total[node] > 0) {
-      total[caller] += total[node];
+    const samples = total[node];
+    if (samples > 0 && parent[node] >= 0) {
+      total[parent[node]] += samples;
     }
   }
 }
 
 export interface GroupWeights {
-  self: Float64Array;
-  total: Float64Array;
+  self: Int32Array;
+  total: Int32Array;
 }
 
 // What is hidden counts as its nearest shown caller's own time.
 export function groupWeights(stacks: Stacks, groups: Groups, weights: Weights): GroupWeights {
-  const self = new Float64Array(groups.count);
-  const total = new Float64Array(groups.count);
+  const self = new Int32Array(groups.count);
+  const total = new Int32Array(groups.count);
   const { key, outermost } = groups;
-  const { parent } = stacks;
-  for (let node = 0; node < stacks.count; node += 1) {
-    if (weights.total[node] === 0) {
-      continue;
+  // Counted loops: this is most of the time between a drag and what it shows.
+  for (let index = 0; index < outermost.length; index += 1) {
+    const samples = weights.total[outermost[index]];
+    if (samples > 0) {
+      total[key[outermost[index]]] += samples;
     }
-    if (outermost[node] === 1) {
-      total[key[node]] += weights.total[node];
+  }
+  for (let index = 0; index < weights.ends.length; index += 1) {
+    const end = weights.ends[index];
+    let shown = end;
+    while (shown >= 0 && key[shown] < 0) {
+      shown = stacks.parent[shown];
     }
-    if (weights.self[node] > 0) {
-      let shown = node;
-      while (shown >= 0 && key[shown] < 0) {
-        shown = parent[shown];
-      }
-      if (shown >= 0) {
-        self[key[shown]] += weights.self[node];
-      }
+    if (shown >= 0) {
+      self[key[shown]] += weights.self[end];
     }
   }
   return { self, total };
