@@ -1,7 +1,6 @@
 """The report in a real browser: what each control shows, by mouse and by keyboard."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
@@ -414,15 +413,6 @@ def test_a_recording_without_samples_says_so(open_report):
     expect(page.locator(".pane.flame")).to_contain_text("Nothing was sampled")
     for key in ("2", "3", "4", "5"):
         page.keyboard.press(key)
-
-
-def test_a_part_of_a_recording_keeps_its_seconds(open_report):
-    profile = realistic_profile()
-    profile.samples = Counter({key: count for key, count in profile.samples.items() if key.second >= 40})
-    profile.recording = replace(profile.recording, duration=20.0)
-    page = open_report(profile)
-    assert [each.input_value() for each in page.locator("input.end").all()] == ["0:40", "1:00"]
-    expect(page.locator(".chosen")).to_contain_text("100.0 %")
 
 
 def test_a_long_table_draws_only_the_rows_in_view(open_report):

@@ -73,7 +73,6 @@ export interface Recording {
   closing: string;
   outcomes: number[];
   nativeOutcomes: number[];
-  begin: number; // the first second
   seconds: number; // how many there are; the last one may be partial
   samples: Samples;
 }
@@ -172,17 +171,15 @@ function recordingFrom(from: Json, column: (place: Column) => Uint32Array): Reco
     last += second[index];
     second[index] = last;
   }
-  const begin = beginOf(second, from.duration);
-  const seconds = Math.max(1, Math.ceil(from.duration - 1e-6), last + 1 - begin);
+  const seconds = Math.max(1, Math.ceil(from.duration - 1e-6), last + 1);
   return {
     ...from,
-    begin,
     seconds,
     samples: {
       node: column(from.samples.node),
       how: column(from.samples.how),
       count: column(from.samples.count),
-      firstOf: firstSamples(second, begin, seconds),
+      firstOf: firstSamples(second, seconds),
       hows: from.samples.hows.map(([kernelMode, gil, outcome, native]: number[]) => ({
         kernelMode: kernelMode === 1,
         gil,
@@ -193,16 +190,10 @@ function recordingFrom(from: Json, column: (place: Column) => Uint32Array): Reco
   };
 }
 
-// A part of a recording keeps its seconds, while its duration is that of the part.
-function beginOf(second: Uint32Array, duration: number): number {
-  const last = second.length ? second[second.length - 1] : 0;
-  return last > duration + 1 ? second[0] : 0;
-}
-
-function firstSamples(second: Uint32Array, begin: number, seconds: number): Uint32Array {
+function firstSamples(second: Uint32Array, seconds: number): Uint32Array {
   const first = new Uint32Array(seconds + 1);
   for (const each of second) {
-    first[each - begin + 1] += 1;
+    first[each + 1] += 1;
   }
   for (let index = 0; index < seconds; index += 1) {
     first[index + 1] += first[index];

@@ -18,7 +18,7 @@ export interface Row {
 
 export interface State {
   recording: Signal<number>;
-  range: Signal<readonly [number, number] | null>; // seconds from the recording's first one, end excluded
+  range: Signal<readonly [number, number] | null>; // seconds from the start, end excluded
   processes: Signal<ReadonlySet<number>>;
   threads: Signal<ReadonlySet<number>>;
   tab: Signal<Tab>;

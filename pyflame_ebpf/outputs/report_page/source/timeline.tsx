@@ -3,6 +3,7 @@
 import { computed, effect, untracked } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
+import type { Recording } from "./data";
 import { everything, processColour, type Model } from "./model";
 import { eachSample, type Part } from "./weights";
 import { clock, grouped, parseClock, percent, plural, seconds, utc } from "./words";
@@ -95,8 +96,8 @@ function curvesOf(model: Model): Curves {
 }
 
 // Seconds that a point stands for; the last one may be cut short.
-function length(point: number, step: number, { duration, begin, seconds }: { duration: number; begin: number; seconds: number }): number {
-  const end = begin === 0 && duration > seconds - 1 ? duration : seconds;
+function length(point: number, step: number, { duration, seconds }: Recording): number {
+  const end = duration > seconds - 1 ? duration : seconds;
   return Math.max(Math.min(step, end - point * step), LAST_SECOND_LEAST);
 }
 
@@ -245,7 +246,7 @@ function describePoint(model: Model, curves: Curves, sums: number[][], plot: uPl
   const band = sums.findIndex((sum) => sum[point] >= height);
   const recording = model.recording.value;
   const from = point * curves.step;
-  const when = `${clock(recording.begin + from)}  ·  ${utc(recording.started + from)}`;
+  const when = `${clock(from)}  ·  ${utc(recording.started + from)}`;
   const total = `${curves.total[point].toFixed(2)} cores in all`;
   if (band < 0) {
     model.state.details.value = [when, total];
@@ -306,21 +307,20 @@ export function only(model: Model, process: number): void {
 }
 
 function End({ model, label, value, set }: { model: Model; label: string; value: number; set: (second: number) => void }) {
-  const { begin } = model.recording.value;
   return (
     <input
       class="end"
       aria-label={`${label}: minutes and seconds from the start of the recording`}
       title={`${label}: seconds, or minutes:seconds, from the start of the recording`}
-      value={clock(begin + value)}
+      value={clock(value)}
       size={6}
       spellcheck={false}
       onChange={(event) => {
-        const second = parseClock(event.currentTarget.value) - begin;
+        const second = parseClock(event.currentTarget.value);
         if (!Number.isNaN(second)) {
           set(Math.round(second));
         }
-        event.currentTarget.value = clock(begin + (label === "From" ? model.part.value.from : model.part.value.to));
+        event.currentTarget.value = clock(label === "From" ? model.part.value.from : model.part.value.to);
       }}
     />
   );

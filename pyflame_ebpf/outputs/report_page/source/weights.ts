@@ -4,7 +4,7 @@ import type { Recording } from "./data";
 import type { Groups, Stacks } from "./stacks";
 
 export interface Part {
-  from: number; // seconds from the recording's first one
+  from: number; // seconds from the start of the recording
   to: number; // the second after the last
   processes: ReadonlySet<number>; // empty for all
   threads: ReadonlySet<number>;
