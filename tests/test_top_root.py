@@ -45,7 +45,7 @@ def terminal() -> Iterator[Terminal]:
 
 @pytest.fixture(scope="module")
 def load() -> Iterator[TargetProcess]:
-    target = TargetProcess(discover()[-1], "changing_load.py")
+    target = TargetProcess(discover()[-1], "taking_turns.py")
     target.wait_until_ready()
     yield target
     target.close()
@@ -56,7 +56,7 @@ def view(load) -> Iterator[Terminal]:
     """A view of everything, with another program than the load that runs, too."""
     with BusyProcess(OTHER_PROGRAM), Terminal() as terminal:
         start(terminal)
-        terminal.wait_for(r"^ +\d+ .*changing_load\.py")
+        terminal.wait_for(r"^ +\d+ .*taking_turns\.py")
         yield terminal
 
 
@@ -75,7 +75,7 @@ def test_a_filter_leaves_what_it_matches(view, load):
     view.wait_for(r"^filter: /spin_")
     view.press("Enter")
     screen = view.wait_for(r"filter /spin/")
-    assert re.search(r"changing_load\.py", screen)
+    assert re.search(r"taking_turns\.py", screen)
     assert "elsewhere" not in screen
     view.press("/", "C-u", "Enter")
     view.wait_for(row("elsewhere"))
@@ -109,7 +109,7 @@ def total_percents(screen: str) -> float:
 def test_lines_show_where_a_function_is_executing(view, load):
     view.type("l")
     view.wait_for(r"^lines by")
-    view.wait_for(r"spin \(\S*changing_load\.py:2[123]\)")
+    view.wait_for(r"spin \(\S*taking_turns\.py:2[123]\)")
     view.type("l")
     view.wait_for(r"^functions by")
 
@@ -170,7 +170,7 @@ def test_the_screen_follows_the_size_of_the_window(view, load, columns, lines):
     view.resize(columns, lines)
     view.press("Escape")
     view.wait_for(rf"\A(.*\n){{{lines - 1}}}\? help  q quit")
-    screen = view.wait_for(r"spin \(\S*changing_load\.py:20\)|spin \(\S*…\S*20\)")
+    screen = view.wait_for(r"spin \(\S*taking_turns\.py:20\)|spin \(\S*…\S*20\)")
     assert max(map(len, screen.splitlines())) <= columns
     assert ("Total s" in screen) == (columns >= 80)
 

@@ -76,6 +76,12 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
             "folded", "stacks.folded", "folded stacks for other flame-graph tools", _utf8("folded", "write_folded")
         ),
         OutputFormat("svg", "flamegraph.svg", "interactive flame graph", _utf8("flamegraph", "write_flamegraph")),
+        OutputFormat(
+            "html",
+            "report.html",
+            "the incident report: everything, to explore in a browser",
+            _utf8("html_report", "write_html_report"),
+        ),
         OutputFormat("csv", "processes.csv", "CPU use of every process", _utf8("processes", "write_processes_csv")),
         OutputFormat(
             "table",
