@@ -179,7 +179,7 @@ def _first_view(options: OutputOptions) -> dict[str, bool]:
         "kernel": options.kernel and not options.python_only,
         "plumbing": options.all_frames,
         "lines": options.lines,
-        "threads": options.threads,
+        "threads": "thread" in options.group_by,
     }
 
 
