@@ -521,7 +521,7 @@ PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 
-#define PF_UNWIND_STEPS 384 /* frames in one stage */
+#define PF_UNWIND_STEPS 640 /* frames in one stage: some 820 verified instructions each */
 #define PF_LONG_STAGES 28   /* leaves enough tail calls for what comes before and after them */
 
 /* Adds native frames until the root, or until something is missing. */
@@ -745,7 +745,7 @@ int stage_finish(struct tick_context *ctx)
     return 0;
 }
 
-#define PF_SCAN_STEPS 256 /* frames looked through in one stage */
+#define PF_SCAN_STEPS 512 /* frames looked through in one stage */
 
 /* Lists the frames whose code objects user space has not got. */
 int stage_new_stack(struct tick_context *ctx)

@@ -14,76 +14,13 @@ import typer
 
 from pyflame_ebpf import __version__
 from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError, UsageError
+from pyflame_ebpf.help_texts import DIFF_HELP, DOCTOR_HELP, HELP, RECORD_HELP, REPORT_HELP, TOP_HELP
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
 _CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
 _READER_GONE = 141
 _INTERRUPTED = 130
-
-HELP = """Sample the CPU use of Python and everything else on this host, without touching the programs.
-
-Each command has its own --help, with more examples.
-
-    sudo pyflame-ebpf record --all --duration 60  the whole host, for a minute
-    sudo pyflame-ebpf record --pid 1234           one process, until Ctrl-C
-    sudo pyflame-ebpf record -- python3 app.py    a program from start to end
-    pyflame-ebpf report DIR --format table        what a recording showed
-    pyflame-ebpf diff BEFORE AFTER                what changed between two recordings
-    sudo pyflame-ebpf doctor                      can this host be recorded?
-"""
-
-RECORD_HELP = """Record, and write folded stacks, a flame graph and a table of processes into a new directory.
-
-Say what to record with one of --all, --pid (more than once, if you like) and -- COMMAND. The command runs as the user
-who called sudo; it and all that it starts are recorded until it ends. Without --duration a recording lasts until
-Ctrl-C (or SIGTERM), which writes everything; Ctrl-C while it writes leaves only the saved profile.
-
-    sudo pyflame-ebpf record --all --duration 60
-    sudo pyflame-ebpf record --pid 1234 --pid 1235 --lines --output workers
-    sudo pyflame-ebpf record --all --python --duration 5m --frequency 49
-    sudo pyflame-ebpf record --pid 1234 --output - | flamegraph.pl >graph.svg
-    sudo pyflame-ebpf record -- python3 app.py --its-own-option
-
-The directory holds stacks.folded (for flamegraph.pl, inferno, speedscope), flamegraph.svg (opens in any browser),
-processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all of them again.
-"""
-
-REPORT_HELP = """Make outputs again from a saved recording; needs no root.
-
-Folded stacks that perf, py-spy, Austin or FlameGraph's collapse scripts wrote do as well as a recording.
-
-Without --format and --output it prints the table of processes. With --output alone it writes all outputs into a new
-directory.
-
-    pyflame-ebpf report DIR
-    pyflame-ebpf report DIR --format svg --lines --output lines.svg
-    pyflame-ebpf report DIR --format folded --python | flamegraph.pl >graph.svg
-    pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
-    pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
-    pyflame-ebpf report perf.folded --format svg --output perf.svg
-"""
-
-DIFF_HELP = """Tell what changed between two recordings, or two times of one; needs no root.
-
-Recordings are directories, saved profiles, or folded stacks of any tool. CPU is compared as cores used, so durations
-and frequencies may differ; processes are matched by command. Without --format and --output it prints tables of
-functions, lines and processes by change; grey rows marked ~ changed no more than chance would have it.
-
-    pyflame-ebpf diff BEFORE AFTER
-    pyflame-ebpf diff BEFORE AFTER --process gunicorn --core-hour-price 0.04
-    pyflame-ebpf diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00
-    pyflame-ebpf diff BEFORE AFTER --format svg --output difference.svg
-    pyflame-ebpf diff old.folded new.folded --duration 30 --frequency 99
-"""
-
-DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
-
-Checks that need root are named when it runs without. The exit code is 0 when 'record' will work here.
-
-    sudo pyflame-ebpf doctor
-    sudo pyflame-ebpf doctor 1234
-"""
 
 _EXIT_CODES_HELP = "\n".join(["Exit codes:", *(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())])
 
@@ -210,6 +147,18 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             "[default: pyflame-TIME]",
         ),
     ] = None,
+    output_formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="Write this, too (with --output -: alone): pprof, speedscope, firefox, jsonl, table. Repeatable.",
+        ),
+    ] = None,
+    source: Annotated[
+        bool, typer.Option("--source", help="Take the source text of the sampled functions along in the profile.")
+    ] = False,
     begin: From = None,
     end: To = None,
     process: Processes = None,
@@ -239,8 +188,38 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
         ),
         arguments=tuple(sys.argv[1:]),
+        source=source,
+        formats=tuple(output_formats or ()),
     )
     _exit_after(lambda: record(request))
+
+
+@app.command("top", help=_paragraphs(TOP_HELP))
+def _top(
+    pid: Annotated[
+        list[int] | None,
+        typer.Option("--pid", "-p", min=1, metavar="PID", help="Show this process; repeatable. [default: all]"),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            "-d",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Seconds, or 90s, 5m, 1h. [default: until q]",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=1, metavar="SECONDS", help="Time between two looks.")
+    ] = 1,
+    frequency: Annotated[
+        int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")
+    ] = 99,
+) -> None:
+    from pyflame_ebpf.commands.top import Request, top  # noqa: PLC0415 - each command loads what it needs
+
+    _exit_after(lambda: top(Request(tuple(pid or ()), duration, interval, frequency, tuple(sys.argv[1:]))))
 
 
 @app.command("report", help=_paragraphs(REPORT_HELP))
@@ -250,7 +229,12 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
     ],
     output_format: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="folded, svg, csv, table, profile."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="folded, svg, csv, table, pprof, speedscope, firefox, jsonl, profile.",
+        ),
     ] = None,
     output: Annotated[
         str | None,

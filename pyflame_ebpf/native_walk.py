@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyflame_ebpf.bpf_abi import Registers
+from pyflame_ebpf.events import Registers
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
 
-FRAMES_MAX = 7168  # as PF_MAX_NATIVE_FRAMES
+FRAMES_MAX = 8704  # as PF_MAX_NATIVE_FRAMES
 _ADDRESSES = (1 << 64) - 1
 _WORD = 8
 _PLT_ENTRY = 16  # bytes
 _REGISTER_BITS = 4
+_SIGNALS_MAX = 16  # frames of signal handlers, behind which a stack may begin anew: in a circle, too
 _SCRATCH = {OtherRegister[name] for name in ("R8", "R9", "R10", "R11", "RDI", "RSI", "RDX", "RAX", "RCX")}
 
 RowAt = Callable[[int], UnwindRow | None]
@@ -52,9 +53,11 @@ def walk(registers: Registers, memory: StackMemory, row_at: RowAt) -> tuple[list
     """The frames from the one with these registers outwards, and how the walk ended."""
     frames: list[NativeFrame] = []
     at: Registers | None = registers
+    signals = 0
     try:
         while at is not None:
-            if len(frames) >= FRAMES_MAX:
+            signals += at.exact
+            if len(frames) >= FRAMES_MAX or signals > _SIGNALS_MAX:
                 return frames, NativeOutcome.TOO_DEEP
             address = at.ip if at.exact else at.ip - 1
             frames.append((address, 0))  # until its end is known

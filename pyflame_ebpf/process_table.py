@@ -20,14 +20,12 @@ from pyflame_ebpf.bpf_abi import (
     PROCESS_OTHER,
     PROCESS_PYTHON,
     ExecutableEntry,
-    ExitEvent,
     Identity,
-    MissEvent,
     ProcessEntry,
-    ProcessEvent,
 )
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import ExitEvent, MissEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.native_walk import RowAt, WalkStopped
@@ -47,7 +45,7 @@ STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched befor
 EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
-_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
+_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)([-.][^/]*)?\.so[^/]*$")  # a hint where to begin, no more
 
 FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
 

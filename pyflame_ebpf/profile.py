@@ -166,13 +166,19 @@ class Recording:
 
 @dataclass(slots=True)
 class Profile:
-    """A whole recording: what was sampled, how often, and where."""
+    """A whole recording: what was sampled, how often, and where.
+
+    ``build_ids`` has the build id in hex by ``Frame.file`` of native frames, where the file has one.  ``sources`` has
+    the text by ``Frame.file`` of Python frames and line number, of functions that were sampled, where it was asked for.
+    """
 
     recording: Recording
     processes: list[Process] = field(default_factory=list)
     threads: list[Thread] = field(default_factory=list)
     stacks: list[Stack] = field(default_factory=list)
     samples: Counter[SampleKey] = field(default_factory=Counter)
+    build_ids: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, dict[int, str]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:

@@ -8,44 +8,53 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
-from pyflame_ebpf.bpf_abi import (
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import (
     CodeEvent,
     Event,
     ExitEvent,
-    Identity,
     MissEvent,
     ProcessEvent,
     StackCopyEvent,
     StackEvent,
     ThreadEvent,
 )
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.mapped_code import allow_open_files
-from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
-from pyflame_ebpf.perf_map import PerfMaps
-from pyflame_ebpf.plumbing import is_plumbing
+from pyflame_ebpf.native_frames import NativeFrames
+from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
-from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
+from pyflame_ebpf.profile import Frame, FrameKind, Process, Profile, Recording
+from pyflame_ebpf.profile_builder import Window
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.source_files import SourceFiles
+from pyflame_ebpf.source_text import ReadFile, sampled_sources
 from pyflame_ebpf.symbolize import Symbolizer
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
-NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
+FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
+NAME = 0.02  # seconds of a step that may go into naming the last of them for a live view
 
 
 class AlreadyRecording(PyflameError):
     """Another profiler records on this host."""
 
     exit_code = 8
+
+
+class LockUnusable(PyflameError):
+    """Whether another profiler records cannot be found out."""
+
+    exit_code = 20
 
 
 class BrokenOff(Exception):
@@ -70,6 +79,7 @@ class RecordOptions:
     kernel: bool = True
     native: bool = True
     arguments: tuple[str, ...] = ()
+    source: bool = False  # whether the sampled functions' source text is taken along
 
     @property
     def whole_host(self) -> bool:
@@ -108,35 +118,33 @@ def only_one_profiler() -> Iterator[None]:
 
 def _open_lock() -> TextIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
-
-
-@contextlib.contextmanager
-def urgent() -> Iterator[None]:
-    """Before others while it records: on a busy host processes that live shortly would be met too late."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(usual, NICENESS))
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, usual)
+        return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    except OSError as error:
+        raise LockUnusable(
+            f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
+            "It must be a plain file that root may write; remove what is there.",
+        ) from error
 
 
 class Recorder:
     """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
 
-    def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
+    def __init__(self, options: RecordOptions, sampler: Sampler, *, live: bool = False) -> None:
         self._options = options
+        self._live = live
+        self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
-        self._native = _NativeFrames(self._table)
+        self._native = NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
-        self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
+        self._symbolizer = Symbolizer(
+            self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
+        )
         self._unfinished = UnfinishedStacks(
             self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
         )
+        self._source_files = SourceFiles(self._table.is_running) if options.source else None
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
         self._duration: float | None = None
@@ -171,13 +179,24 @@ class Recorder:
             self._drain()
             self._sampler.attach_new_cpus()
 
+    def window(self) -> Profile | None:
+        """The samples of the last second, once they are named; None until then.  For a ``live`` recorder."""
+        late = time.monotonic() - self._drained >= DRAIN - POLL
+        if self._window is None or not (self._window.name(NAME) or late):
+            return None
+        profile, self._window = self._window.profile(), None
+        return profile
+
     def _take_events(self, wait: float) -> None:
         for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
             self._take(event)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, StackEvent):
-            self._symbolizer.add_stack(event, self._table.layout_of(event.identity))
+            layout = self._table.layout_of(event.identity)
+            self._symbolizer.add_stack(event, layout)
+            if self._source_files and layout is not None:
+                self._source_files.watch(event.identity)
         elif isinstance(event, CodeEvent):
             self._symbolizer.add_code(event, self._table.layout(event.layout))
         elif isinstance(event, ProcessEvent):
@@ -195,9 +214,13 @@ class Recorder:
             self._table.process_ended(event)
 
     def _drain(self) -> None:
-        second = int(self._drained - self._started)
+        second, before = int(self._drained - self._started), self._drained
         self._drained = time.monotonic()
-        self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        if self._live:
+            self._native.look_again()
+            recording = self._recording(before - self._started, self._drained - before)
+            self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -213,38 +236,78 @@ class Recorder:
     def finish(self) -> Profile:
         """Ends the sampling and makes the profile of all that was sampled."""
         self.stop()
+        self._live = False
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
-        self._unfinished.finish_all()
+        self._unfinished.finish_all(FINISH_LAST)
         for _ in range(2):  # both maps of counts
             self._drain()
+        try:
+            return self._profile(self._duration or 0.0, host_cpu)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets go of what names and source text are taken from; also for a recording whose profile nobody wants."""
+        self._native.close()
+        if self._source_files:
+            self._source_files.close()
+
+    def profile_so_far(self) -> Profile:
+        """The profile of what was sampled until the last drain.  Only for a forked copy of the recording process.
+
+        It names everything, which takes long, and changes nothing that the copy shares with the recording.
+        """
+        self._native.begin_anew()
+        self._symbolizer.forget_names()
+        return self._profile(self._drained - self._started, None)
+
+    def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         counters = self._sampler.counters()
-        recording = Recording(
-            started=self._started_at,
-            duration=self._duration or 0.0,
+        named = {
+            "codes_unnamed": self._symbolizer.unnamed_codes,
+            "codes_without_lines": self._symbolizer.codes_without_lines,
+        }
+        recording = replace(
+            self._recording(0.0, duration),
+            scheduler_cpu=host_cpu if self._options.whole_host else None,
+            lost=_lost(counters),
+            counters=counters | named,
+        )
+        known = self._table.profile_processes()
+        profile = self._symbolizer.profile(recording, known)
+        files = {frame.file for stack in profile.stacks for frame in stack}
+        profile.build_ids = {file: build_id for file, build_id in self._native.build_ids.items() if file in files}
+        if self._source_files:
+            profile.sources = sampled_sources(profile, _reader(self._source_files, known))
+        return profile
+
+    def _recording(self, begin: float, duration: float) -> Recording:
+        return Recording(
+            started=self._started_at + begin,
+            duration=duration,
             frequency=self._options.frequency,
             cpus=len(kernel.online_cpus()),
             host=platform.node(),
             kernel=platform.release(),
             arguments=self._options.arguments,
             profiler_version=__version__,
-            scheduler_cpu=host_cpu if self._options.whole_host else None,
-            lost=_lost(counters),
-            counters=counters
-            | {
-                "codes_unnamed": self._symbolizer.unnamed_codes,
-                "codes_without_lines": self._symbolizer.codes_without_lines,
-            },
         )
-        try:
-            return self._symbolizer.profile(recording, self._table.profile_processes())
-        finally:
-            self._native.close()
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
         return Frame(FrameKind.KERNEL, name, module)
+
+
+def _reader(files: SourceFiles, known: dict[Identity, Process]) -> ReadFile:
+    identities = {id(process): identity for identity, process in known.items()}
+
+    def read(process: Process, file: str) -> bytes:
+        identity = identities.get(id(process))
+        return files.read(identity, file) if identity else b""
+
+    return read
 
 
 def _urgency(event: Event) -> int:
@@ -256,46 +319,25 @@ def _lost(counters: dict[str, int]) -> int:
     return counters["counts_full"] + counters["tail_calls_failed"]
 
 
-class _NativeFrames:
-    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
-
-    def __init__(self, table: ProcessTable) -> None:
-        self._table = table
-        self._symbols = NativeSymbols()
-        self._perf_maps = PerfMaps()
-        self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
-
-    def watch(self, identity: Identity) -> None:
-        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
-        if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
-            self._perf_maps.watch(identity, identity.tgid)
-
-    def name(self, identity: Identity, address: int) -> Frame | None:
-        """The function at an address, None where the process had no code."""
-        mapping = self._table.mapping_of(identity, address)
-        if mapping is None:
-            return None
-        if identity not in self._alive:
-            self._alive[identity] = self._table.is_running(identity)
-            if self._alive[identity]:
-                self.watch(identity)  # the map may be new
-        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
-            return Frame(FrameKind.NATIVE, name, JIT)
-        pid = identity.tgid if self._alive[identity] else 0
-        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
-        of_interpreter = file == self._table.interpreter_file(identity)
-        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
-
-    def close(self) -> None:
-        """Lets go of files and of the process that demangles."""
-        self._perf_maps.close()
-        self._symbols.close()
-
-
 def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
     """Records until the duration is over or ``stop()``; ``ready`` is called once sampling has begun; BrokenOff."""
+    with contextlib.ExitStack() as urgency, prepared(options, urgency) as recorder:
+        recorder.start()
+        ready()
+        try:
+            _step_until_over(recorder, options.duration, stop, progress)
+        except Exception as error:
+            raise BrokenOff(recorder.finish()) from error
+        recorder.stop()
+        urgency.close()
+        return recorder.finish()
+
+
+@contextlib.contextmanager
+def prepared(options: RecordOptions, urgency: contextlib.ExitStack, *, live: bool = False) -> Iterator[Recorder]:
+    """A recorder that is yet to be started, with the programs loaded; what hurries it is taken back by ``urgency``."""
     sampler_options = SamplerOptions(
         frequency=options.frequency,
         kernel=options.kernel,
@@ -304,19 +346,10 @@ def record(
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler(), contextlib.ExitStack() as urgency:
-        urgency.enter_context(urgent())
+    with only_one_profiler():
+        urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
-            recorder = Recorder(options, sampler)
-            recorder.start()
-            ready()
-            try:
-                _step_until_over(recorder, options.duration, stop, progress)
-            except Exception as error:
-                raise BrokenOff(recorder.finish()) from error
-            recorder.stop()
-            urgency.close()
-            return recorder.finish()
+            yield Recorder(options, sampler, live=live)
 
 
 def _step_until_over(

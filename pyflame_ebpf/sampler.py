@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry, Settings, UnwindPage, UnwindPageKey
+from pyflame_ebpf.bpf_abi import ExecutableEntry, Identity, ProcessEntry, Settings, UnwindPage, UnwindPageKey
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import Event, parse_record
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 from pyflame_ebpf.own_memory import give_back
 
@@ -344,7 +345,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         self._bpf.ring_buffer_poll(timeout_ms)
         self._bpf.ring_buffer_consume()
         records, self._records = self._records, []
-        return [bpf_abi.parse_record(record) for record in records]
+        return [parse_record(record) for record in records]
 
     def drain_counts(self) -> list[Count]:
         """Takes the samples counted since the last call."""

@@ -1,19 +1,20 @@
 """Raw records to a Profile: names code objects, finds lines, turns addresses into functions, weaves both stacks.
 
 Pure: what must be read from the host comes in as functions.  While the recording runs it keeps what it is fed, and
-reads at once only what would be gone with its process; all naming waits until the end.
+reads at once only what would be gone with its process; naming waits until the end, but where a live view asks for some
+samples earlier (``window``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import CodeEvent, Identity, RawFrame, StackEvent
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
+from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
 from pyflame_ebpf.line_table import LineRanges, decode_lines
 from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
@@ -21,22 +22,21 @@ from pyflame_ebpf.profile import (
     NATIVE_GAPS,
     Frame,
     FrameKind,
-    Gil,
     NativeOutcome,
     Outcome,
     Process,
     Profile,
     Recording,
-    SampleKey,
     Stack,
-    Thread,
 )
+from pyflame_ebpf.profile_builder import Counted, ProfileBuilder, StackKey, Window
 from pyflame_ebpf.sampler import Count
 from pyflame_ebpf.weave import weave
 
 ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
 NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
 NameKernelAddress = Callable[[int], Frame]
+ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # told before the first of a profile is named
 
 NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
 LINE_TABLE_MAX = 1 << 20
@@ -67,19 +67,6 @@ def byte_offset(layout: CPythonLayout, position: int) -> int:
     if layout.instruction_kind == InstructionKind.LASTI_BYTES:
         return position
     return position - layout.code_instructions
-
-
-class Counted(NamedTuple):
-    """What samples that are counted together have in common, in the sampler's terms."""
-
-    second: int
-    identity: Identity
-    tid: int
-    stack_id: int
-    outcome: Outcome
-    native: NativeOutcome
-    gil: Gil
-    kernel_mode: bool
 
 
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
@@ -130,8 +117,15 @@ def read_bytes(layout: CPythonLayout, read: Callable[[int, int], bytes], address
 class Symbolizer:
     """Collects code objects, stacks and counts, and makes the Profile of them."""
 
-    def __init__(self, read: ReadMemory, name_address: NameAddress, name_kernel_address: NameKernelAddress) -> None:
+    def __init__(
+        self,
+        read: ReadMemory,
+        name_address: NameAddress,
+        name_kernel_address: NameKernelAddress,
+        expect_addresses: ExpectAddresses = lambda _identity, _addresses: None,
+    ) -> None:
         self._read = read
+        self._expect_addresses = expect_addresses
         self._name_address = name_address
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
@@ -143,6 +137,9 @@ class Symbolizer:
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
+        self._recent: dict[StackKey, Stack | None] = {}  # named for the last window and the one before
+        self._older: dict[StackKey, Stack | None] = {}
+        self.samples = 0
         self.unnamed_codes = 0
         self.codes_without_lines = 0
 
@@ -215,8 +212,9 @@ class Symbolizer:
         event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
 
-    def add_counts(self, second: int, counts: list[Count]) -> None:
-        """Keeps the samples of one second of the recording."""
+    def add_counts(self, second: int, counts: list[Count]) -> Counter[Counted]:
+        """Keeps the samples of one second of the recording, and gives them back as they are kept."""
+        added: Counter[Counted] = Counter()
         for count in counts:
             key = Counted(
                 second,
@@ -228,23 +226,55 @@ class Symbolizer:
                 bpf_abi.GIL_STATES[count.gil],
                 count.kernel_mode,
             )
-            self._counts[key] += count.samples
-
-    @property
-    def samples(self) -> int:
-        """Samples so far."""
-        return sum(self._counts.values())
+            added[key] += count.samples
+        self._counts.update(added)
+        self.samples += added.total()
+        return added
 
     # ---- the profile ----
 
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
-        builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
+        self._expect_names(self._stacks.values())
+        builder = ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
-            _, native = self._finished.get(key.stack_id, (None, key.native))
-            builder.add(key._replace(native=native), samples)
+            builder.add(self._settled(key), samples)
         return builder.profile
+
+    def window(self, counts: Counter[Counted], recording: Recording, processes: dict[Identity, Process]) -> Window:
+        """These samples, which are to be named now; stacks that the window before had too are named already."""
+        self._older, self._recent = self._recent, {}
+        stack_ids = {counted.stack_id for counted in counts}
+        self._expect_names(event for stack_id in stack_ids if (event := self._stacks.get(stack_id)) is not None)
+        builder = ProfileBuilder(Profile(recording), processes, self._recent_stack, self._thread_names)
+        return Window(builder, [(self._settled(counted), samples) for counted, samples in counts.items()])
+
+    def forget_names(self) -> None:
+        """Lets all native frames be named anew, by all that is known by then."""
+        self._native.clear()
+        self._told.clear()
+
+    def _settled(self, counted: Counted) -> Counted:
+        """With the outcome of a native walk that was finished later."""
+        finished = self._finished.get(counted.stack_id)
+        return counted if finished is None else counted._replace(native=finished[1])
+
+    def _recent_stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
+        key = stack_id, outcome, native
+        if key not in self._recent:
+            self._recent[key] = self._older.get(key) or self._stack(*key)
+        return self._recent[key]
+
+    def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
+        """Tells which native addresses will be named."""
+        wanted: dict[Identity, set[int]] = {}
+        for event in stacks:
+            wanted.setdefault(event.identity, set()).update(
+                address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
+            )
+        for identity, addresses in wanted.items():
+            self._expect_addresses(identity, addresses)
 
     def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
         """The frames of a stack with marks where some are missing; None for a stack that never arrived."""
@@ -282,7 +312,7 @@ class Symbolizer:
             return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
         known = self._frames.get(key)
-        if known is None:
+        if known is None or known is UNREADABLE:  # the code object may have come since
             known = self._frames[key] = self._new_frame(address, code_id, position, kind)
         return known
 
@@ -290,9 +320,10 @@ class Symbolizer:
         known = self._native.get(identity)
         if known is None:
             known = self._native[identity] = {}
-        if address not in known:
-            known[address] = self._name_address(identity, address)
-        return known[address]
+        frame = known.get(address)
+        if frame is None:  # also where none was found before: mappings may have become known since
+            frame = known[address] = self._name_address(identity, address)
+        return frame
 
     def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
         """Tells addresses of a process by their function's name; remembers, for it is asked of each frame."""
@@ -302,7 +333,9 @@ class Symbolizer:
             answer = told.get(address)
             if answer is None:
                 frame = self._native_frame(identity, address)
-                answer = told[address] = frame is not None and is_wanted(frame.name)
+                answer = frame is not None and is_wanted(frame.name)
+                if frame is not None:
+                    told[address] = answer
             return answer
 
         return wanted
@@ -331,69 +364,3 @@ def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:
     if native.cut_short:
         marks.append(NATIVE_GAPS[native])
     return marks
-
-
-StackOf = Callable[[int, Outcome, NativeOutcome], Stack | None]
-
-
-class _ProfileBuilder:
-    """Numbers processes, threads and stacks as they come."""
-
-    def __init__(
-        self,
-        profile: Profile,
-        processes: dict[Identity, Process],
-        stack_of: StackOf,
-        thread_names: dict[tuple[Identity, int], str],
-    ) -> None:
-        self.profile = profile
-        self._known_processes = processes
-        self._stack_of = stack_of
-        self._woven: dict[tuple[int, Outcome, NativeOutcome], Stack | None] = {}
-        self._thread_names = thread_names
-        self._processes: dict[Identity, int] = {}
-        self._threads: dict[tuple[Identity, int], int] = {}
-        self._stacks: dict[Stack, int] = {}
-
-    def add(self, counted: Counted, samples: int) -> None:
-        """Adds samples that have all of this in common."""
-        process = self._process(counted.identity)
-        outcome = counted.outcome
-        if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
-            outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
-        woven = counted.stack_id, outcome, counted.native
-        if woven not in self._woven:
-            self._woven[woven] = self._stack_of(*woven)
-        frames = self._woven[woven]
-        if frames is None:
-            outcome = Outcome.STACK_LOST
-            frames = (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
-        key = SampleKey(
-            counted.second,
-            process,
-            self._thread(counted.identity, counted.tid),
-            self._stack(frames),
-            counted.kernel_mode,
-            counted.gil,
-            outcome,
-            counted.native,
-        )
-        self.profile.samples[key] += samples
-
-    def _process(self, identity: Identity) -> int:
-        if identity not in self._processes:
-            self._processes[identity] = len(self.profile.processes)
-            self.profile.processes.append(self._known_processes.get(identity) or Process(identity.tgid, "?"))
-        return self._processes[identity]
-
-    def _thread(self, identity: Identity, tid: int) -> int:
-        if (identity, tid) not in self._threads:
-            self._threads[identity, tid] = len(self.profile.threads)
-            self.profile.threads.append(Thread(tid, self._thread_names.get((identity, tid), "")))
-        return self._threads[identity, tid]
-
-    def _stack(self, stack: Stack) -> int:
-        if stack not in self._stacks:
-            self._stacks[stack] = len(self.profile.stacks)
-            self.profile.stacks.append(stack)
-        return self._stacks[stack]

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pyflame_ebpf.bpf_abi import Identity, Registers, StackCopyEvent
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.events import Registers, StackCopyEvent
 from pyflame_ebpf.native_walk import NativeFrame, RowAt, StackMemory, walk
 from pyflame_ebpf.profile import NativeOutcome
 
@@ -73,11 +74,15 @@ class UnfinishedStacks:
             self._walk(stack_id, copy)
         return False
 
-    def finish_all(self) -> None:
-        """Walks all that is left, for the last time."""
-        for stack_id, copy in list(self._copies.items()):
+    def finish_all(self, seconds: float) -> None:
+        """Walks all that is left, for the last time and for so long; others stay cut short where the programs stopped.
+
+        A process may make its stacks as long to walk as it likes.
+        """
+        for copy in self._copies.values():
             copy.tries = TRIES
-            self._walk(stack_id, copy)
+        self.finish(seconds)
+        self._copies.clear()
 
     def _walk(self, stack_id: int, copy: _Copy) -> None:
         memory = StackMemory(copy.start, b"".join(copy.parts))

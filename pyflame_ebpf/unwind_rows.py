@@ -202,8 +202,7 @@ class UnwindTable:
             return
         plain = self._plain(frame, rows.begin, end) if is_plain(frame.common) else None
         if plain is not None:
-            for vaddr, body in plain:
-                rows.add(vaddr, body)
+            rows.add_all(plain)
         elif frame.common.return_register == RETURN_ADDRESS:
             for vaddr, rules in frame_rules(frame, rows.begin, end):
                 rows.add(vaddr, self._body_of(rules, frame.common.is_signal_frame))
@@ -286,6 +285,17 @@ class _Rows:
         if not self._bodies or self._bodies[-1] != body:
             self._starts.append(start)
             self._bodies.append(body)
+
+    def add_all(self, rows: list[tuple[int, bytes]]) -> None:
+        """Add the rows of a function; a call for each would take longer than the rest."""
+        starts, bodies, begin = self._starts, self._bodies, self.begin
+        for vaddr, body in rows:
+            start = vaddr - begin
+            if start <= starts[-1] or start >= PAGE_SIZE:
+                self.add(vaddr, body)
+            elif body != bodies[-1]:
+                starts.append(start)
+                bodies.append(body)
 
     def fill(self, vaddr: int, body: bytes) -> None:
         """Let a row hold from an address up to the next row, if no entry covers the address."""

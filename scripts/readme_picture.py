@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make docs/flamegraph.png, the README's picture, from a real recording of three interpreters at work.
+"""Make docs/report.png, the README's picture, from a real recording of three interpreters at work.
 
     sudo scripts/readme_picture.py [SECONDS]
 
@@ -19,9 +19,9 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "tests" / "targets" / "orders.py"
-PICTURE = ROOT / "docs" / "flamegraph.png"
+PICTURE = ROOT / "docs" / "report.png"
 WARM_UP = 1.5
-SIZE = {"width": 1280, "height": 760}
+SIZE = {"width": 1400, "height": 800}
 BROWSER_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
 
@@ -33,7 +33,7 @@ def interpreters() -> list[Path]:
 
 
 def record(seconds: float, directory: Path) -> Path:
-    """The flame graph of a recording of the programs."""
+    """The report of a recording of the programs."""
     programs = [subprocess.Popen([path, PROGRAM, str(seconds + 2 * WARM_UP)]) for path in interpreters()]
     time.sleep(WARM_UP)
     pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
@@ -41,27 +41,27 @@ def record(seconds: float, directory: Path) -> Path:
     subprocess.run([*command, "--frequency", "199", "--output", directory], cwd=ROOT, check=True)
     for program in programs:
         program.wait()
-    return directory / "flamegraph.svg"
+    return directory / "report.html"
 
 
-def photograph(svg: Path) -> None:
-    """Open the graph in Chromium and keep what it looks like."""
+def photograph(report: Path, seconds: float) -> None:
+    """Open the report in Chromium, choose a part of it, and keep what it looks like."""
     with sync_playwright() as playwright:
         executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
         browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_OPTIONS)
         page = browser.new_page(viewport=SIZE)
-        page.goto(svg.as_uri())
-        page.wait_for_timeout(500)
+        page.goto(f"{report.as_uri()}#range={seconds // 4:.0f}-{seconds * 3 // 4:.0f}")
+        page.wait_for_selector("[data-drawn]")
         page.screenshot(path=PICTURE)
         browser.close()
 
 
 def main() -> None:
     """Record, and take the picture."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 16.0
     PICTURE.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
-        photograph(record(seconds, Path(temporary) / "recording"))
+        photograph(record(seconds, Path(temporary) / "recording"), seconds)
     print(PICTURE)
 
 

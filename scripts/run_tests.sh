@@ -56,6 +56,7 @@ unprivileged ruff check .
 unprivileged ruff format --check .
 unprivileged mypy
 shellcheck scripts/*.sh .ci/run
+unprivileged scripts/build_report_page.sh --check
 
 results=$(mktemp -d)
 trap 'rm -rf "$results"' EXIT

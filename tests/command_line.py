@@ -15,7 +15,7 @@ PYFLAME = (sys.executable, "-m", "pyflame_ebpf")
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOCK_FILE = Path("/run/pyflame-ebpf.lock")
 TIMEOUT = 120.0
-RECORDED_FILES = ["flamegraph.svg", "processes.csv", "profile.json.gz", "stacks.folded"]
+RECORDED_FILES = ["flamegraph.svg", "processes.csv", "profile.json.gz", "report.html", "stacks.folded"]
 BUSY = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass"
 
 

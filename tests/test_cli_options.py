@@ -81,6 +81,22 @@ def test_impossible_values_are_usage_errors(arguments: list[str]) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--all", "--format", "pdf"], "there is no format 'pdf'"),
+        (["--all", "--output", "-", "--format", "pprof", "--format", "jsonl"], "only one format"),
+        (["--all", "--duration", "5", "--from", "5"], "is to last 5 s only"),
+        (["--all", "--process", "["], "not a regular expression"),
+        (["--all", "--group-by", "x"], "nothing to group by"),
+    ],
+)
+def test_what_only_the_outputs_would_stumble_over_is_refused_before_recording(arguments: list[str], said: str) -> None:
+    ended = pyflame("record", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in " ".join(ended.stderr.split())
+
+
 def test_the_version_is_shown() -> None:
     assert pyflame("--version").stdout == f"pyflame-ebpf {pyflame_ebpf.__version__}\n"
 

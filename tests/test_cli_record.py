@@ -104,6 +104,13 @@ def test_an_impossible_or_empty_part_is_refused(saved: Path, part: list[str], co
     assert said in " ".join(ended.stderr.replace("\u2502", " ").split())
 
 
+@pytest.mark.parametrize("output_format", ["pprof", "speedscope", "firefox", "jsonl"])
+def test_a_format_goes_to_a_file_of_ones_choice(saved: Path, tmp_path: Path, output_format: str) -> None:
+    ended = pyflame("report", saved, "--format", output_format, "--output", tmp_path / "other")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (tmp_path / "other").stat().st_size > 1000
+
+
 def test_a_report_takes_folded_stacks(tmp_path: Path) -> None:
     (tmp_path / "perf.folded").write_text("nginx;main;do_syscall_64_[k] 3\npython3;py::f:/srv/a.py 1\n")
     ended = pyflame("report", tmp_path / "perf.folded", "--format", "folded", "--no-kernel")
@@ -209,6 +216,22 @@ def test_a_report_gives_the_same_files_as_the_recording(tmp_path: Path, busy: Bu
 
 
 @pytest.mark.root
+def test_a_recording_writes_further_formats_beside_the_others(tmp_path: Path, busy: BusyProcess) -> None:
+    formats = ("--format", "pprof", "--format", "jsonl", "--format", "svg")
+    ended = pyflame("record", "--pid", str(busy.pid), "--duration", "1", "--output", tmp_path / "out", *formats)
+    assert ended.returncode == 0
+    assert names(tmp_path / "out") == sorted([*RECORDED_FILES, "profile.pb.gz", "stacks.jsonl"])
+
+
+@pytest.mark.root
+def test_a_single_further_format_goes_to_standard_output(tmp_path: Path, busy: BusyProcess) -> None:
+    arguments = ("record", "--pid", str(busy.pid), "--duration", "1", "--output", "-", "--format", "jsonl")
+    ended = pyflame(*arguments, cwd=tmp_path)
+    assert ended.returncode == 0
+    assert {json.loads(line)["pid"] for line in ended.stdout.splitlines()} == {busy.pid}
+
+
+@pytest.mark.root
 def test_folded_stacks_on_standard_output_are_all_that_is_there(tmp_path: Path, busy: BusyProcess) -> None:
     ended = pyflame("record", "--all", "--duration", "1", "--output", "-", cwd=tmp_path)
     assert ended.returncode == 0
@@ -263,6 +286,24 @@ def test_a_started_program_is_sampled_from_its_first_line_with_its_children(tmp_
     children = [row for row in rows if row["pid"] not in ("", pid[1]) and row["interpreter"]]
     assert sum(int(row["samples"]) for row in children) > 25  # half a second at 99 Hz, with room for a busy machine
     assert "importlib" in (tmp_path / "out" / "stacks.folded").read_text()  # what a program does first
+
+
+@pytest.mark.root
+def test_source_text_and_build_ids_are_saved_though_the_program_has_ended(tmp_path: Path) -> None:
+    wait_for_other_recordings()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n\ndef work():\n    end = time.monotonic() + 1\n    while time.monotonic() < end: pass\n\nwork()\n"
+    )
+    arguments = ("record", "--source", "--output", tmp_path / "out", "--", "/usr/bin/python3", program.name)
+    assert pyflame(*arguments, cwd=tmp_path).returncode == 0
+    with (tmp_path / "out" / "profile.json.gz").open("rb") as stream:
+        profile = load_profile(stream)
+    lines = dict(enumerate(program.read_text().split("\n"), 1))
+    (found,) = (text for file, text in profile.sources.items() if file.endswith("program.py"))
+    assert {3, 4, 5} <= set(found)
+    assert {number: lines[number] for number in found} == found
+    assert any(re.fullmatch("[0-9a-f]{40}", build_id) for build_id in profile.build_ids.values())
 
 
 @pytest.mark.root

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pyflame_ebpf.bpf_abi import Registers
+from pyflame_ebpf.events import Registers
 from pyflame_ebpf.native_walk import FRAMES_MAX, StackMemory, WalkStopped, walk
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
@@ -121,6 +123,35 @@ def test_code_without_unwind_data_is_followed_by_frame_pointers():
 def test_what_stops_the_walk_is_told(rules, outcome):
     frames, found = walked([0, CALLER + 1], rules, sp=STACK + 8)
     assert (found, frames[0][0]) == (outcome, LEAF)
+
+
+def test_signal_frames_in_a_circle_come_to_an_end():
+    words = [0] * len(OtherRegister) + [STACK, LEAF]
+    frames, outcome = walked(words, {1: row(CfaKind.SIGNAL, 8 * len(OtherRegister))})
+    assert (len(frames), outcome) == (16, NativeOutcome.TOO_DEEP)
+
+
+@given(
+    words=st.lists(
+        st.sampled_from([0, LEAF, CALLER + 1, ROOT + 7, STACK, STACK + 16, STACK + 48, 2**64 - 1]), max_size=40
+    ),
+    rows=st.dictionaries(
+        st.sampled_from([1, 2, 3]),
+        st.builds(
+            row,
+            st.sampled_from(CfaKind),
+            st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-64, 64),
+            st.sampled_from(RbpKind),
+            st.integers(-128, 127) | st.integers(-4, 4),
+        ),
+    ),
+    sp=st.integers(0, 2**64 - 1) | st.sampled_from([STACK, STACK + 8]),
+)
+def test_any_rows_and_memory_come_to_an_end(words, rows, sp):
+    frames, outcome = walked(words, rows, sp=sp)
+    assert frames[0][0] == LEAF
+    assert len(frames) <= FRAMES_MAX
+    assert isinstance(outcome, NativeOutcome)
 
 
 def test_there_are_never_more_frames_than_the_programs_would_give():

@@ -221,4 +221,8 @@ def test_every_format_has_its_own_name_and_file():
         "svg": "flamegraph.svg",
         "csv": "processes.csv",
         "table": "processes.txt",
+        "pprof": "profile.pb.gz",
+        "speedscope": "speedscope.json",
+        "firefox": "firefox-profile.json.gz",
+        "jsonl": "stacks.jsonl",
     }

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from pyflame_ebpf import unfinished_stacks
-from pyflame_ebpf.bpf_abi import Identity, Registers, StackCopyEvent
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.events import Registers, StackCopyEvent
 from pyflame_ebpf.native_walk import WalkStopped
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unfinished_stacks import FAILURES_MAX, TRIES, UnfinishedStacks
@@ -62,7 +63,7 @@ def test_a_finished_stack_is_not_walked_again(process):
     process.stacks.finish(1)
     process.finished.clear()
     process.stacks.finish(1)
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     assert not process.finished
 
 
@@ -77,7 +78,7 @@ def test_parts_of_one_stack_are_put_together(process):
 def test_a_part_that_does_not_follow_is_not_taken_for_the_next(process):
     process.copy([0x1801])
     process.copy([0], start=STACK + 16)
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     assert process.finished[9][1] is NativeOutcome.UNREADABLE
 
 
@@ -101,7 +102,7 @@ def test_a_walk_that_fails_is_given_up_with_the_frames_that_it_found(process):
 def test_what_is_left_is_walked_at_the_end(process):
     process.known = False
     process.copy([0])
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     assert process.finished[9][1] is NativeOutcome.NO_MAPPING
 
 
@@ -117,7 +118,7 @@ def test_no_copies_are_wanted_of_a_process_whose_stacks_cannot_be_walked(process
     process.known = False
     for stack_id in range(FAILURES_MAX):
         process.copy([0], stack_id=stack_id)
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     assert process.given_up == [PROCESS]
 
 
@@ -125,13 +126,13 @@ def test_a_stack_that_was_walked_shows_that_copies_help(process):
     process.known = False
     for stack_id in range(FAILURES_MAX - 1):
         process.copy([0], stack_id=stack_id)
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     process.known = True
     process.copy([0])
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     process.known = False
     process.copy([0])
-    process.stacks.finish_all()
+    process.stacks.finish_all(1)
     assert not process.given_up
 
 
@@ -144,3 +145,10 @@ def test_no_more_is_kept_than_there_is_room_for(process, monkeypatch):
     process.copy([0, 0], stack_id=3)
     process.stacks.finish(1)
     assert process.finished.keys() == {1, 3}
+
+
+def test_the_end_does_not_wait_for_stacks_that_take_too_long(process):
+    process.copy([0])
+    process.stacks.finish_all(0)
+    process.stacks.finish(1)
+    assert not process.finished

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +85,18 @@ class Written:
 
 
 def write_recorded(
-    directory: OutputDirectory, profile: Profile, view: View, hurry: AbstractContextManager[None] | None = None
+    directory: OutputDirectory,
+    profile: Profile,
+    view: View,
+    hurry: AbstractContextManager[None] | None = None,
+    further: Sequence[str] = (),
 ) -> Written:
-    """Write all outputs of a recording, the profile first; ``hurry`` may give up the rest (Interrupted)."""
-    formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded}
+    """Write all outputs of a recording and ``further`` formats, the profile first; ``hurry`` may give up the rest.
+
+    Giving up is Interrupted.
+    """
+    wanted = {format_name(name) for name in further}
+    formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded or each.name in wanted}
     file_name = formats.pop("profile")
     try:
         written = Written([directory.write(file_name, format_writer("profile", profile, view))])

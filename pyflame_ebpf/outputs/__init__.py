@@ -76,12 +76,46 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
             "folded", "stacks.folded", "folded stacks for other flame-graph tools", _utf8("folded", "write_folded")
         ),
         OutputFormat("svg", "flamegraph.svg", "interactive flame graph", _utf8("flamegraph", "write_flamegraph")),
+        OutputFormat(
+            "html",
+            "report.html",
+            "the incident report: everything, to explore in a browser",
+            _utf8("html_report", "write_html_report"),
+        ),
         OutputFormat("csv", "processes.csv", "CPU use of every process", _utf8("processes", "write_processes_csv")),
         OutputFormat(
             "table",
             "processes.txt",
             "the same as a table of plain text",
             _utf8("process_table", "write_process_table"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "pprof",
+            "profile.pb.gz",
+            "for pprof and what reads its format",
+            _bytes("pprof", "write_pprof"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "speedscope",
+            "speedscope.json",
+            "for speedscope.app, a profile for each process",
+            _utf8("speedscope", "write_speedscope"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "firefox",
+            "firefox-profile.json.gz",
+            "for profiler.firefox.com, with time and threads",
+            _bytes("firefox", "write_firefox"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "jsonl",
+            "stacks.jsonl",
+            "one JSON object a line for each stack",
+            _utf8("jsonl", "write_jsonl"),
             recorded=False,
         ),
     )

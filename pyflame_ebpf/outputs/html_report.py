@@ -1,0 +1,68 @@
+"""The report: one self-contained HTML file with the whole recording in it, to be explored by second, process and line.
+
+The page is built from ``report_page/`` (scripts/build_report_page.sh) and put together here with the data.  It asks for
+nothing from anywhere: its policy forbids every request, and every script but this one by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib.resources import files
+from typing import TextIO
+
+from pyflame_ebpf.labels import visible
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
+from pyflame_ebpf.outputs.processes import closing_line
+from pyflame_ebpf.outputs.report_data import packed_report
+from pyflame_ebpf.profile import Profile
+
+_LINE = 1 << 16  # characters of the packed data on one line: editors and mail gateways choke on longer ones
+
+
+def write_html_report(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
+    """Write the whole profile as one page; ``options`` decide what it shows at first."""
+    script, style = _resource("page.js"), _resource("page.css")
+    stream.write(_head(_title(profile), script, style))
+    stream.write(f'<body>\n<div id="page"><p class="unopened">{_unopened(profile)}</p></div>\n')
+    stream.write('<script type="application/octet-stream" id="report-data">\n')
+    packed = base64.b64encode(packed_report(profile, options, getattr(profile, "sources", {}))).decode("ascii")
+    stream.writelines(f"{packed[at : at + _LINE]}\n" for at in range(0, len(packed), _LINE))
+    stream.write(f"</script>\n<script>{script}</script>\n</body>\n</html>\n")
+
+
+def _head(title: str, script: str, style: str) -> str:
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
+    )
+
+
+def _hash(content: str) -> str:
+    """As a content security policy names an inline script or style."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
+
+
+def _resource(name: str) -> str:
+    return files("pyflame_ebpf.outputs").joinpath("report_page", name).read_text(encoding="utf-8")
+
+
+def _title(profile: Profile) -> str:
+    host = visible(profile.recording.host)
+    return f"CPU of {host}" if host else "CPU report"
+
+
+def _unopened(profile: Profile) -> str:
+    """What stands there until the script takes over, and stays where none may run."""
+    return (
+        f"{escape(_title(profile))}. {escape(closing_line(profile))}. "
+        "This report needs a browser that runs scripts; flamegraph.svg and processes.csv of the same recording do not."
+    )

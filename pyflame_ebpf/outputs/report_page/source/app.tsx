@@ -1,0 +1,189 @@
+// The page: facts and switches, the timeline, what is filtered, and below it the chosen view.
+
+import { batch } from "@preact/signals";
+import { Graph } from "./graph";
+import { Help, switchTheme } from "./keys";
+import { isDark, type Model } from "./model";
+import { Processes, toggled } from "./processes";
+import type { Tab } from "./state";
+import { Table } from "./table";
+import { Timeline } from "./timeline";
+import { Trust } from "./trust";
+import { clock, grouped, plural, utc } from "./words";
+
+const TABS: [Tab, string][] = [
+  ["functions", "Functions"],
+  ["processes", "Processes"],
+  ["trust", "Trust"],
+];
+
+export function App({ model }: { model: Model }) {
+  const { state } = model;
+  const tab = state.tab.value;
+  return (
+    <div class="app">
+      <Head model={model} />
+      <Timeline model={model} />
+      <Filters model={model} />
+      <main>{tab === "functions" ? <Functions model={model} /> : tab === "processes" ? <Processes model={model} /> : <Trust model={model} />}</main>
+      <Foot model={model} />
+      <Help model={model} />
+    </div>
+  );
+}
+
+function Head({ model }: { model: Model }) {
+  const { state, report } = model;
+  const recording = model.recording.value;
+  const facts = [
+    `${grouped(recording.total)} samples of ${plural(model.curveProcesses.length ? sampledProcesses(model) : 0, "process")}`,
+    `${clock(recording.duration)} at ${grouped(recording.frequency)} Hz`,
+    plural(recording.cpus, "CPU"),
+    utc(recording.started),
+    recording.kernel,
+  ];
+  return (
+    <header class="head">
+      <h1>
+        CPU{recording.host ? " of " : ""}
+        <bdi>{recording.host}</bdi>
+      </h1>
+      <p class="facts">{facts.filter(Boolean).join(" · ")}</p>
+      <nav class="switch" role="tablist" aria-label="Views">
+        {TABS.map(([each, name]) => (
+          <button key={each} type="button" role="tab" aria-selected={state.tab.value === each} onClick={() => (state.tab.value = each)}>
+            {name}
+            {each === "trust" ? <TrustMark missing={missingShare(report, recording)} /> : null}
+          </button>
+        ))}
+      </nav>
+      <span class="tools">
+        {state.tab.value === "functions" && !(state.showTable.value && state.showGraph.value) ? (
+          <button type="button" onClick={() => openBoth(model)}>
+            {state.showTable.value ? "Show graph" : "Show table"}
+          </button>
+        ) : null}
+        <button type="button" class="icon" aria-label="Light or dark" title="Light or dark (d)" onClick={() => switchTheme(model)}>
+          {isDark(state, model.systemDark) ? "☀" : "☾"}
+        </button>
+        <button type="button" class="icon" aria-label="Keyboard" title="Keyboard (?)" onClick={() => (state.help.value = true)}>
+          ?
+        </button>
+      </span>
+    </header>
+  );
+}
+
+function openBoth({ state }: Model): void {
+  state.showTable.value = true;
+  state.showGraph.value = true;
+}
+
+function sampledProcesses(model: Model): number {
+  const { stacks } = model;
+  const whole = model.whole.value;
+  const seen = new Set<number>();
+  for (let node = 0; node < stacks.count; node += 1) {
+    if (stacks.depth[node] === 1 && whole.total[node] > 0) {
+      seen.add(stacks.process[node]);
+    }
+  }
+  return seen.size;
+}
+
+function missingShare(report: Model["report"], recording: { outcomes: number[]; total: number; lost: number }): number {
+  const missing = report.outcomes.reduce((all, each, index) => all + (each.missing ? recording.outcomes[index] : 0), recording.lost);
+  return recording.total ? missing / (recording.total + recording.lost) : 0;
+}
+
+// A dot where more than one sample in a hundred is not whole.
+function TrustMark({ missing }: { missing: number }) {
+  return missing > 0.01 ? <i class="alarm" title={`${(100 * missing).toFixed(1)} % of the samples miss Python frames or are lost`} /> : null;
+}
+
+function Filters({ model }: { model: Model }) {
+  const { state, report } = model;
+  const processes = [...state.processes.value];
+  const threads = [...state.threads.value];
+  if (!processes.length && !threads.length) {
+    return null;
+  }
+  return (
+    <div class="filters" aria-label="Filters">
+      Only
+      {processes.map((process) => (
+        <button key={process} type="button" class="chip" title="Remove" onClick={() => (state.processes.value = toggled(state.processes.value, process))}>
+          <bdi>{report.processes.label[process]}</bdi> ✕
+        </button>
+      ))}
+      {threads.map((thread) => (
+        <button key={`t${thread}`} type="button" class="chip" title="Remove" onClick={() => (state.threads.value = toggled(state.threads.value, thread))}>
+          thread <bdi>{report.threads.label[thread]}</bdi> ✕
+        </button>
+      ))}
+      <button
+        type="button"
+        class="quiet"
+        onClick={() =>
+          batch(() => {
+            state.processes.value = new Set();
+            state.threads.value = new Set();
+          })
+        }
+      >
+        Show all
+      </button>
+    </div>
+  );
+}
+
+function Functions({ model }: { model: Model }) {
+  const { showTable, showGraph } = model.state;
+  const both = showTable.value && showGraph.value;
+  return (
+    <div class={both ? "panes both" : "panes"}>
+      {showTable.value ? <Table model={model} /> : null}
+      {showGraph.value ? <Graph model={model} /> : null}
+    </div>
+  );
+}
+
+function Foot({ model }: { model: Model }) {
+  const [name, figures] = model.state.details.value;
+  return (
+    <footer class="foot">
+      <div class="details" aria-live="polite">
+        <strong>
+          <bdi>{name}</bdi>
+        </strong>
+        <span>{figures}</span>
+      </div>
+      <Legend model={model} />
+    </footer>
+  );
+}
+
+function Legend({ model }: { model: Model }) {
+  const { palette } = model;
+  const { colour } = model.state;
+  if (colour.value !== "kind") {
+    return <div class="key">{colour.value === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
+  }
+  const { python, native, kernel, mark } = palette.value;
+  const kinds: [string, string][] = [
+    ["Python", python[0]],
+    ["Native", native[0]],
+    ["Kernel", kernel[0]],
+    ["Gap in the stack", mark],
+  ];
+  return (
+    <ul class="key" aria-label="Colours">
+      {kinds.map(([name, background]) => (
+        <li key={name}>
+          <i style={{ background }} />
+          {name}
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -1,0 +1,246 @@
+// The CPU table of the terminal, for the chosen range; each process and thread in it is a filter.
+
+import { batch, computed, useSignal } from "@preact/signals";
+import { Fragment } from "preact";
+import { useMemo } from "preact/hooks";
+import { patternOf, processColour, type Model } from "./model";
+import { processFigures, type ProcessFigures, type ThreadFigures } from "./process_figures";
+import { grouped, plural, share, shortCommand } from "./words";
+
+const SHOWN = 300;
+
+export function Processes({ model }: { model: Model }) {
+  const { state, report } = model;
+  const figures = useMemo(() => computed(() => processFigures(model)), []);
+  const filter = useSignal("");
+  const opened = useSignal<ReadonlySet<number>>(new Set());
+  const pattern = patternOf(filter.value);
+  const { pid, command, interpreter } = report.processes;
+  const every = figures.value;
+  const wanted = pattern
+    ? every.filter(({ process }) => pattern.test(`${pid[process]} ${command[process]} ${interpreter[process]}`))
+    : every;
+  const shown = wanted.slice(0, state.printing.value ? 60 : SHOWN);
+  const chosen = state.processes.value.size + state.threads.value.size;
+  return (
+    <section class="pane sheet" aria-label="Processes">
+      <header>
+        <label class="seek">
+          <input
+            id="process-filter"
+            type="text"
+            placeholder="Filter: PID, command or interpreter  ( f )"
+            aria-label="Filter the processes"
+            autocomplete="off"
+            spellcheck={false}
+            value={filter.value}
+            onInput={(event) => {
+              filter.value = event.currentTarget.value;
+            }}
+          />
+          <output>{pattern ? `${grouped(wanted.length)} of ${grouped(every.length)}` : grouped(every.length)}</output>
+        </label>
+        <span class="hint">Check processes or threads to see only them, here and in the graph.</span>
+        <button type="button" disabled={!chosen} onClick={() => showAll(model)}>
+          Show all
+        </button>
+      </header>
+      <div class="scroll" tabIndex={0}>
+        <table class="figures">
+          <thead>
+            <tr>
+              <th />
+              <th class="number">PID</th>
+              <th>Command</th>
+              <th>Python</th>
+              <th class="number">Samples</th>
+              <th class="number" title="CPU time in per cent of one core">CPU %</th>
+              <th class="number" title="Share of the samples in user code">User %</th>
+              <th class="number" title="Share of the samples in the kernel">Kernel %</th>
+              <th class="number" title="Share of the samples that can tell in which the thread held the GIL">GIL %</th>
+              <th class="number" title="CPU time that the scheduler charged, in seconds, of the whole recording">Sched. s</th>
+              <th>Hottest Python line</th>
+            </tr>
+          </thead>
+          <tbody>
+            {shown.map((each) => (
+              <Fragment key={each.process}>
+                <ProcessRow
+                  model={model}
+                  figures={each}
+                  isOpen={opened.value.has(each.process)}
+                  turn={() => {
+                    opened.value = toggled(opened.value, each.process);
+                  }}
+                />
+                {opened.value.has(each.process)
+                  ? each.threads.map((thread) => <ThreadRow key={thread.thread} model={model} figures={thread} />)
+                  : null}
+              </Fragment>
+            ))}
+          </tbody>
+          <tfoot>
+            {wanted.length > shown.length ? (
+              <tr>
+                <td colSpan={11}>and {plural(wanted.length - shown.length, "more process")}; filter to see them</td>
+              </tr>
+            ) : null}
+            <Total model={model} figures={wanted} />
+          </tfoot>
+        </table>
+        {every.length === 0 ? <p class="empty">Nothing was sampled in this range.</p> : null}
+      </div>
+    </section>
+  );
+}
+
+function showAll({ state }: Model): void {
+  batch(() => {
+    state.processes.value = new Set();
+    state.threads.value = new Set();
+  });
+}
+
+export function toggled(set: ReadonlySet<number>, member: number): ReadonlySet<number> {
+  const made = new Set(set);
+  if (!made.delete(member)) {
+    made.add(member);
+  }
+  return made;
+}
+
+// Seconds that the chosen range stands for.
+function spans(model: Model): number {
+  const { from, to } = model.part.value;
+  return model.state.range.value ? to - from : model.recording.value.duration;
+}
+
+function ofOneCore(model: Model, samples: number): string {
+  const time = spans(model);
+  return time > 0 ? share((100 * samples) / model.recording.value.frequency / time) : "–";
+}
+
+function part(of: number, all: number): string {
+  return all ? share((100 * of) / all) : "";
+}
+
+function ProcessRow({ model, figures, isOpen, turn }: { model: Model; figures: ProcessFigures; isOpen: boolean; turn: () => void }) {
+  const { report, state } = model;
+  const { process, samples } = figures;
+  const { pid, command, interpreter, scheduler, label } = report.processes;
+  const charged = state.range.value ? null : scheduler[process];
+  const checked = state.processes.value.has(process);
+  return (
+    <tr class={checked ? "selected" : ""}>
+      <td class="check">
+        <input
+          type="checkbox"
+          aria-label={`Only ${label[process]}`}
+          checked={checked}
+          onChange={() => {
+            state.processes.value = toggled(state.processes.value, process);
+          }}
+        />
+        <i class="dot" style={{ background: processColour(model, process) }} />
+      </td>
+      <td class="number soft">{pid[process]}</td>
+      <td class="words" title={command[process]}>
+        <button
+          type="button"
+          class="bare turn"
+          aria-expanded={isOpen}
+          title={`${plural(figures.threads.length, "thread")}`}
+          onClick={turn}
+        >
+          {isOpen ? "▾" : "▸"} <bdi>{shortCommand(command[process])}</bdi>
+        </button>
+      </td>
+      <td>{interpreter[process].replace(/^CPython /, "")}</td>
+      <td class="number">{grouped(samples)}</td>
+      <td class="number">{ofOneCore(model, samples)}</td>
+      <td class="number">{part(samples - figures.kernel, samples)}</td>
+      <td class="number">{part(figures.kernel, samples)}</td>
+      <td class="number">{part(figures.gilHeld, figures.gilKnown)}</td>
+      <td class="number">{charged === null ? "" : charged.toFixed(2)}</td>
+      <td class="words">{figures.hottest < 0 ? "" : <Place model={model} frame={figures.hottest} />}</td>
+    </tr>
+  );
+}
+
+function Place({ model, frame }: { model: Model; frame: number }) {
+  const { report, state } = model;
+  const func = report.frameFunction[frame];
+  const { file, name, line } = report.functions;
+  return (
+    <button
+      type="button"
+      class="bare"
+      title="Show the lines of this function"
+      onClick={() =>
+        batch(() => {
+          state.selected.value = { grouping: "function", key: func };
+          state.tab.value = "functions";
+          state.mode.value = "lines";
+          state.showGraph.value = true;
+        })
+      }
+    >
+      <bdi>{`${file[func]}:${report.frameLine[frame] || line[func]} ${name[func]}`}</bdi>
+    </button>
+  );
+}
+
+function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures }) {
+  const { report, state } = model;
+  const { thread, samples } = figures;
+  const checked = state.threads.value.has(thread);
+  return (
+    <tr class={`thread${checked ? " selected" : ""}`}>
+      <td class="check">
+        <input
+          type="checkbox"
+          aria-label={`Only thread ${report.threads.label[thread]}`}
+          checked={checked}
+          onChange={() => {
+            state.threads.value = toggled(state.threads.value, thread);
+          }}
+        />
+      </td>
+      <td class="number soft">{report.threads.tid[thread]}</td>
+      <td class="words">
+        <bdi>{report.threads.name[thread]}</bdi>
+      </td>
+      <td />
+      <td class="number">{grouped(samples)}</td>
+      <td class="number">{ofOneCore(model, samples)}</td>
+      <td class="number">{part(samples - figures.kernel, samples)}</td>
+      <td class="number">{part(figures.kernel, samples)}</td>
+      <td class="number">{part(figures.gilHeld, figures.gilKnown)}</td>
+      <td />
+      <td />
+    </tr>
+  );
+}
+
+function Total({ model, figures }: { model: Model; figures: ProcessFigures[] }) {
+  const sum = (of: (each: ProcessFigures) => number) => figures.reduce((all, each) => all + of(each), 0);
+  const samples = sum((each) => each.samples);
+  const kernel = sum((each) => each.kernel);
+  const charged = model.state.range.value ? [] : figures.map((each) => model.report.processes.scheduler[each.process]);
+  const known = charged.filter((each) => each !== null);
+  return (
+    <tr class="total">
+      <td />
+      <td />
+      <td>total</td>
+      <td />
+      <td class="number">{grouped(samples)}</td>
+      <td class="number">{ofOneCore(model, samples)}</td>
+      <td class="number">{part(samples - kernel, samples)}</td>
+      <td class="number">{part(kernel, samples)}</td>
+      <td class="number">{part(sum((each) => each.gilHeld), sum((each) => each.gilKnown))}</td>
+      <td class="number">{known.length ? known.reduce((all, each) => all + each, 0).toFixed(2) : ""}</td>
+      <td />
+    </tr>
+  );
+}
