@@ -48,7 +48,7 @@ def box_classes(document):
 
 def test_what_fell_is_said_in_cores_and_per_cent_with_its_error():
     assert headline(compare(BEFORE, AFTER)) == (
-        f"CPU per second fell 67.0 % ± 2.0 %: 3.000 → 0.990 cores ({MINUS}2.010 ± 0.080)."
+        f"CPU per second fell 67.0 % ± 1.9 %: 3.000 → 0.990 cores ({MINUS}2.010 ± 0.077)."
     )
 
 
