@@ -13,7 +13,7 @@
 #include "sample.h"
 
 #define PF_THREAD_LIST_STEPS 128 /* thread states looked at in one call of cpython_search_threads */
-#define PF_FRAME_STEPS 96        /* frames read in one call of cpython_walk_frames */
+#define PF_FRAME_STEPS 128       /* frames read in one call of cpython_walk_frames */
 
 #define PF_WINDOW 1024  /* bytes that one read of frames takes */
 #define PF_TICK_CODES 32 /* code objects remembered within one walk */

@@ -31,16 +31,16 @@ struct native_walk {
     pf_u64 ip;
     pf_u64 sp;
     pf_u64 bp;
-    pf_u64 r10;      /* of the innermost frame */
     pf_u64 exact;    /* 1: ip is an instruction that was interrupted, 0: a return address, which may lie behind its function */
+    pf_u64 callee_exact; /* the same of the frame that this one called */
     pf_u64 start;    /* mapping that holds ip: first address, bytes, file, what addresses are moved by */
     pf_u64 size;
     pf_u64 file;
     pf_u64 bias;
-    pf_u64 frames;
     pf_u64 outcome;  /* enum native_outcome */
     pf_u64 saved[2]; /* memory below the CFA */
-    pf_u64 registers[21];
+    pf_u64 entered[21]; /* struct pt_regs */
+    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* registers of the innermost frame, or of one that a signal interrupted */
     struct unwind_row row;
 };
 
@@ -102,6 +102,7 @@ PF_INLINE int native_caller(struct native_walk *walk, pf_u64 cfa, pf_u64 ip, pf_
     walk->sp = cfa;
     walk->ip = ip;
     walk->bp = bp;
+    walk->callee_exact = walk->exact;
     walk->exact = 0;
     return ip ? PF_STEP_CALLER : native_end(walk, PF_NATIVE_COMPLETE);
 }
@@ -130,20 +131,31 @@ PF_INLINE int native_signal_step(struct native_walk *walk)
 {
     pf_u64 place = walk->sp + (pf_u64)(long long)walk->row.cfa_offset;
     pf_u64 sp = pf_read_pointer(place), ip = pf_read_pointer(place + 8);
-    if (!ip)
+    if (!ip || PF_READ_USER(walk->interrupted, sizeof(walk->interrupted), place - sizeof(walk->interrupted)))
         return native_end(walk, PF_NATIVE_UNREADABLE);
-    walk->bp = pf_read_pointer(place - 40);
+    walk->bp = walk->interrupted[PF_OTHER_RBP];
     walk->sp = sp; /* may be lower: the handler may have run on a stack of its own */
     walk->ip = ip;
     walk->exact = 1;
     return PF_STEP_CALLER;
 }
 
+/* Bits of enum other_register: those that a function may change, r8 to r11, rdi, rsi, rdx, rax, rcx. */
+#define PF_SCRATCH_REGISTERS 0x730f
+
+/* Whether a register is what it was when the thread was interrupted.  It is in the frame that was, and scratch
+ * registers are in the frame that called that one too: only an assembler's code that knows its callee keeps its frame
+ * in one over a call. */
+PF_INLINE int native_knows(const struct native_walk *walk, pf_u64 other)
+{
+    return walk->exact | (walk->callee_exact & (PF_SCRATCH_REGISTERS >> other));
+}
+
 /* All other kinds. */
 PF_INLINE int native_rare_step(struct native_walk *walk)
 {
     pf_u64 kind = walk->row.kind & 15, saved = walk->row.kind >> 4, bp = walk->bp, cfa, ip;
-    pf_u64 offset = (pf_u64)(long long)walk->row.cfa_offset;
+    pf_u64 offset = (pf_u64)(long long)walk->row.cfa_offset, other = offset & 15;
 
     if (kind == PF_CFA_ROOT)
         return native_end(walk, PF_NATIVE_COMPLETE);
@@ -160,8 +172,11 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     else if (kind == PF_CFA_RSP_DEREF_PLUS || kind == PF_CFA_RBP_DEREF_PLUS)
         cfa = pf_read_pointer((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset) +
               (pf_u64)((long long)offset >> 16);
-    else if (kind == PF_CFA_R10 && walk->exact)
-        cfa = walk->r10 + offset;
+    else if (kind == PF_CFA_REGISTER && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+        cfa = walk->interrupted[other] + (pf_u64)((long long)offset >> 4);
+    else if (kind == PF_CFA_INDEXED && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+        cfa = pf_read_pointer(walk->sp + 8 * walk->interrupted[other] + (offset >> 4 & 0xfff)) +
+              (pf_u64)((long long)offset >> 16);
     else
         return native_end(walk, kind == PF_CFA_NONE ? PF_NATIVE_NO_UNWIND_DATA : PF_NATIVE_UNSUPPORTED);
     pf_u64 at = (pf_u64)((long long)walk->row.rbp_offset * 8);
@@ -169,6 +184,8 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
         bp = pf_read_pointer(cfa + at);
     else if (saved == PF_RBP_AT_RBP)
         bp = pf_read_pointer(bp + at);
+    else if (saved == PF_RBP_AT_RSP)
+        bp = pf_read_pointer(walk->sp + at);
     else if (saved == PF_RBP_UNKNOWN)
         bp = 0;
     if (PF_READ_USER(&ip, 8, cfa - 8))

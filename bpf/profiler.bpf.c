@@ -2,7 +2,8 @@
  *
  * The programs: a tick of the CPU clock becomes a counted stack.
  *
- *     on_tick ─▶ (process) ─▶ thread ─▶ (search) ─▶ (walk) ─▶ native ─▶ unwind ─▶ finish ─▶ new_stack ─▶ codes ─▶ send
+ *     on_tick ─▶ (process) ─▶ thread ─▶ (search) ─▶ (walk) ─▶ native ─▶ unwind ─▶ finish
+ *            ─▶ (new_stack) ─▶ (codes) ─▶ (send) ─▶ (copy)
  *
  * Each arrow is a tail call (33 at the most in one tick).  A sample is under construction in one per-CPU struct;
  * a tick can't interrupt a tick on its own CPU.  bcc rewrites map.lookup() and the like in this file only, not in
@@ -34,6 +35,8 @@ struct tick_context {
 #define PF_REGISTER_CS 17
 #define PF_USER_CS 0x33
 
+#define PF_PAGE_SIZE 4096
+
 #define PF_NEW_CODES 64       /* new code objects that one tick sends */
 #define PF_CODES_PER_STAGE 4
 
@@ -49,6 +52,7 @@ enum stage {
     PF_STAGE_NEW_STACK,
     PF_STAGE_CODES,
     PF_STAGE_SEND,
+    PF_STAGE_COPY,
     PF_STAGES,
 };
 
@@ -66,11 +70,12 @@ struct sample {
     u32 kernel_mode;
     u32 search_stages;
     u32 long_stages; /* those of this tick that there may be several of */
-    u32 reserved;
     u32 new_codes;
     u32 sent_codes;
     u32 unsent;
     u32 scanned;
+    u32 copies; /* records with its memory that may be sent yet */
+    u64 copied; /* up to here */
     struct cpython_search search;
     struct cpython_walk walk;
     struct cpython_scratch scratch;
@@ -102,8 +107,16 @@ struct sample_memory {
 struct code_memory {
     char bytes[sizeof(struct code_scratch)];
 };
+struct copy_scratch {
+    struct stack_copy_record record;
+    u8 memory[PF_STACK_COPY_MAX + PF_PAGE_SIZE];
+};
+struct copy_memory {
+    char bytes[sizeof(struct copy_scratch)];
+};
 
 BPF_TABLE("array", u32, struct sample_memory, samples, PF_CPUS); /* a per-CPU map's values are 32 KiB at the most */
+BPF_TABLE("array", u32, struct copy_memory, copy_scratches, PF_CPUS);
 BPF_TABLE("percpu_array", u32, struct code_memory, code_scratches, 1);
 BPF_TABLE("percpu_array", u32, struct counter_block, counters, 1);
 BPF_TABLE("array", u32, struct settings, settings, 1);
@@ -127,6 +140,7 @@ BPF_TABLE("hash", struct count_key, u64, counts_0, 32768);
 BPF_TABLE("hash", struct count_key, u64, counts_1, 32768);
 BPF_TABLE("prog", u32, u32, stages, PF_STAGES);
 BPF_RINGBUF_OUTPUT(records, PF_RING_PAGES);
+BPF_RINGBUF_OUTPUT(copies, PF_COPY_PAGES); /* of stacks: they are large, and must not displace records */
 
 PF_INLINE void count(u32 counter)
 {
@@ -423,33 +437,55 @@ native:
     return 0;
 }
 
+/* Once for each of the two, and not to be merged by the compiler: the verifier refuses a pointer that may be either. */
+#define KEEP_REGISTERS(walk, registers)                      \
+    do {                                                     \
+        volatile struct tick_context *now = (registers);     \
+        u64 *kept = (walk)->interrupted;                     \
+        (walk)->ip = now->ip;                                \
+        (walk)->sp = now->sp;                                \
+        (walk)->bp = now->bp;                                \
+        kept[PF_OTHER_R8] = now->r8;                         \
+        kept[PF_OTHER_R9] = now->r9;                         \
+        kept[PF_OTHER_R10] = now->r10;                       \
+        kept[PF_OTHER_R11] = now->r11;                       \
+        kept[PF_OTHER_R12] = now->r12;                       \
+        kept[PF_OTHER_R13] = now->r13;                       \
+        kept[PF_OTHER_R14] = now->r14;                       \
+        kept[PF_OTHER_R15] = now->r15;                       \
+        kept[PF_OTHER_RDI] = now->di;                        \
+        kept[PF_OTHER_RSI] = now->si;                        \
+        kept[PF_OTHER_RBP] = now->bp;                        \
+        kept[PF_OTHER_RBX] = now->bx;                        \
+        kept[PF_OTHER_RDX] = now->dx;                        \
+        kept[PF_OTHER_RAX] = now->ax;                        \
+        kept[PF_OTHER_RCX] = now->cx;                        \
+        __asm__ volatile("" ::: "memory");                   \
+    } while (0)
+
 /* What the thread's registers were when it entered the kernel: at the top of its kernel stack, 16 bytes lower in
  * kernels that are built for FRED.  The code segment's two low bits say which place it is. */
 PF_INLINE int user_registers(struct tick_context *ctx, struct native_walk *walk)
 {
-    struct tick_context *saved = (struct tick_context *)walk->registers;
+    struct tick_context *entered = (struct tick_context *)walk->entered;
     if (ctx->cs & 3) {
-        volatile struct tick_context *now = ctx; /* else the compiler reads through a pointer that may be either */
-        walk->ip = now->ip;
-        walk->sp = now->sp;
-        walk->bp = now->bp;
-        walk->r10 = now->r10;
+        KEEP_REGISTERS(walk, ctx);
         return 0;
     }
     u64 task = bpf_get_current_task();
     u64 top = pf_kernel_u64(task + PF_TASK_STACK) + PF_KERNEL_STACK_SIZE - PF_REGISTERS_SIZE;
-    PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top);
-    if (walk->registers[PF_REGISTER_CS] != PF_USER_CS) {
-        PF_READ_KERNEL(walk->registers, PF_REGISTERS_SIZE, top - 16);
-        if (walk->registers[PF_REGISTER_CS] != PF_USER_CS)
+    PF_READ_KERNEL(walk->entered, PF_REGISTERS_SIZE, top);
+    if (walk->entered[PF_REGISTER_CS] != PF_USER_CS) {
+        PF_READ_KERNEL(walk->entered, PF_REGISTERS_SIZE, top - 16);
+        if (walk->entered[PF_REGISTER_CS] != PF_USER_CS)
             return -1;
     }
-    walk->ip = saved->ip;
-    walk->sp = saved->sp;
-    walk->bp = saved->bp;
-    walk->r10 = saved->r10;
+    KEEP_REGISTERS(walk, entered);
     return 0;
 }
+
+#define PF_COPIES 4 /* records with a stack's memory: 128 KiB */
+#define PF_BELOW_STACK 256 /* bytes: registers may be saved below the stack pointer */
 
 /* Begins with the native frames, by the registers that the thread had in user space. */
 int stage_native(struct tick_context *ctx)
@@ -460,6 +496,7 @@ int stage_native(struct tick_context *ctx)
     u32 tgid = sample->record.identity.tgid;
     struct process_entry *process = processes.lookup(&tgid);
     sample->native.outcome = PF_NATIVE_NONE;
+    sample->copies = 0;
 #ifdef PF_NO_NATIVE
     process = 0;
 #endif
@@ -468,9 +505,10 @@ int stage_native(struct tick_context *ctx)
         return 0;
     }
     sample->mappings = process->mappings;
+    sample->copies = process->no_copies ? 0 : PF_COPIES;
     sample->native.exact = 1;
+    sample->native.callee_exact = 0;
     sample->native.size = 0;
-    sample->native.frames = 0;
     sample->native_end = sample->walk.depth + PF_MAX_NATIVE_FRAMES;
     next_stage(ctx, PF_STAGE_UNWIND);
     return 0;
@@ -479,12 +517,11 @@ int stage_native(struct tick_context *ctx)
 PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
 {
     struct miss_record record = {
-        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address,
-        .stack_pointer = sample->native.sp};
+        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address};
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 
-#define PF_UNWIND_STEPS 384 /* frames in one stage */
+#define PF_UNWIND_STEPS 640 /* frames in one stage: some 820 verified instructions each */
 #define PF_LONG_STAGES 28   /* leaves enough tail calls for what comes before and after them */
 
 /* Adds native frames until the root, or until something is missing. */
@@ -647,8 +684,16 @@ PF_INLINE void send_stack(struct sample *sample)
         count(PF_STACKS_DROPPED);
     else if (sample->unsent)
         count(PF_STACKS_UNFINISHED);
-    else
+    else if (!sample->copies)
         known_stacks.update(&stack_id, &one);
+}
+
+/* Whether the memory of this stack is to be sent. */
+PF_INLINE int wants_copy(const struct sample *sample)
+{
+    if (sample->native.outcome != PF_NATIVE_NO_MAPPING && sample->native.outcome != PF_NATIVE_PAGE_MISS)
+        return 0;
+    return sample->copies;
 }
 
 int stage_finish(struct tick_context *ctx)
@@ -658,6 +703,12 @@ int stage_finish(struct tick_context *ctx)
     struct settings *set = settings.lookup(&zero);
     if (!sample || !set)
         return 0;
+    if (wants_copy(sample)) {
+        sample->walk.hash = pf_hash(sample->walk.hash, sample->now); /* what follows these frames is not known yet */
+        sample->copied = (sample->native.sp & ~7ULL) - PF_BELOW_STACK;
+    } else {
+        sample->copies = 0;
+    }
     sample->record.stack_id = sample->walk.hash;
     struct count_key key = {.identity = sample->record.identity,
                             .stack_id = sample->record.stack_id,
@@ -694,7 +745,7 @@ int stage_finish(struct tick_context *ctx)
     return 0;
 }
 
-#define PF_SCAN_STEPS 256 /* frames looked through in one stage */
+#define PF_SCAN_STEPS 512 /* frames looked through in one stage */
 
 /* Lists the frames whose code objects user space has not got. */
 int stage_new_stack(struct tick_context *ctx)
@@ -783,8 +834,52 @@ int stage_codes(struct tick_context *ctx)
 int stage_send(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
-    if (sample)
-        send_stack(sample);
+    if (!sample)
+        return 0;
+    send_stack(sample);
+    if (sample->copies)
+        stages.call(ctx, PF_STAGE_COPY);
+    return 0;
+}
+
+/* Sends the memory of a stack that could not be walked to its root. */
+int stage_copy(struct tick_context *ctx)
+{
+    struct sample *sample = current_sample();
+    u32 cpu = bpf_get_smp_processor_id();
+    struct copy_scratch *copy = (struct copy_scratch *)copy_scratches.lookup(&cpu);
+    if (!sample || !copy)
+        return 0;
+    u64 start = sample->copied, size = 0;
+    for (int page = 0; page < PF_STACK_COPY_MAX / PF_PAGE_SIZE; page++) {
+        u64 rest = PF_PAGE_SIZE - ((start + size) & (PF_PAGE_SIZE - 1)); /* of the page */
+        u64 place = pf_bounded(size, PF_STACK_COPY_MAX);
+        if (PF_READ_USER(&copy->memory[place], pf_bounded(rest, PF_PAGE_SIZE), start + size)) {
+            sample->copies = 1; /* the memory ends here */
+            break;
+        }
+        size += rest;
+    }
+    if (!size)
+        return 0;
+    copy->record.type = PF_RECORD_STACK_COPY;
+    copy->record.size = size;
+    copy->record.identity = sample->record.identity;
+    copy->record.stack_id = sample->record.stack_id;
+    copy->record.start = start;
+    copy->record.ip = sample->native.ip;
+    copy->record.sp = sample->native.sp;
+    copy->record.bp = sample->native.bp;
+    __builtin_memcpy(copy->record.interrupted, sample->native.interrupted, sizeof(copy->record.interrupted));
+    copy->record.exact = sample->native.exact;
+    copy->record.callee_exact = sample->native.callee_exact;
+    if (copies.ringbuf_output(copy, sizeof(copy->record) + pf_bounded(size, PF_STACK_COPY_MAX), 0)) {
+        count(PF_COPIES_DROPPED);
+        return 0;
+    }
+    sample->copied = start + size;
+    if (--sample->copies)
+        stages.call(ctx, PF_STAGE_COPY);
     return 0;
 }
 

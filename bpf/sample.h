@@ -140,8 +140,8 @@ struct stack_frame {
 
 #define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
 #define PF_MAX_PYTHON_FRAMES 2048  /* boundaries among them */
-#define PF_MAX_NATIVE_FRAMES 7168
-#define PF_STACK_FRAMES 9344       /* all of one stack: the three above, rounded up */
+#define PF_MAX_NATIVE_FRAMES 8704  /* 500 calls of Python from C take some 8,000 in CPython 3.6 */
+#define PF_STACK_FRAMES 10880      /* all of one stack: the three above, rounded up */
 
 /* One run of one program. */
 struct process_identity {
@@ -161,11 +161,32 @@ enum cfa_kind {
     PF_CFA_RBP_DEREF = 4,   /* the pointer at rbp + offset: functions that realign their stack */
     PF_CFA_ROOT = 5,        /* has no caller */
     PF_CFA_SIGNAL = 6,      /* registers are in the frame that the kernel pushed for a signal handler */
-    PF_CFA_R10 = 7,         /* r10 + offset: the beginning of functions that realign their stack */
+    PF_CFA_REGISTER = 7,    /* another register (enum other_register in the low four bits of offset) + offset >> 4 */
     PF_CFA_UNSUPPORTED = 8,
-    PF_CFA_REGISTER = 9,        /* another register than these; not followed */
-    PF_CFA_RSP_DEREF_PLUS = 10, /* the pointer at rsp + low half of offset, plus its high half: some assembly */
-    PF_CFA_RBP_DEREF_PLUS = 11,
+    PF_CFA_RSP_DEREF_PLUS = 9, /* the pointer at rsp + low half of offset, plus its high half: some assembly */
+    PF_CFA_RBP_DEREF_PLUS = 10,
+    PF_CFA_INDEXED = 11,   /* the pointer at rsp + 8 * register (low 4 bits of offset) + 12 bits, plus the high half */
+};
+
+/* Registers by which some code finds its frame: where functions realign or probe their stack, and assembly.  In the
+ * order of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
+enum other_register {
+    PF_OTHER_R8 = 0,
+    PF_OTHER_R9 = 1,
+    PF_OTHER_R10 = 2,
+    PF_OTHER_R11 = 3,
+    PF_OTHER_R12 = 4,
+    PF_OTHER_R13 = 5,
+    PF_OTHER_R14 = 6,
+    PF_OTHER_R15 = 7,
+    PF_OTHER_RDI = 8,
+    PF_OTHER_RSI = 9,
+    PF_OTHER_RBP = 10,
+    PF_OTHER_RBX = 11,
+    PF_OTHER_RDX = 12,
+    PF_OTHER_RAX = 13,
+    PF_OTHER_RCX = 14,
+    PF_OTHER_REGISTERS = 15,
 };
 
 /* How a row finds the caller's rbp (high four bits of kind). */
@@ -174,6 +195,7 @@ enum rbp_kind {
     PF_RBP_AT_CFA = 1,      /* saved at CFA + 8 * rbp_offset */
     PF_RBP_AT_RBP = 2,      /* saved at rbp + 8 * rbp_offset */
     PF_RBP_UNKNOWN = 3,
+    PF_RBP_AT_RSP = 4,      /* saved at rsp + 8 * rbp_offset */
 };
 
 /* Holds from this offset in its 4-KiB page of code to the next row's. */
@@ -236,6 +258,8 @@ struct process_entry {
     pf_u32 state;              /* enum process_state */
     pf_u32 mappings;           /* 1 + index into the mappings map, 0: none yet */
     pf_u32 known;              /* not 0: its executable is in the executables map */
+    pf_u32 no_copies;          /* not 0: do not send copies of its stacks, they did not help */
+    pf_u32 reserved;
 };
 
 struct thread_key {
@@ -310,7 +334,8 @@ enum counter {
     PF_STACKS_UNFINISHED = 9,   /* too many new code objects for one tick; sent again when next met */
     PF_TAIL_CALLS_FAILED = 10,  /* samples lost: the kernel refused a tail call */
     PF_IDENTIFIED_IN_KERNEL = 11,
-    PF_COUNTERS = 12,
+    PF_COPIES_DROPPED = 12,     /* copies of stacks that found their ring buffer full */
+    PF_COUNTERS = 13,
 };
 
 /* ---- records on the ring buffer: each begins with its type ---- */
@@ -323,6 +348,7 @@ enum record_type {
     PF_RECORD_EXIT = 5,
     PF_RECORD_EXEC = 6,
     PF_RECORD_MISS = 7,
+    PF_RECORD_STACK_COPY = 8,
 };
 
 /* A process met for the first time (PROCESS), or one that has just executed another program (EXEC). */
@@ -352,7 +378,6 @@ struct miss_record {
     pf_u32 file;               /* 0: no mapping */
     struct process_identity identity;
     pf_u64 address;            /* in the process, or page of the image */
-    pf_u64 stack_pointer;      /* of the frame whose caller was not found */
 };
 
 /* The last thread of a process has ended. */
@@ -372,6 +397,24 @@ struct stack_record {
     pf_u32 unsent;             /* not 0: user space may lack code objects of this stack */
     pf_u32 reserved;
     /* struct stack_frame[frames], leaf first: kernel frames, Python frames and boundaries, native frames */
+};
+
+#define PF_STACK_COPY_MAX 32768    /* bytes in one record; several may be of one stack */
+
+/* A stack whose native walk lacked a mapping or rows: where it stopped, and the memory behind, so that user space can
+ * finish it.  Such a stack has an id of its own. */
+struct stack_copy_record {
+    pf_u32 type;
+    pf_u32 size;               /* bytes behind the record */
+    struct process_identity identity;
+    pf_u64 stack_id;
+    pf_u64 start;              /* address of the first of those bytes */
+    pf_u64 ip;                 /* registers of the frame whose caller was not found */
+    pf_u64 sp;
+    pf_u64 bp;
+    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* this and those below as in struct native_walk */
+    pf_u32 exact;
+    pf_u32 callee_exact;
 };
 
 /* What is missing from a code record is read by user space from the addresses in it. */

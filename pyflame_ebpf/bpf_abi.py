@@ -1,4 +1,4 @@
-"""The ctypes mirror of ``bpf/sample.h``, and the reading of ring-buffer records into it.
+"""The ctypes mirror of ``bpf/sample.h``.
 
 A test compiles every size, offset and enum value out of the header and compares it with what stands here.
 """
@@ -6,8 +6,6 @@ A test compiles every size, offset and enum value out of the header and compares
 from __future__ import annotations
 
 import ctypes
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +24,7 @@ UNWIND_CHUNKS = 8
 UNWIND_CHUNKS_IN_ALL = 24576
 UNWIND_PAGES = 16384
 UNWIND_ROW_SIZE = 8
+OTHER_REGISTERS = 15
 NO_SHIM = 256  # more than any owner, which is a byte
 
 OUTCOMES = (
@@ -56,6 +55,7 @@ FRAME_ENTRY = 0x100
 
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC, RECORD_MISS = range(1, 8)
+RECORD_STACK_COPY = 8
 CODE_NO_NAME, CODE_NO_FILE, CODE_NO_LINE_TABLE = 1, 2, 4
 
 COUNTERS = (
@@ -71,6 +71,7 @@ COUNTERS = (
     "stacks_unfinished",
     "tail_calls_failed",
     "identified_in_kernel",
+    "copies_dropped",
 )
 
 
@@ -97,6 +98,8 @@ class ProcessEntry(ctypes.Structure):
         ("state", U32),
         ("mappings", U32),
         ("known", U32),
+        ("no_copies", U32),
+        ("reserved", U32),
     )
 
 
@@ -197,7 +200,6 @@ class MissRecord(ctypes.Structure):
         ("file", U32),
         ("identity", ProcessIdentity),
         ("address", U64),
-        ("stack_pointer", U64),
     )
 
 
@@ -223,6 +225,24 @@ class StackRecord(ctypes.Structure):
         ("stack_id", U64),
         ("unsent", U32),
         ("reserved", U32),
+    )
+
+
+class StackCopyRecord(ctypes.Structure):
+    """``struct stack_copy_record``, without the memory behind it."""
+
+    _fields_ = (
+        ("type", U32),
+        ("size", U32),
+        ("identity", ProcessIdentity),
+        ("stack_id", U64),
+        ("start", U64),
+        ("ip", U64),
+        ("sp", U64),
+        ("bp", U64),
+        ("interrupted", U64 * OTHER_REGISTERS),
+        ("exact", U32),
+        ("callee_exact", U32),
     )
 
 
@@ -302,176 +322,3 @@ class Identity:
     def raw(self) -> ProcessIdentity:
         """As the ctypes structure."""
         return ProcessIdentity(self.start, self.tgid, self.exec_id)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessEvent:
-    """A process that was met for the first time, or (``executed``) has begun to run another program."""
-
-    identity: Identity
-    parent: int
-    executable: tuple[int, int, int]  # inode, device, lower half of the size
-    start_code: int  # 0: kernel thread
-    interpreters_head: int
-    tstate_current: int
-    state: int
-    layout: int
-    name: str
-    executed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ThreadEvent:
-    """A thread that was met for the first time."""
-
-    identity: Identity
-    tid: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class MissEvent:
-    """The native walk met an address without mapping (``file`` 0), or a page of a file without rows."""
-
-    identity: Identity
-    file: int
-    address: int  # in the process, or page number in the image
-    stack_pointer: int  # of the frame whose caller was not found
-
-
-@dataclass(frozen=True, slots=True)
-class ExitEvent:
-    """A process that has ended; ``cpu`` in ns."""
-
-    identity: Identity
-    cpu: int
-    name: str
-
-
-RawFrame = tuple[int, int, int, int]  # address, code id or CFA, position, kind: struct stack_frame
-
-
-@dataclass(frozen=True, slots=True)
-class StackEvent:
-    """A stack that was met for the first time; ``raw`` is its array of ``struct stack_frame``, leaf first.
-
-    ``unsent`` tells that code objects of it may not have been sent.
-    """
-
-    identity: Identity
-    stack_id: int
-    unsent: bool
-    raw: bytes
-
-    def frames(self) -> list[RawFrame]:
-        """The frames, leaf first."""
-        return list(_FRAME.iter_unpack(self.raw))
-
-
-@dataclass(frozen=True, slots=True)
-class CodeEvent:
-    """A code object as the walker copied it; parts that it could not copy are empty, their addresses are given."""
-
-    identity: Identity
-    layout: int
-    code_id: int
-    address: int
-    name_address: int
-    file_address: int
-    line_table_address: int
-    first_line: int
-    missing: int
-    name: bytes
-    file: bytes
-    line_table: bytes
-
-
-Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent
-
-
-# These two are read for every new stack, and by struct ten times faster than by ctypes.
-_STACK = struct.Struct("<IIQIIQII")
-_FRAME = struct.Struct("<QQiI")
-
-
-def _text(comm: bytes) -> str:
-    return comm.decode("utf-8", "replace")
-
-
-def _process(data: bytes) -> ProcessEvent:
-    record = ProcessRecord.from_buffer_copy(data)
-    file = record.executable
-    return ProcessEvent(
-        Identity.of(record.identity),
-        record.parent,
-        (file.inode, file.device, file.size),
-        record.start_code,
-        record.interpreters_head,
-        record.tstate_current,
-        record.state,
-        record.layout,
-        _text(record.comm),
-        record.type == RECORD_EXEC,
-    )
-
-
-def _thread(data: bytes) -> ThreadEvent:
-    record = ThreadRecord.from_buffer_copy(data)
-    return ThreadEvent(Identity.of(record.identity), record.tid, _text(record.comm))
-
-
-def _miss(data: bytes) -> MissEvent:
-    record = MissRecord.from_buffer_copy(data)
-    return MissEvent(Identity.of(record.identity), record.file, record.address, record.stack_pointer)
-
-
-def _exit(data: bytes) -> ExitEvent:
-    record = ExitRecord.from_buffer_copy(data)
-    return ExitEvent(Identity.of(record.identity), record.cpu, _text(record.comm))
-
-
-def _stack(data: bytes) -> StackEvent:
-    _, frames, start, tgid, exec_id, stack_id, unsent, _ = _STACK.unpack_from(data)
-    raw = data[_STACK.size : _STACK.size + frames * _FRAME.size]
-    if len(raw) != frames * _FRAME.size:
-        raise ValueError("a stack record is cut short")
-    return StackEvent(Identity(start, tgid, exec_id), stack_id, bool(unsent), raw)
-
-
-def _code(data: bytes) -> CodeEvent:
-    record = CodeRecord.from_buffer_copy(data)
-    name_end = ctypes.sizeof(CodeRecord) + record.name_size
-    file_end = name_end + record.file_size
-    return CodeEvent(
-        Identity.of(record.identity),
-        record.layout,
-        record.code_id,
-        record.address,
-        record.name,
-        record.file,
-        record.line_table,
-        record.first_line,
-        record.missing,
-        data[ctypes.sizeof(CodeRecord) : name_end],
-        data[name_end:file_end],
-        data[file_end : file_end + record.line_table_size],
-    )
-
-
-_PARSERS: dict[int, Callable[[bytes], Event]] = {
-    RECORD_PROCESS: _process,
-    RECORD_EXEC: _process,
-    RECORD_THREAD: _thread,
-    RECORD_EXIT: _exit,
-    RECORD_MISS: _miss,
-    RECORD_STACK: _stack,
-    RECORD_CODE: _code,
-}
-
-
-def parse_record(data: bytes) -> Event:
-    """One ring-buffer record as an event; raises ValueError or KeyError on bytes that the programs never write."""
-    try:
-        return _PARSERS[int.from_bytes(data[:4], "little")](data)
-    except struct.error as error:
-        raise ValueError(str(error)) from error

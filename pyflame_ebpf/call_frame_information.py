@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pyflame_ebpf.dwarf_numbers import Reader
 from pyflame_ebpf.elf_image import BadElf
 
-RBP, RSP, R10, RETURN_ADDRESS = 6, 7, 10, 16  # DWARF's numbers on x86-64 (psABI, figure 3.36)
+RBP, RSP, RETURN_ADDRESS = 6, 7, 16  # DWARF's numbers on x86-64 (psABI, figure 3.36)
 NO_REGISTER = -1
 
 _SAVED_STATES_MAX = 64  # compilers nest one or two

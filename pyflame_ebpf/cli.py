@@ -13,10 +13,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError
+from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError, UsageError
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+_CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
 _READER_GONE = 141
 _INTERRUPTED = 130
 
@@ -49,6 +50,8 @@ processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all o
 
 REPORT_HELP = """Make outputs again from a saved recording; needs no root.
 
+Folded stacks that perf, py-spy, Austin or FlameGraph's collapse scripts wrote do as well as a recording.
+
 Without --format and --output it prints the table of processes. With --output alone it writes all outputs into a new
 directory.
 
@@ -56,6 +59,8 @@ directory.
     pyflame-ebpf report DIR --format svg --lines --output lines.svg
     pyflame-ebpf report DIR --format folded --python | flamegraph.pl >graph.svg
     pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
+    pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
+    pyflame-ebpf report perf.folded --format svg --output perf.svg
 """
 
 DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
@@ -84,6 +89,24 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_moment(text: str) -> float:
+    """Seconds in ``90``, ``1.5``, ``1:30``, ``1:00:00``, and in what ``parse_duration`` takes."""
+    found = _CLOCK.fullmatch(text)
+    if found:
+        return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3])
+    return 0.0 if re.fullmatch(r"0+(\.0*)?s?", text) else parse_duration(text)
+
+
+def _grouping(text: str, threads: bool) -> tuple[str, ...]:
+    """The groups in ``process,thread``; none in ``none``."""
+    from pyflame_ebpf.outputs.options import GROUPS  # noqa: PLC0415 - each command loads what it needs
+
+    groups = tuple(part.strip() for part in text.split(",")) if text != "none" else ()
+    if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
+        raise UsageError(f"{text!r} is nothing to group by", f"Give some of {', '.join(GROUPS)}, each once; or none.")
+    return (*groups, "thread") if threads and "thread" not in groups else groups
+
+
 app = typer.Typer(
     name="pyflame-ebpf",
     help=_paragraphs(HELP),
@@ -96,8 +119,34 @@ app = typer.Typer(
 )
 
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
+From = Annotated[
+    float | None,
+    typer.Option(
+        "--from", metavar="TIME", parser=parse_moment, help="Show samples from this time of the recording on: 90, 1:30."
+    ),
+]
+To = Annotated[
+    float | None,
+    typer.Option("--to", metavar="TIME", parser=parse_moment, help="Show samples before this time of the recording."),
+]
+Processes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--process",
+        metavar="PATTERN",
+        help="Show processes with this PID, or a name or command line that it matches; repeatable.",
+    ),
+]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        "--group-by",
+        metavar="WHAT",
+        help="What stands above the frames, in this order: host, interpreter, command, process, thread; or none.",
+    ),
+]
 Lines = Annotated[bool, typer.Option("--lines", help="Label Python frames with the line that was executing.")]
-Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under its process.")]
+Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under the others of --group-by.")]
 PythonOnly = Annotated[bool, typer.Option("--python-only", help="Show Python frames only.")]
 AllFrames = Annotated[
     bool, typer.Option("--all-frames", help="Show the interpreter's own evaluation loop and call plumbing, too.")
@@ -147,8 +196,24 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
             "[default: pyflame-TIME]",
         ),
     ] = None,
+    output_formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="Write this, too (with --output -: alone): pprof, speedscope, firefox, jsonl, table. Repeatable.",
+        ),
+    ] = None,
+    source: Annotated[
+        bool, typer.Option("--source", help="Take the source text of the sampled functions along in the profile.")
+    ] = False,
+    begin: From = None,
+    end: To = None,
+    process: Processes = None,
     python: Python = False,
     lines: Lines = False,
+    group_by: GroupBy = "process",
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Record kernel frames, or leave them out.")] = True,
     native: Annotated[bool, typer.Option(help="Record frames of C functions, or leave them out.")] = True,
@@ -157,6 +222,8 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     from pyflame_ebpf.commands.record import Request, record  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
 
     request = Request(
         everything=everything,
@@ -165,19 +232,29 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
         duration=duration,
         frequency=frequency,
         output=output,
-        view=View(python, lines, threads, kernel, native, python_only, all_frames),
+        view=View(
+            Selection(begin or 0.0, end, tuple(process or ()), python),
+            OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
+        ),
         arguments=tuple(sys.argv[1:]),
+        source=source,
+        formats=tuple(output_formats or ()),
     )
     _exit_after(lambda: record(request))
 
 
 @app.command("report", help=_paragraphs(REPORT_HELP))
 def _report(  # noqa: PLR0913, PLR0917 - one for each option
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Directory of a recording, or its profile.json.gz.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory of a recording, its profile.json.gz, or folded stacks.")
+    ],
     output_format: Annotated[
         str | None,
         typer.Option(
-            "--format", "-f", metavar="FORMAT", help="folded, flamegraph (or svg), processes (or csv), table, profile."
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="folded, svg, csv, table, pprof, speedscope, firefox, jsonl, profile.",
         ),
     ] = None,
     output: Annotated[
@@ -189,8 +266,12 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
             help="New file for the format (standard output without, or -); with no --format a new directory.",
         ),
     ] = None,
+    begin: From = None,
+    end: To = None,
+    process: Processes = None,
     python: Python = False,
     lines: Lines = False,
+    group_by: GroupBy = "process",
     threads: Threads = False,
     kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
     native: Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")] = True,
@@ -199,8 +280,13 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     from pyflame_ebpf.commands.report import Request, report  # noqa: PLC0415 - each command loads what it needs
     from pyflame_ebpf.commands.written_outputs import View  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
 
-    view = View(python, lines, threads, kernel, native, python_only, all_frames)
+    view = View(
+        Selection(begin or 0.0, end, tuple(process or ()), python),
+        OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
+    )
     _exit_after(lambda: report(Request(source, output_format, output, view)))
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from functools import cached_property
-from itertools import islice
 from typing import BinaryIO, NamedTuple
 
+from pyflame_ebpf.elf_notes import notes_in
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.function_table import NO_SYMBOLS, SYMBOL, FunctionTable, SymbolTable, string_at
+from pyflame_ebpf.function_table import NAME_MAX, SYMBOL, Hit, SymbolTable, functions_at, string_at
+from pyflame_ebpf.symbol_search import GnuHash, Symbol, scan
 
 PF_X = 1
 
@@ -26,7 +27,6 @@ _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _PAIR = struct.Struct("<QQ")
-_WORDS = struct.Struct("<IIII")
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_NOTE = 1, 2, 3, 4
 _SHT_SYMTAB, _SHT_NOBITS = 2, 8
@@ -38,8 +38,7 @@ _SEGMENTS_MAX = 256
 _SECTIONS_MAX = 4096
 _NOTES_MAX = 1 << 16  # bytes
 _DYNAMIC_MAX = 1 << 16  # bytes
-_CHAIN_MAX = 4096  # symbols of one hash bucket
-_SCAN_MAX = 256  # chance hits of a packed number, names that end like the wanted one
+_NAME_GUESS = 256  # bytes; most names take less than 100
 TABLE_MAX = 128 << 20  # bytes of one symbol or string table
 
 
@@ -78,13 +77,21 @@ class Section(NamedTuple):
     link: int
 
 
-class Symbol(NamedTuple):
-    """A defined symbol; ``kind`` is the ELF symbol type."""
+class Extent(NamedTuple):
+    """Bytes of the file."""
 
-    name: str
-    vaddr: int
+    offset: int
     size: int
-    kind: int
+
+
+class _Tables(NamedTuple):
+    """Where a symbol table and its strings are."""
+
+    symbols: Extent
+    strings: Extent
+
+
+_NO_TABLES = _Tables(Extent(0, 0), Extent(0, 0))
 
 
 def open_regular(path: str) -> BinaryIO:
@@ -144,10 +151,13 @@ class ElfImage:
 
     def read_virtual(self, vaddr: int, size: int) -> bytes:
         """Bytes of the file at an address of the image; BadElf where the file has none."""
+        return self._read(*self._extent(vaddr, size), f"data at {vaddr:#x}")
+
+    def _extent(self, vaddr: int, size: int) -> Extent:
         for segment in self.segments:
             inside = vaddr - segment.vaddr
             if inside >= 0 and inside + size <= segment.file_size:
-                return self._read(segment.offset + inside, size, f"data at {vaddr:#x}")
+                return Extent(segment.offset + inside, size)
         raise BadElf(f"nothing in the file is loaded at {vaddr:#x}")
 
     def read_virtual_up_to(self, vaddr: int, limit: int) -> bytes:
@@ -222,7 +232,7 @@ class ElfImage:
         for segment in self._all_segments:
             if segment.kind == _PT_NOTE and segment.file_size <= _NOTES_MAX:
                 notes = self._read(segment.offset, segment.file_size, "notes", _NOTES_MAX)
-                for kind, owner, start, size in _notes(notes):
+                for kind, owner, start, size in notes_in(notes):
                     if kind == _NT_GNU_BUILD_ID and owner == b"GNU\0":
                         return notes[start : start + size], segment.vaddr + start
         return b"", 0
@@ -267,24 +277,36 @@ class ElfImage:
             raise BadElf(f"its section {section.name} is not in the file")
         return self._read(section.offset, section.size, f"section {section.name}", limit)
 
+    def section_part(self, section: Section, start: int, size: int) -> bytes:
+        """So many bytes of a section from one on, fewer at its end; BadElf."""
+        size = min(size, section.size - start)
+        return self.section_data(section._replace(offset=section.offset + start, size=size))
+
     @cached_property
-    def _static_symbols(self) -> SymbolTable:
+    def _static_tables(self) -> _Tables:
         """.symtab; empty where it was stripped."""
         for section in self.sections:
             if section.kind == _SHT_SYMTAB and section.link < len(self.sections):
-                symbols = self.section_data(section)
-                strings = self.section_data(self.sections[section.link])
-                return SymbolTable(symbols[: len(symbols) - len(symbols) % SYMBOL.size], strings)
-        return NO_SYMBOLS
+                strings = self.sections[section.link]
+                return self._checked(
+                    _Tables(Extent(section.offset, section.size), Extent(strings.offset, strings.size)), ".symtab"
+                )
+        return _NO_TABLES
 
     @cached_property
-    def _dynamic_symbols(self) -> SymbolTable:
+    def _dynamic_tables(self) -> _Tables:
         """.dynsym, found through the dynamic section, which no strip removes."""
         tags = self._dynamic
         if _DT_SYMTAB not in tags or _DT_STRTAB not in tags:
-            return NO_SYMBOLS
-        symbols = self.read_virtual(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
-        return SymbolTable(symbols, self.read_virtual(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0)))
+            return _NO_TABLES
+        symbols = self._extent(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
+        return self._checked(_Tables(symbols, self._extent(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0))), ".dynsym")
+
+    def _checked(self, tables: _Tables, what: str) -> _Tables:
+        for extent in tables:
+            if extent.size > TABLE_MAX or extent.offset + extent.size > self.file_size:
+                raise BadElf(f"its {what} does not fit into the file")
+        return tables
 
     def _dynamic_symbol_count(self) -> int:
         """Symbols in .dynsym; only the hash tables and the section headers know."""
@@ -292,71 +314,62 @@ class ElfImage:
         if _DT_HASH in tags:
             return int(struct.unpack("<II", self.read_virtual(tags[_DT_HASH], 8))[1])
         if _DT_GNU_HASH in tags:
-            return self._count_gnu_hash(tags[_DT_GNU_HASH])
+            if (count := self._gnu_hash(tags[_DT_GNU_HASH]).count()) is not None:
+                return count
+            raise BadElf("its hash table has no end")
         section = self.section(".dynsym")
         return section.size // SYMBOL.size if section else 0
 
-    def _count_gnu_hash(self, table: int) -> int:
-        """One more than the last symbol of the last chain."""
-        buckets, first_hashed, bloom_words, _ = _WORDS.unpack(self.read_virtual(table, _WORDS.size))
-        buckets_at = table + _WORDS.size + 8 * bloom_words
-        last = max(struct.unpack(f"<{buckets}I", self.read_virtual(buckets_at, 4 * buckets)), default=0)
-        if last < first_hashed:
-            return int(first_hashed)
-        chain = self.read_virtual_up_to(buckets_at + 4 * buckets + 4 * (last - first_hashed), 4 * _CHAIN_MAX)
-        for index in range(len(chain) // 4):
-            if chain[4 * index] & 1:
-                return int(last) + index + 1
-        raise BadElf("its hash table has no end")
+    def _gnu_hash(self, table: int) -> GnuHash:
+        return GnuHash(self.read_virtual, self.read_virtual_up_to, table)
 
     def dynamic_symbol(self, name: str) -> Symbol | None:
         """The defined dynamic symbol of this name, by the hash table where there is one; BadElf."""
         tags = self._dynamic
         if not {_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB} <= tags.keys():
-            return _scan(self._dynamic_symbols, name)
-        for index in self._gnu_hash_candidates(tags[_DT_GNU_HASH], _gnu_hash(name.encode())):
+            return self._scan(self._dynamic_tables, name)
+        for index in self._gnu_hash(tags[_DT_GNU_HASH]).candidates(name):
             entry = SYMBOL.unpack(self.read_virtual(tags[_DT_SYMTAB] + SYMBOL.size * index, SYMBOL.size))
             wanted = name.encode() + b"\0"
             if entry[3] and self.read_virtual(tags[_DT_STRTAB] + entry[0], len(wanted)) == wanted:
                 return Symbol(name, entry[4], entry[5], entry[1] & 15)
         return None
 
-    def _gnu_hash_candidates(self, table: int, wanted: int) -> Iterator[int]:
-        """Numbers of the symbols with this hash (the format: Oracle's and GNU's note on DT_GNU_HASH)."""
-        buckets, first_hashed, bloom_words, shift = _WORDS.unpack(self.read_virtual(table, _WORDS.size))
-        if not buckets or not bloom_words:
-            return
-        bloom_at = table + _WORDS.size + 8 * (wanted // 64 % bloom_words)
-        bloom = int.from_bytes(self.read_virtual(bloom_at, 8), "little")
-        if not (bloom >> wanted % 64 & 1 and bloom >> (wanted >> (shift & 31)) % 64 & 1):
-            return
-        buckets_at = table + _WORDS.size + 8 * bloom_words
-        index = int.from_bytes(self.read_virtual(buckets_at + 4 * (wanted % buckets), 4), "little")
-        if index < first_hashed:
-            return
-        chain = self.read_virtual_up_to(buckets_at + 4 * buckets + 4 * (index - first_hashed), 4 * _CHAIN_MAX)
-        for (value,) in struct.iter_unpack("<I", chain[: len(chain) // 4 * 4]):
-            if value | 1 == wanted | 1:
-                yield index
-            if value & 1:
-                return
-            index += 1
-
     def symbol(self, name: str) -> Symbol | None:
         """The defined symbol of this name, dynamic or not; BadElf."""
-        return self.dynamic_symbol(name) or _scan(self._static_symbols, name)
+        return self.dynamic_symbol(name) or self._scan(self._static_tables, name)
 
-    def functions(self) -> FunctionTable:
-        """Its functions by address, from .symtab or, where that was stripped, .dynsym; BadElf."""
-        return self.static_functions() if self._static_symbols.symbols else self.dynamic_functions()
+    def _scan(self, tables: _Tables, name: str) -> Symbol | None:
+        return scan(self._symbol_bytes(tables), self._read(*tables.strings, "symbol names"), name)
 
-    def static_functions(self) -> FunctionTable:
-        """The functions of .symtab; BadElf."""
-        return FunctionTable(self._static_symbols, self._section_ends)
+    def _symbol_bytes(self, tables: _Tables) -> bytes:
+        offset, size = tables.symbols
+        return self._read(offset, size - size % SYMBOL.size, "symbols")
 
-    def dynamic_functions(self) -> FunctionTable:
-        """The functions of .dynsym; BadElf."""
-        return FunctionTable(self._dynamic_symbols, whole=False)
+    def functions(self, vaddrs: Iterable[int]) -> dict[int, Hit]:
+        """What holds each address, by .symtab or, where that was stripped, .dynsym; BadElf."""
+        return self.dynamic_functions(vaddrs) if self.stripped else self.static_functions(vaddrs)
+
+    def static_functions(self, vaddrs: Iterable[int]) -> dict[int, Hit]:
+        """The functions of .symtab that hold addresses; BadElf."""
+        return functions_at(self._table(self._static_tables), vaddrs, self._section_ends)
+
+    def dynamic_functions(self, vaddrs: Iterable[int]) -> dict[int, Hit]:
+        """The functions of .dynsym that hold addresses; BadElf."""
+        return functions_at(self._table(self._dynamic_tables), vaddrs, whole=False)
+
+    def _table(self, tables: _Tables) -> SymbolTable:
+        return SymbolTable(self._symbol_bytes(tables), lambda start: self._name(tables.strings, start))
+
+    def _name(self, strings: Extent, start: int) -> str:
+        """The name at an offset of a string table, cut where it is too long; BadElf."""
+        name = b""
+        for limit in (_NAME_GUESS, NAME_MAX):
+            size = min(limit, strings.size - start)
+            name = self._read(strings.offset + start, size, "symbol names") if size > 0 else b""
+            if b"\0" in name:
+                break
+        return string_at(name, 0)
 
     @property
     def _section_ends(self) -> list[int]:
@@ -365,14 +378,15 @@ class ElfImage:
     @property
     def stripped(self) -> bool:
         """Whether it has no .symtab."""
-        return not self._static_symbols.symbols
+        return self._static_tables.symbols.size < SYMBOL.size
 
     def dynamic_name(self, index: int) -> str:
         """The name of a symbol of .dynsym, "" for none, without its version."""
-        table = self._dynamic_symbols
-        if not 0 < index < len(table.symbols) // SYMBOL.size:
+        symbols, strings = self._dynamic_tables
+        if not 0 < index < symbols.size // SYMBOL.size:
             return ""
-        return string_at(table.strings, SYMBOL.unpack_from(table.symbols, index * SYMBOL.size)[0])
+        entry = self._read(symbols.offset + index * SYMBOL.size, SYMBOL.size, "symbols")
+        return self._name(strings, SYMBOL.unpack(entry)[0])
 
     def relocations(self, table_tag: int, size_tag: int) -> bytes:
         """A table of relocations by its tags of the dynamic section, empty for none; BadElf."""
@@ -381,49 +395,6 @@ class ElfImage:
             return b""
         return self.read_virtual(tags[table_tag], tags[size_tag])
 
-    @cached_property
-    def _functions(self) -> FunctionTable:
-        return self.functions()
-
-    def symbol_at(self, vaddr: int) -> tuple[str, int] | None:
+    def symbol_at(self, vaddr: int) -> Hit | None:
         """(function, offset in it) that holds an address; None where no symbol covers it; BadElf."""
-        return self._functions.at(vaddr)
-
-
-def _gnu_hash(name: bytes) -> int:
-    """Bernstein's hash as DT_GNU_HASH uses it."""
-    value = 5381
-    for byte in name:
-        value = (value * 33 + byte) & 0xFFFFFFFF
-    return value
-
-
-def _scan(table: SymbolTable, name: str) -> Symbol | None:
-    """A defined symbol by searching the bytes of the tables, which is 100 times faster than unpacking them."""
-    wanted = name.encode() + b"\0"
-    for at in islice(_occurrences(table.strings, wanted), _SCAN_MAX):
-        for position in islice(_occurrences(table.symbols, struct.pack("<I", at)), _SCAN_MAX):
-            if position % SYMBOL.size == 0:
-                _, info, _, section, vaddr, size = SYMBOL.unpack_from(table.symbols, position)
-                if section:
-                    return Symbol(name, vaddr, size, info & 15)
-    return None
-
-
-def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
-    position = data.find(wanted)
-    while position >= 0:
-        yield position
-        position = data.find(wanted, position + 1)
-
-
-def _notes(data: bytes) -> Iterator[tuple[int, bytes, int, int]]:
-    """(type, owner, start of descriptor, its size) of each note, entries 4-byte aligned."""
-    position = 0
-    while position + 12 <= len(data):
-        owner_size, size, kind = struct.unpack_from("<III", data, position)
-        start = position + 12 + (owner_size + 3) // 4 * 4
-        if start + size > len(data):
-            return
-        yield kind, data[position + 12 : position + 12 + owner_size], start, size
-        position = start + (size + 3) // 4 * 4
+        return self.functions([vaddr]).get(vaddr)

@@ -1,91 +1,131 @@
-"""Functions by address, from the bytes of ELF symbol tables: (symbols, strings) → address → name.
+"""Function names of addresses, from the bytes of ELF symbol tables: (symbols, strings, addresses) → names.
 
-The tables come from untrusted files: building one takes time and memory in proportion to its symbols, whose number is
-bounded, and a lookup takes neither.
+A large library has half a million symbols and a profile asks for a few hundred of them.  So all addresses of a file are
+looked up together: the symbols far from any of them are set aside at the speed of bytes and arrays, some 60 ns each.
+
+The tables come from untrusted files: a look-up takes time and memory in proportion to the symbols, whose number is
+bounded.
 """
 
 from __future__ import annotations
 
 import struct
 from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import compress
 from typing import NamedTuple
 
 SYMBOL = struct.Struct("<IBBHQQ")
+NAME_MAX = 4096  # bytes
 
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
-_NAME_MAX = 4096
 _SYMBOLS_MAX = 1 << 21  # 50 MB of them; Chromium has 1.3 million
 _INDEX_BITS = 32
+_LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
+_BLOCK_SHIFT = 16  # a block of addresses: 64 KiB, since an array of 16-bit numbers gives it without arithmetic
+_BLOCKS = 1 << 16
+_IS_FUNCTION = bytes(info & 15 in (_STT_FUNC, _STT_GNU_IFUNC) for info in range(256))
+_IS_SET = bytes(map(bool, range(256)))
+
+Hit = tuple[str, int]  # function, offset in it
 
 
 class SymbolTable(NamedTuple):
-    """A symbol table with its strings, as bytes."""
+    """A symbol table as bytes, and the name at an offset of its strings."""
 
     symbols: bytes
-    strings: bytes
+    name_at: Callable[[int], str]
 
 
-NO_SYMBOLS = SymbolTable(b"", b"")
-
-
-class FunctionTable:
-    """Functions sorted by address, looked up by address.
+def functions_at(
+    table: SymbolTable, vaddrs: Iterable[int], section_ends: Sequence[int] = (), *, whole: bool = True
+) -> dict[int, Hit]:
+    """What holds each address: (function, offset in it), of the innermost one, by the plainest of its names.
 
     ``section_ends`` has the first address after each section, by number: a function without a size ends there.  A table
     that is not ``whole`` lacks functions, any of which may follow one without a size, so such a one holds nothing.
     """
+    wanted = set(vaddrs)
+    if not wanted:
+        return {}
+    nearby = _Nearby(table, _keys_near(table.symbols, wanted), section_ends if whole else None)
+    return {vaddr: hit for vaddr in wanted if (hit := nearby.at(vaddr))}
 
-    _LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
 
-    def __init__(self, table: SymbolTable, section_ends: Sequence[int] = (), *, whole: bool = True) -> None:
-        self._symbols, self._strings = table
+class _Nearby:
+    """Functions sorted by address, those that start just before the wanted addresses among them."""
+
+    def __init__(self, table: SymbolTable, keys: list[int], section_ends: Sequence[int] | None) -> None:
+        self._symbols = table.symbols
+        self._name_at = cache(table.name_at)
         self._section_ends = section_ends
-        self._whole = whole
-        size = min(len(self._symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size
-        # One number for each, the address above the index, takes a third of the memory of a tuple.
-        keys = [
-            vaddr << _INDEX_BITS | index
-            for index, (_, info, _, section, vaddr, _) in enumerate(SYMBOL.iter_unpack(self._symbols[:size]))
-            if section and info & 15 in (_STT_FUNC, _STT_GNU_IFUNC)
-        ]
-        keys.sort()
-        self._starts = array("Q", [key >> _INDEX_BITS for key in keys])
-        self._indices = array("I", [key & 0xFFFFFFFF for key in keys])
+        self._starts = [key >> _INDEX_BITS for key in keys]
+        self._indices = [key & (1 << _INDEX_BITS) - 1 for key in keys]
 
-    def __len__(self) -> int:
-        """Count the functions."""
-        return len(self._starts)
-
-    @property
-    def memory(self) -> int:
-        """Bytes that it keeps, about."""
-        return len(self._symbols) + len(self._strings) + 12 * len(self._starts)
-
-    def at(self, vaddr: int) -> tuple[str, int] | None:
-        """(function, offset in it): of the innermost one, by the plainest of its names."""
+    def at(self, vaddr: int) -> Hit | None:
         end = bisect_right(self._starts, vaddr)
         holder = -1
         names = []
-        for index in range(end - 1, max(end - 1 - self._LOOK_BACK, -1), -1):
+        for index in range(end - 1, max(end - 1 - _LOOK_BACK, -1), -1):
             start = self._starts[index]
             if holder >= 0 and start != holder:
                 break
             name, _, _, section, _, size = SYMBOL.unpack_from(self._symbols, self._indices[index] * SYMBOL.size)
             if vaddr - start < (size or self._size_without_one(index, end, section)):
                 holder = start
-                names.append(string_at(self._strings, name).partition("@")[0])  # without its version
+                names.append(self._name_at(name).partition("@")[0])  # without its version
         names = [name for name in names if name]
         return (min(names, key=_plainness), vaddr - holder) if names else None
 
     def _size_without_one(self, index: int, end: int, section: int) -> int:
         """A function written in assembler may have no size: it reaches to the next one, or to its section's end."""
         start = self._starts[index]
-        if not self._whole or start != self._starts[end - 1]:
+        if self._section_ends is None or start != self._starts[end - 1]:
             return 0
         limit = self._section_ends[section] if section < len(self._section_ends) else 0
         return max(limit - start, 0) if limit else 1 << 64
+
+
+def _keys_near(symbols: bytes, wanted: set[int]) -> list[int]:
+    """Addresses of functions above their numbers, sorted: those in the wanted blocks and enough before them."""
+    symbols = symbols[: min(len(symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size]
+    kinds = _function_flags(symbols)
+    indices = compress(range(len(kinds)), kinds)
+    vaddrs = array("Q", symbols)[1 :: SYMBOL.size // 8]
+    halves = array("H", vaddrs.tobytes())
+    if not any(halves[place::4].tobytes().strip(b"\0") for place in (2, 3)):  # below 4 GiB, as nearly all files
+        blocks = list(compress(halves[1::4], kinds))
+        chosen = _chosen_blocks(Counter(blocks), {vaddr >> _BLOCK_SHIFT for vaddr in wanted})
+        indices = compress(indices, map(chosen.__getitem__, blocks))
+    return sorted([vaddrs[index] << _INDEX_BITS | index for index in indices])
+
+
+def _function_flags(symbols: bytes) -> bytes:
+    """1 for each symbol that is a defined function, 0 for each other."""
+    functions, *section = (
+        int.from_bytes(symbols[place :: SYMBOL.size].translate(table), "little")
+        for place, table in ((4, _IS_FUNCTION), (6, _IS_SET), (7, _IS_SET))
+    )
+    return (functions & (section[0] | section[1])).to_bytes(len(symbols) // SYMBOL.size, "little")
+
+
+def _chosen_blocks(functions: Counter[int], wanted: Iterable[int]) -> bytearray:
+    """1 for the wanted blocks and for those before them that a look back may reach, 0 for each other."""
+    chosen = bytearray(_BLOCKS)
+    populated = sorted(functions)
+    for block in wanted:
+        reached = 0
+        for before in reversed(populated[: bisect_left(populated, block)]):
+            if reached >= _LOOK_BACK:
+                break
+            chosen[before] = 1
+            reached += functions[before]
+        if block < _BLOCKS:
+            chosen[block] = 1
+    return chosen
 
 
 def _plainness(name: str) -> tuple[int, int, str]:
@@ -95,5 +135,5 @@ def _plainness(name: str) -> tuple[int, int, str]:
 
 def string_at(strings: bytes, start: int) -> str:
     """The NUL-terminated name at an offset, cut where it is too long."""
-    end = strings.find(b"\0", start, start + _NAME_MAX)
-    return strings[start : end if end >= 0 else start + _NAME_MAX].decode("utf-8", "replace")
+    end = strings.find(b"\0", start, start + NAME_MAX)
+    return strings[start : end if end >= 0 else start + NAME_MAX].decode("utf-8", "replace")

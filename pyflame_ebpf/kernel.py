@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 from pathlib import Path
 
 from pyflame_ebpf.errors import PyflameError
@@ -256,23 +254,20 @@ class KernelSymbols:
 
     def __init__(self, path: Path = Path("/proc/kallsyms")) -> None:
         self._path = path
-        self._addresses: array[int] | None = None
-        self._name_ends = array("Q")
-        self._names = b""
+        self._lines: list[bytes] | None = None  # of functions, by rising address
         self.hidden = False  # after the first lookup: whether the kernel shows zeros instead of addresses
 
     def lookup(self, address: int) -> tuple[str, str] | None:
         """(function, module) that holds an address, module "" for the kernel itself; None when unknown."""
-        addresses = self._addresses if self._addresses is not None else self._load()
-        index = bisect_right(addresses, address) - 1
+        lines = self._lines if self._lines is not None else self._load()
+        index = bisect_right(lines, b"%016x\xff" % address) - 1
         if index < 0:
             return None
-        index = bisect_left(addresses, addresses[index])  # of aliases the first, as the kernel itself does
-        start = self._name_ends[index - 1] if index else 0
-        name, _, module = self._names[start : self._name_ends[index]].decode("utf-8", "replace").partition("\t")
+        line = lines[bisect_left(lines, lines[index][:16])]  # of aliases the first, as the kernel itself does
+        name, _, module = line[19:].decode("utf-8", "replace").partition("\t")
         return name, module.strip("[] ")
 
-    def _load(self) -> array[int]:
+    def _load(self) -> list[bytes]:
         try:
             lines = self._path.read_bytes().split(b"\n")
         except OSError:
@@ -280,10 +275,5 @@ class KernelSymbols:
         text = [line for line in lines if line[17:18] in (b"t", b"T", b"w", b"W")]
         text.sort(key=lambda line: line[:16])  # zero-padded hexadecimal sorts as it counts
         self.hidden = not text or text[-1].startswith(b"0000000000000000")
-        if self.hidden:
-            text = []
-        names = [line[19:] for line in text]
-        self._names = b"".join(names)
-        self._name_ends = array("Q", accumulate(map(len, names)))
-        self._addresses = array("Q", [int(line[:16], 16) for line in text])
-        return self._addresses
+        self._lines = [] if self.hidden else text
+        return self._lines

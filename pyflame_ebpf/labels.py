@@ -7,19 +7,22 @@ backwards.  ``visible`` makes all of that visible; the outputs add what their ow
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from pyflame_ebpf.profile import Frame, FrameKind, Process, Thread
+from pyflame_ebpf.profile import Frame, FrameKind, Process, Recording, Thread
 
 NAMELESS = "?"
+NOT_PYTHON = "not Python"
 _HEX_BYTE = 0x100
 _HEX_WORD = 0x10000
 # Module paths start below these directories, so their names say nothing about a module that lies directly in them.
 _LIBRARY_DIRECTORY = re.compile(r"python\d+(\.\d+)?t?|python\d+\.zip|site-packages|dist-packages|lib-dynload")
 _SUFFIX_PARTS_MAX = 12  # beyond so many directories in common the whole path is shown
+_SPELLING = re.compile(r"\\(?:\\|x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8}))")
 _OFFSET_NAME = re.compile(r".+\+0x[0-9a-f]+")
 
 
@@ -64,6 +67,17 @@ def _spelled(char: str) -> str:
     return f"\\u{code:04x}" if code < _HEX_WORD else f"\\U{code:08x}"
 
 
+def spelled_back(text: str) -> str:
+    """What ``visible`` and the folded format have spelled, as it was."""
+    return _SPELLING.sub(_unspelled, text) if "\\" in text else text
+
+
+def _unspelled(found: re.Match[str]) -> str:
+    digits = next(filter(None, found.groups()), "")
+    code = int(digits, 16) if digits else ord("\\")
+    return chr(code) if code <= sys.maxunicode else found[0]
+
+
 def short_files(files: Iterable[str]) -> dict[str, str]:
     """Each file name with as many leading directories cut off as can be spared.
 
@@ -100,13 +114,32 @@ def _says_enough(suffix: str, seen: Mapping[str, int], file: str) -> bool:
 
 
 def process_label(process: Process) -> Label:
-    """``name (pid)``."""
-    return Label(f"{_name(process.name)} ({process.pid})", LabelKind.PROCESS)
+    """``name (pid)``, without a PID where another tool did not write it."""
+    return Label(_numbered(process.name, process.pid), LabelKind.PROCESS)
 
 
 def thread_label(thread: Thread) -> Label:
     """``name (tid)``."""
-    return Label(f"{_name(thread.name)} ({thread.tid})", LabelKind.THREAD)
+    return Label(_numbered(thread.name, thread.tid), LabelKind.THREAD)
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{_name(name)} ({number})" if number else _name(name)
+
+
+def command_label(process: Process) -> Label:
+    """The command line, where it is unknown the name: the same for all processes that run the same."""
+    return Label(_name(process.command or process.name), LabelKind.PROCESS)
+
+
+def interpreter_label(process: Process) -> Label:
+    """``CPython 3.11.2``."""
+    return Label(visible(process.interpreter) or NOT_PYTHON, LabelKind.PROCESS)
+
+
+def host_label(recording: Recording) -> Label:
+    """The host's name."""
+    return Label(_name(recording.host), LabelKind.PROCESS)
 
 
 def frame_label(frame: Frame, files: Mapping[str, str], *, lines: bool) -> Label:

@@ -22,7 +22,7 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.sampler import Sampler
-from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
+from pyflame_ebpf.unwind_rows import PAGE_SIZE, TooManyRows, UnwindRow, UnwindTable, unpack_row
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
@@ -34,6 +34,7 @@ MET_PAGES_IN_ALL = 1024  # 0.2 ms of CPU each
 EXPECTED_PAGES_MAX = 64  # of one stack
 FUNCTION_MAX = 1 << 20  # bytes
 WARM_PAGES_MAX = 2048  # 8 MiB of code
+PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
 _UNUSED_ROW = b"\xff\xff" + bytes(bpf_abi.UNWIND_ROW_SIZE - 2)
@@ -67,6 +68,7 @@ class MappedCode:
         self._wanted: deque[tuple[int, int]] = deque()  # file and page, to be sent when there is time
         self._warmed: set[int] = set()
         self._met_pages = MET_PAGES_IN_ALL
+        self._rows_lately: dict[tuple[int, int], bytes] = {}  # file and page → rows
         self.pages = 0
         self.evictions = 0
         self.evicted: list[Identity] = []  # processes that have lost their slot, which the programs must be told
@@ -200,6 +202,28 @@ class MappedCode:
             if mapping.start <= address < mapping.end and sent < EXPECTED_PAGES_MAX:
                 sent += self._send_page_of(identity, mapping, address)
 
+    def row_at(self, identity: Identity, mapping: Mapping, address: int) -> UnwindRow | None:
+        """The row that holds at an address of a mapping, None for code without unwind data; its page is sent."""
+        file = self._file(identity, mapping)
+        bias = load_bias(mapping, file.image.segments) if file else None
+        if file is None or bias is None or file.table is None:
+            return None
+        page, offset = divmod(address - bias, PAGE_SIZE)
+        self._send_page(file.number, page)
+        rows = self._rows_kept(file, page)
+        starts = memoryview(rows).cast("H")[:: bpf_abi.UNWIND_ROW_SIZE // 2]
+        return unpack_row(rows, bisect_right(starts, offset) - 1)
+
+    def _rows_kept(self, file: CodeFile, page: int) -> bytes:
+        """The rows of a page, from memory where they were asked for lately."""
+        key = file.number, page
+        rows = self._rows_lately.get(key)
+        if rows is None:
+            if len(self._rows_lately) >= PAGES_LATELY:
+                self._rows_lately.clear()
+            rows = self._rows_lately[key] = self._rows(file, page) or _NO_ROWS
+        return rows
+
     def _send_page_of(self, identity: Identity, mapping: Mapping, address: int) -> bool:
         """Sends the page of an address; whether it was not there."""
         file = self._file(identity, mapping)
@@ -251,7 +275,7 @@ class MappedCode:
         file = self._files.get(number)
         if file is None or page in file.pages or page < 0:
             return
-        chunks = _chunks(self._rows(file, page))
+        chunks = _chunks(self._rows_kept(file, page))
         first = self._take_chunks(len(chunks))
         entry = UnwindPage(first)
         for index in range(bpf_abi.UNWIND_CHUNKS):

@@ -1,7 +1,8 @@
 """Names of native addresses: (mappings, address) → (mapped file, function).
 
 A lookup never raises: what cannot be named is ``file+0xoffset``, as the field's tools write it, and ``why_unnamed``
-tells the reason.
+tells the reason.  A file's symbols are read for all addresses at once that were expected before its first lookup, and
+not kept: say what will be asked for.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import contextlib
 import os
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
 from pyflame_ebpf.elf_image import ElfImage, Segment
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.function_table import FunctionTable
-from pyflame_ebpf.plt import PltTable
+from pyflame_ebpf.function_table import Hit
+from pyflame_ebpf.plt import PltStubs
 from pyflame_ebpf.processes import Mapping
 
 OpenMapped = Callable[[Mapping], BinaryIO]  # OSError or PyflameError when it cannot be opened
@@ -29,27 +30,25 @@ ANONYMOUS = "[anonymous]"  # the file of code that no file holds
 JIT = "[jit]"  # ... and that a perf map names
 STRIPPED = "stripped: only exported functions have names without its debug file"
 PERF_MAP = "only a perf map could name it"
-KEPT_MAX = 512 << 20  # bytes of symbols of all files
+KEPT_MAX = 64 << 20  # characters of names of all files
 _PLACES_MAX = 1 << 16
 _VDSO = "[vdso]"
+_NOWHERE = -1
 _FILES_OF_NO_PROGRAM = ("/memfd:", "/dev/zero", "//anon", "/SYSV", "[anon:", "[heap]", "[stack]")
 _DAMAGE = (PyflameError, OSError, struct.error, OverflowError, MemoryError)
 
 _FileIdentity = tuple[bytes, int] | tuple[int, int, int, int]  # build id and size; else as stat tells files apart
 
 
-class _Functions(Protocol):
-    def at(self, vaddr: int) -> tuple[str, int] | None:
-        """(function, offset in it) that holds an address."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _FileSymbols:
-    """A file's tables, those that are exact first; why it has no better ones, "" where it has all."""
+    """A file's names as far as they were asked for; ``lack``: why it has no better ones, "" where it has all."""
 
     segments: tuple[Segment, ...] = ()
-    tables: tuple[_Functions, ...] = ()
+    names: dict[int, str] = field(default_factory=dict)  # by address in the image; "": has none
+    expected: set[int] = field(default_factory=set)  # addresses that are yet to be looked up
     lack: str = ""
+    readable: bool = False
 
 
 class NativeSymbols:
@@ -63,6 +62,7 @@ class NativeSymbols:
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
         self._demangler = Demangler()
         self._kept = 0
+        self.build_ids: dict[str, str] = {}  # in hex, by mapped file
 
     def lookup(self, pid: int, mappings: Sequence[Mapping], address: int, open_mapped: OpenMapped) -> tuple[str, str]:
         """(mapped file, function or ``file+0xoffset``); mappings by rising address; ("", "0x…") outside of all."""
@@ -71,65 +71,99 @@ class NativeSymbols:
             return "", f"{address:#x}"
         mapping = mappings[index]
         offset = address - mapping.start + mapping.offset
-        name = self._function(self._symbols(pid, mapping, open_mapped), offset)
+        name = self._function(pid, mapping, offset, open_mapped)
         return mapping.path or ANONYMOUS, name or f"{PurePosixPath(mapping.path).name or ANONYMOUS}+{offset:#x}"
+
+    def expect(self, pid: int, mapping: Mapping, addresses: Iterable[int], open_mapped: OpenMapped) -> None:
+        """Notes addresses in a mapping that will be looked up: together they cost as much as one."""
+        symbols = self._symbols(pid, mapping, open_mapped)
+        vaddrs = {_vaddr(symbols.segments, address - mapping.start + mapping.offset) for address in addresses}
+        symbols.expected |= vaddrs - symbols.names.keys() - {_NOWHERE}
 
     def why_unnamed(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> str:
         """Why some or all functions of a mapping have no names; "" where they have."""
-        return self._symbols(pid, mapping, open_mapped).lack
+        symbols = self._symbols(pid, mapping, open_mapped)
+        if symbols.readable and not symbols.names:
+            self._read(symbols, {0}, pid, mapping, open_mapped)
+        return symbols.lack
 
     def close(self) -> None:
         """Ends what demangles."""
         self._demangler.close()
 
-    def _function(self, symbols: _FileSymbols, offset: int) -> str:
+    def _function(self, pid: int, mapping: Mapping, offset: int, open_mapped: OpenMapped) -> str:
+        symbols = self._symbols(pid, mapping, open_mapped)
         vaddr = _vaddr(symbols.segments, offset)
-        found = [hit for table in symbols.tables if (hit := table.at(vaddr))] if vaddr >= 0 else []
-        if not found:
+        if vaddr == _NOWHERE or not symbols.readable:
             return ""
-        name = min(found, key=lambda hit: hit[1])[0]  # the function that starts nearest
-        plain, at, suffix = name.partition("@")
+        if vaddr not in symbols.names:
+            self._read(symbols, symbols.expected | {vaddr}, pid, mapping, open_mapped)
+            symbols.expected = set()
+        plain, at, suffix = symbols.names[vaddr].partition("@")
         return self._demangler.demangle(plain) + at + suffix
 
     def _symbols(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
-        """The symbols of a mapping; opened once for each process and mapping, read once for each file."""
+        """The symbols of a mapping, which is opened once for each process; files are known by their contents."""
         place = (pid, mapping)
         if place not in self._places:
             if len(self._places) >= _PLACES_MAX:
                 self._places.clear()
-            self._places[place] = self._open(pid, mapping, open_mapped)
+            self._places[place] = self._open(mapping, open_mapped)
         return self._places[place]
 
-    def _open(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
+    def _open(self, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
         if is_without_file(mapping):
             return _FileSymbols(lack=f"no file holds this code (a JIT compiler's?), and {PERF_MAP}")
         try:
             with open_mapped(mapping) as file:
                 image = ElfImage(file)
+                if image.build_id:
+                    self.build_ids.setdefault(mapping.path, image.build_id.hex())
                 identity = _identity(image, file)
-                if identity not in self._files:
-                    self._files[identity] = self._read(image, mapping.path, pid)
-                return self._files[identity]
-        except PyflameError as error:
-            return _FileSymbols(lack=error.message)
+                return self._files.setdefault(identity, _FileSymbols(image.segments, readable=True))
         except _DAMAGE as error:
-            return _FileSymbols(lack=getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            return _FileSymbols(lack=_said(error))
 
-    def _read(self, image: ElfImage, path: str, pid: int) -> _FileSymbols:
-        tables: list[FunctionTable] = []
-        with contextlib.suppress(*_DAMAGE):
-            tables += _best_table(image, path, pid)
-        lack = "" if tables or path == _VDSO else STRIPPED
-        with contextlib.suppress(*_DAMAGE):
-            tables.append(image.dynamic_functions())
-        self._kept += sum(table.memory for table in tables)
+    def _read(
+        self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
+    ) -> None:
+        """Adds what a file calls these addresses."""
+        symbols.names |= dict.fromkeys(vaddrs, "")
         if self._kept > KEPT_MAX:
-            self._kept -= sum(table.memory for table in tables)
-            return _FileSymbols(lack=f"the symbols of all files take more than {KEPT_MAX >> 20} MB")
-        stubs: list[_Functions] = []
-        with contextlib.suppress(*_DAMAGE):
-            stubs = [PltTable(image, tables[0])] if tables else []
-        return _FileSymbols(image.segments, (*stubs, *tables), lack)
+            symbols.lack = f"the names of all files take more than {KEPT_MAX >> 20} MB"
+            return
+        try:
+            with open_mapped(mapping) as file:
+                names, symbols.lack = _names_in_file(ElfImage(file), vaddrs, mapping.path, pid)
+        except _DAMAGE as error:
+            symbols.lack = _said(error)
+        else:
+            self._kept += sum(map(len, names.values()))
+            symbols.names |= names
+
+
+def _said(error: BaseException) -> str:
+    return getattr(error, "message", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _names_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> tuple[dict[int, str], str]:
+    """The names of those addresses that have one, and why there are no better ones."""
+    stubs = PltStubs(image, vaddrs)
+    everything = vaddrs | stubs.choosers
+    tables: list[dict[int, Hit]] = []
+    with contextlib.suppress(*_DAMAGE):
+        tables += _best_functions(image, everything, path, pid)
+    lack = "" if tables or path == _VDSO else STRIPPED
+    with contextlib.suppress(*_DAMAGE):
+        tables.append(image.dynamic_functions(everything))
+    names = {}
+    for vaddr in vaddrs:
+        found = [table[vaddr] for table in tables if vaddr in table]
+        if tables and (stub := stubs.at(vaddr, tables[0])):
+            found.insert(0, stub)
+        if found:
+            names[vaddr] = min(found, key=lambda hit: hit[1])[0]  # the function that starts nearest
+    return names, lack
 
 
 def is_without_file(mapping: Mapping) -> bool:
@@ -144,19 +178,19 @@ def _identity(image: ElfImage, file: BinaryIO) -> _FileIdentity:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _best_table(image: ElfImage, path: str, pid: int) -> list[FunctionTable]:
-    """Its own .symtab, else that of its installed debug file, else that of .gnu_debugdata; none; BadElf."""
+def _best_functions(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> list[dict[int, Hit]]:
+    """Those of its own .symtab, else of its installed debug file's, else of .gnu_debugdata's; none; BadElf."""
     with contextlib.suppress(*_DAMAGE):
         if not image.stripped:
-            return [image.static_functions()]
+            return [image.static_functions(vaddrs)]
     with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
         if found is not None:
-            return [found.static_functions()]
+            return [found.static_functions(vaddrs)]
     unpacked = unpack_debug_data(image)
     if unpacked is None:
         return []
     with unpacked as file:
-        return [ElfImage(file).static_functions()]
+        return [ElfImage(file).static_functions(vaddrs)]
 
 
 def _vaddr(segments: tuple[Segment, ...], offset: int) -> int:
@@ -164,4 +198,4 @@ def _vaddr(segments: tuple[Segment, ...], offset: int) -> int:
     for segment in segments:
         if segment.flags & 1 and segment.offset <= offset < segment.offset + segment.file_size:
             return segment.vaddr - segment.offset + offset
-    return -1
+    return _NOWHERE

@@ -56,7 +56,7 @@ def plain_rows(frame: FrameEntry, begin: int, stop: int) -> list[Row] | None:  #
     One loop over bytes: a call for each of them is what it saves.
     """
     data, position, location, scale = frame.data, frame.instructions, frame.start, frame.common.code_alignment
-    end = len(data)
+    end = len(data.rstrip(b"\0"))  # without the nops that pad it; a last operand of 0 is still read from data
     rows: list[Row] = []
     register, offset, place = RSP, 8, NOT_SAVED
     states: list[tuple[int, int, int]] = []
@@ -69,7 +69,7 @@ def plain_rows(frame: FrameEntry, begin: int, stop: int) -> list[Row] | None:  #
                     step = opcode & 63
                 else:
                     size = 1 << (opcode - 2)
-                    if position + size > end:
+                    if position + size > len(data):
                         return None
                     step = int.from_bytes(data[position : position + size], "little")
                     position += size

@@ -20,34 +20,32 @@ from pyflame_ebpf.bpf_abi import (
     PROCESS_OTHER,
     PROCESS_PYTHON,
     ExecutableEntry,
-    ExitEvent,
     Identity,
-    MissEvent,
     ProcessEntry,
-    ProcessEvent,
 )
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import ExitEvent, MissEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.mapped_code import MappedCode, open_code
+from pyflame_ebpf.native_walk import RowAt, WalkStopped
 from pyflame_ebpf.processes import Mapping
-from pyflame_ebpf.profile import Process
+from pyflame_ebpf.profile import NativeOutcome, Process
 from pyflame_ebpf.sampler import Sampler
+from pyflame_ebpf.unwind_rows import UnwindRow
 
 # A program has no libraries at its exec; the dynamic linker maps the interpreter some milliseconds later, and a
 # program that embeds Python may load it at any time.  Seconds after the first look.
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
-SCAN_AGAIN = 0.02  # seconds between two searches of one process's stacks
-STACK_SCANNED = 1 << 16  # bytes
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
 STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
 EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
-_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)[^/]*\.so[^/]*$")  # a hint where to begin, no more
+_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)([-.][^/]*)?\.so[^/]*$")  # a hint where to begin, no more
 
 FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
 
@@ -72,7 +70,8 @@ class Known:
     mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
-    scanned_at: float = 0.0  # monotonic seconds: its stack was searched for return addresses
+    places: dict[int, Mapping | None] = field(default_factory=dict)  # page of an address → what is mapped there
+    no_copies: bool = False  # as in struct process_entry
 
 
 @dataclass(order=True, slots=True)
@@ -288,7 +287,9 @@ class ProcessTable:
 
     def _tell(self, identity: Identity, known: Known) -> None:
         is_known = known.executable in self._interpreters
-        entry = ProcessEntry(identity.raw(), state=known.state, mappings=known.slot, known=is_known)
+        entry = ProcessEntry(
+            identity.raw(), state=known.state, mappings=known.slot, known=is_known, no_copies=known.no_copies
+        )
         if known.state == PROCESS_PYTHON and known.interpreter is not None:
             entry.interpreters_head = known.interpreter.interpreters_head
             entry.tstate_current = known.interpreter.tstate_current
@@ -309,6 +310,7 @@ class ProcessTable:
             return False
         known.mappings = code
         known.mapped += [mapping for mapping in code if mapping not in known.mapped]
+        known.places.clear()
         known.slot = self.code.map_process(identity, code)
         while self.code.evicted:
             oldest = self.code.evicted.pop()
@@ -331,8 +333,6 @@ class ProcessTable:
         known = self._known.get(event.identity)
         if event.file:
             self.code.page_missed(event.file, event.address)
-            if known is not None and not known.ended:
-                self._expect_callers(event, known)
             return
         if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
             return
@@ -341,17 +341,23 @@ class ProcessTable:
         changed = self._map(event.identity, known)
         known.map_again = MAP_AGAIN if changed else min(2 * known.map_again, MAP_AGAIN_MAX)
 
-    def _expect_callers(self, event: MissEvent, known: Known) -> None:
-        """Sends the code pages of all callers of a frame, or else each would cost a sample of its own.
+    def rows_of(self, identity: Identity) -> RowAt:
+        """The unwind rows of a process by address; each page that is asked for is sent to the programs, too."""
 
-        Which words of the stack are return addresses is not known without rows, so every address of code counts.
-        """
-        now = time.monotonic()
-        if now - known.scanned_at < SCAN_AGAIN or not self.is_running(event.identity):
-            return
-        known.scanned_at = now
-        words = memoryview(_stack_memory(event.identity.tgid, event.stack_pointer & ~7)).cast("Q")
-        self.code.expect(event.identity, known.mappings, words)
+        def row_at(address: int) -> UnwindRow | None:
+            mapping = self.mapping_of(identity, address)
+            if mapping is None:
+                raise WalkStopped(NativeOutcome.NO_MAPPING)
+            return self.code.row_at(identity, mapping, address)
+
+        return row_at
+
+    def without_copies(self, identity: Identity) -> None:
+        """Copies of this process's stacks did not help to walk them: no more of them are sent."""
+        known = self._known.get(identity)
+        if known is not None and not known.ended:
+            known.no_copies = True
+            self._tell(identity, known)
 
     def _open_mapped(self, identity: Identity, mapping: Mapping) -> BinaryIO:
         return open_code(identity.tgid, mapping)
@@ -359,8 +365,13 @@ class ProcessTable:
     def mapping_of(self, identity: Identity, address: int) -> Mapping | None:
         """The executable mapping that held an address of a process, the newest one if there were several."""
         known = self._known.get(identity)
-        mapped = reversed(known.mapped) if known else ()
-        return next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
+        if known is None:
+            return None
+        page = address >> 12
+        if page not in known.places:
+            mapped = reversed(known.mapped)
+            known.places[page] = next((mapping for mapping in mapped if mapping.start <= address < mapping.end), None)
+        return known.places[page]
 
     def mappings_of(self, identity: Identity) -> list[Mapping]:
         """The executable mappings of a process, as last read."""
@@ -417,16 +428,6 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
-
-
-def _stack_memory(pid: int, stack_pointer: int) -> bytes:
-    """A thread's stack from its innermost frame on, as far as it is mapped; whole words."""
-    found = b""
-    with contextlib.suppress(PyflameError, OSError):
-        while len(found) < STACK_SCANNED:
-            address = stack_pointer + len(found)
-            found += processes.read_memory(pid, address, -address % 4096 or 4096)
-    return found
 
 
 def _same_start(identity: Identity, start_ticks: int) -> bool:

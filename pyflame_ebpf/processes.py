@@ -64,6 +64,15 @@ class Mapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Credentials:
+    """User, group and further groups that decide what files may be opened."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessStat:
     """What /proc/PID/stat says; ``start_ticks`` counts clock ticks since the host started."""
 
@@ -242,6 +251,12 @@ def _status_field(pid: int, field: str) -> list[str]:
 def user_id(pid: int) -> int:
     """The real user id that the process runs under."""
     return int(_status_field(pid, "Uid")[0])
+
+
+def credentials(pid: int) -> Credentials:
+    """With whose rights the process opens files, in ids of our user namespace."""
+    uids, gids, groups = (_status_field(pid, field) for field in ("Uid", "Gid", "Groups"))
+    return Credentials(int(uids[3]), int(gids[3]), tuple(map(int, groups)))
 
 
 def namespace_pids(pid: int) -> tuple[int, ...]:

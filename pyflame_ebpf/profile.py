@@ -6,8 +6,8 @@ Standard library only.  Nothing here reads a file, a process or the clock.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -146,7 +146,10 @@ class SampleKey:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC."""
+    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC.
+
+    Where other tools wrote the stacks ``started``, ``duration``, ``frequency`` and ``cpus`` may be 0: unknown.
+    """
 
     started: float
     duration: float
@@ -163,13 +166,19 @@ class Recording:
 
 @dataclass(slots=True)
 class Profile:
-    """A whole recording: what was sampled, how often, and where."""
+    """A whole recording: what was sampled, how often, and where.
+
+    ``build_ids`` has the build id in hex by ``Frame.file`` of native frames, where the file has one.  ``sources`` has
+    the text by ``Frame.file`` of Python frames and line number, of functions that were sampled, where it was asked for.
+    """
 
     recording: Recording
     processes: list[Process] = field(default_factory=list)
     threads: list[Thread] = field(default_factory=list)
     stacks: list[Stack] = field(default_factory=list)
     samples: Counter[SampleKey] = field(default_factory=Counter)
+    build_ids: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, dict[int, str]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -177,18 +186,8 @@ class Profile:
         return sum(self.samples.values())
 
     def seconds_of_cpu(self, samples: int) -> float:
-        """CPU time in seconds that so many samples stand for."""
-        return samples / self.recording.frequency
-
-    def select(self, keep: Iterable[SampleKey]) -> Profile:
-        """The same profile with these samples only; indices keep their meaning, the host's CPU time is left out."""
-        recording = replace(self.recording, scheduler_cpu=None)
-        samples = Counter({key: self.samples[key] for key in keep})
-        return Profile(recording, self.processes, self.threads, self.stacks, samples)
-
-    def python_only(self) -> Profile:
-        """The samples of processes in which an interpreter was found."""
-        return self.select(key for key in self.samples if self.processes[key.process].is_python)
+        """CPU time in seconds that so many samples stand for, 0 where the frequency is unknown."""
+        return samples / self.recording.frequency if self.recording.frequency else 0.0
 
     def outcomes(self) -> Counter[Outcome]:
         """Samples by the way their capture ended."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -32,10 +33,11 @@ from pyflame_ebpf.profile import (
 )
 
 FORMAT = "pyflame-ebpf profile"
-VERSION = 2  # 1 had no native stacks: no "plumbing" of frames, no "native" of samples
+VERSION = 3  # 2 had no build ids and no source text; 1 no native stacks: no "plumbing" of frames, "native" of samples
 _JSON_BYTES_MAX = 1 << 30
 _FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
 _NO_NODE = -1
+_HEXADECIMAL = re.compile(r"[0-9a-f]{2,128}")
 _Item = TypeVar("_Item")
 _FLAGS = [False, True]
 _KINDS = list(FrameKind)
@@ -127,8 +129,18 @@ def _document(profile: Profile) -> dict[str, Any]:
         "nodes": {"caller": [caller for caller, _ in node.index], "frame": [index for _, index in node.index]},
         "stacks": stacks,
         "samples": _samples_document(profile.samples),
+        "build_ids": {
+            "file": [text(file) for file in sorted(profile.build_ids)],
+            "build_id": [profile.build_ids[file] for file in sorted(profile.build_ids)],
+        },
+        "sources": _sources_document(profile.sources, text),
         "texts": list(text.index),
     }
+
+
+def _sources_document(sources: dict[str, dict[int, str]], text: _Table) -> dict[str, list[Any]]:
+    rows = [(text(file), line, sources[file][line]) for file in sorted(sources) for line in sorted(sources[file])]
+    return {name: [row[column] for row in rows] for column, name in enumerate(("file", "line", "text"))}
 
 
 def _recording_document(recording: Recording) -> dict[str, Any]:
@@ -217,8 +229,10 @@ def _refused_constant(name: str) -> float:
 
 
 def _profile(document: dict[str, Any]) -> Profile:
-    if document["version"] == 1:
+    if document["version"] <= 1:
         _fill_version_1(document)
+    if document["version"] <= 2:  # noqa: PLR2004 - a version
+        document |= {"build_ids": {"file": [], "build_id": []}, "sources": {"file": [], "line": [], "text": []}}
     texts = [_text(each) for each in _list(document, "texts")]
     processes = _processes(_table(document, "processes"), texts)
     threads = _threads(_table(document, "threads"), texts)
@@ -226,7 +240,30 @@ def _profile(document: dict[str, Any]) -> Profile:
     nodes = _nodes(_table(document, "nodes"), frames)
     stacks = _stacks(_list(document, "stacks"), nodes)
     samples = _samples(_table(document, "samples"), processes, threads, stacks)
-    return Profile(_recording(_table(document, "recording")), processes, threads, stacks, samples)
+    return Profile(
+        _recording(_table(document, "recording")),
+        processes,
+        threads,
+        stacks,
+        samples,
+        _build_ids(_table(document, "build_ids"), texts),
+        _sources(_table(document, "sources"), texts),
+    )
+
+
+def _build_ids(table: dict[str, Any], texts: list[str]) -> dict[str, str]:
+    files, build_ids = _columns(table, file=_chosen_from(texts), build_id=_text)
+    if not all(_HEXADECIMAL.fullmatch(build_id) for build_id in build_ids):
+        raise _WrongContentError("a build id is not one")
+    return dict(zip(files, build_ids, strict=True))
+
+
+def _sources(table: dict[str, Any], texts: list[str]) -> dict[str, dict[int, str]]:
+    sources: dict[str, dict[int, str]] = {}
+    columns = _columns(table, file=_chosen_from(texts), line=_integer, text=_text)
+    for file, line, text in zip(*columns, strict=True):
+        sources.setdefault(file, {})[line] = text
+    return sources
 
 
 def _fill_version_1(document: dict[str, Any]) -> None:
@@ -238,8 +275,8 @@ def _fill_version_1(document: dict[str, Any]) -> None:
 
 def _recording(table: dict[str, Any]) -> Recording:
     frequency = _integer(table.get("frequency"))
-    if frequency < 1:
-        raise _WrongContentError("its sampling frequency is not positive")
+    if frequency < 0:
+        raise _WrongContentError("its sampling frequency is negative")
     return Recording(
         started=_number(table.get("started")),
         duration=_number(table.get("duration")),

@@ -7,26 +7,42 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
-from pyflame_ebpf.bpf_abi import CodeEvent, Event, ExitEvent, Identity, MissEvent, ProcessEvent, StackEvent, ThreadEvent
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import (
+    CodeEvent,
+    Event,
+    ExitEvent,
+    MissEvent,
+    ProcessEvent,
+    StackCopyEvent,
+    StackEvent,
+    ThreadEvent,
+)
 from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
 from pyflame_ebpf.perf_map import PerfMaps
 from pyflame_ebpf.plumbing import is_plumbing
+from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
-from pyflame_ebpf.profile import Frame, FrameKind, Profile, Recording
+from pyflame_ebpf.processes import Mapping
+from pyflame_ebpf.profile import Frame, FrameKind, Process, Profile, Recording
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.source_files import SourceFiles
+from pyflame_ebpf.source_text import ReadFile, sampled_sources
 from pyflame_ebpf.symbolize import Symbolizer
+from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
-NICENESS = -10  # seven times the share of a process that computes; it needs little CPU itself
 POLL = 0.1  # seconds between two looks at what is not urgent
 WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
+FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
+FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
 
 
@@ -34,6 +50,12 @@ class AlreadyRecording(PyflameError):
     """Another profiler records on this host."""
 
     exit_code = 8
+
+
+class LockUnusable(PyflameError):
+    """Whether another profiler records cannot be found out."""
+
+    exit_code = 20
 
 
 class BrokenOff(Exception):
@@ -58,6 +80,7 @@ class RecordOptions:
     kernel: bool = True
     native: bool = True
     arguments: tuple[str, ...] = ()
+    source: bool = False  # whether the sampled functions' source text is taken along
 
     @property
     def whole_host(self) -> bool:
@@ -96,20 +119,13 @@ def only_one_profiler() -> Iterator[None]:
 
 def _open_lock() -> TextIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
-
-
-@contextlib.contextmanager
-def urgent() -> Iterator[None]:
-    """Before others while it records: on a busy host processes that live shortly would be met too late."""
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(usual, NICENESS))
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, usual)
+        return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
+    except OSError as error:
+        raise LockUnusable(
+            f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
+            "It must be a plain file that root may write; remove what is there.",
+        ) from error
 
 
 class Recorder:
@@ -121,7 +137,13 @@ class Recorder:
         self._table = ProcessTable(sampler, native=options.native)
         self._native = _NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
-        self._symbolizer = Symbolizer(self._table.read_memory, self._native.name, self._name_kernel_address)
+        self._symbolizer = Symbolizer(
+            self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
+        )
+        self._unfinished = UnfinishedStacks(
+            self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
+        )
+        self._source_files = SourceFiles(self._table.is_running) if options.source else None
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
         self._duration: float | None = None
@@ -144,7 +166,7 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._table.code.send_wanted(WARM)
+        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM)
         wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
@@ -162,7 +184,10 @@ class Recorder:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, StackEvent):
-            self._symbolizer.add_stack(event, self._table.layout_of(event.identity))
+            layout = self._table.layout_of(event.identity)
+            self._symbolizer.add_stack(event, layout)
+            if self._source_files and layout is not None:
+                self._source_files.watch(event.identity)
         elif isinstance(event, CodeEvent):
             self._symbolizer.add_code(event, self._table.layout(event.layout))
         elif isinstance(event, ProcessEvent):
@@ -174,6 +199,8 @@ class Recorder:
             self._table.code_missed(event)
             if not event.file:
                 self._native.watch(event.identity)
+        elif isinstance(event, StackCopyEvent):
+            self._unfinished.add(event)
         elif isinstance(event, ExitEvent):
             self._table.process_ended(event)
 
@@ -199,6 +226,7 @@ class Recorder:
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
+        self._unfinished.finish_all(FINISH_LAST)
         for _ in range(2):  # both maps of counts
             self._drain()
         counters = self._sampler.counters()
@@ -220,13 +248,34 @@ class Recorder:
             },
         )
         try:
-            return self._symbolizer.profile(recording, self._table.profile_processes())
+            return self._profile(recording)
         finally:
             self._native.close()
+            if self._source_files:
+                self._source_files.close()
+
+    def _profile(self, recording: Recording) -> Profile:
+        known = self._table.profile_processes()
+        profile = self._symbolizer.profile(recording, known)
+        files = {frame.file for stack in profile.stacks for frame in stack}
+        profile.build_ids = {file: build_id for file, build_id in self._native.build_ids.items() if file in files}
+        if self._source_files:
+            profile.sources = sampled_sources(profile, _reader(self._source_files, known))
+        return profile
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
         return Frame(FrameKind.KERNEL, name, module)
+
+
+def _reader(files: SourceFiles, known: dict[Identity, Process]) -> ReadFile:
+    identities = {id(process): identity for identity, process in known.items()}
+
+    def read(process: Process, file: str) -> bytes:
+        identity = identities.get(id(process))
+        return files.read(identity, file) if identity else b""
+
+    return read
 
 
 def _urgency(event: Event) -> int:
@@ -252,21 +301,39 @@ class _NativeFrames:
         if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
             self._perf_maps.watch(identity, identity.tgid)
 
+    def expect(self, identity: Identity, addresses: Iterable[int]) -> None:
+        """Notes what names will be asked for: those of one file are found together."""
+        wanted: dict[Mapping, list[int]] = {}
+        for address in addresses:
+            if (mapping := self._table.mapping_of(identity, address)) is not None:
+                wanted.setdefault(mapping, []).append(address)
+        for mapping, found in wanted.items():
+            self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
+
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
         mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
+        pid = self._pid(identity)
+        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
+            return Frame(FrameKind.NATIVE, name, JIT)
+        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
+        of_interpreter = file == self._table.interpreter_file(identity)
+        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def _pid(self, identity: Identity) -> int:
+        """The process's PID while it runs, 0 after."""
         if identity not in self._alive:
             self._alive[identity] = self._table.is_running(identity)
             if self._alive[identity]:
                 self.watch(identity)  # the map may be new
-        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
-            return Frame(FrameKind.NATIVE, name, JIT)
-        pid = identity.tgid if self._alive[identity] else 0
-        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
-        of_interpreter = file == self._table.interpreter_file(identity)
-        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+        return identity.tgid if self._alive[identity] else 0
+
+    @property
+    def build_ids(self) -> dict[str, str]:
+        """Build ids in hex by mapped file, of the files that were opened."""
+        return self._symbols.build_ids
 
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""
@@ -287,7 +354,7 @@ def record(
     )
     allow_open_files()
     with only_one_profiler(), contextlib.ExitStack() as urgency:
-        urgency.enter_context(urgent())
+        urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
             recorder = Recorder(options, sampler)
             recorder.start()

@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import Event, ExecutableEntry, Identity, ProcessEntry, Settings, UnwindPage, UnwindPageKey
+from pyflame_ebpf.bpf_abi import ExecutableEntry, Identity, ProcessEntry, Settings, UnwindPage, UnwindPageKey
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.events import Event, parse_record
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 from pyflame_ebpf.own_memory import give_back
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
+COPY_PAGES = 1024  # 4 MiB: the memory of at least 32 stacks
 
 KERNEL_OFFSETS = {
     "PF_TASK_GROUP_LEADER": ("task_struct", "group_leader"),
@@ -62,6 +64,7 @@ STAGES = (  # in the order of enum stage
     "stage_new_stack",
     "stage_codes",
     "stage_send",
+    "stage_copy",
 )
 
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
@@ -97,7 +100,7 @@ class SamplerOptions:
 
     def flags(self) -> list[str]:
         """The compiler's ``-D`` options."""
-        flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_CPUS={possible_cpus()}"]
+        flags = [f"-DPF_RING_PAGES={self.ring_pages}", f"-DPF_COPY_PAGES={COPY_PAGES}", f"-DPF_CPUS={possible_cpus()}"]
         if not self.kernel:
             flags.append("-DPF_NO_KERNEL")
         if not self.native:
@@ -182,7 +185,8 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         self._counts_in_use = 0
         self._bpf = self._load()
         give_back()  # what compiling took
-        self._bpf[b"records"].open_ring_buffer(self._keep_record)
+        for ring in (b"records", b"copies"):
+            self._bpf[ring].open_ring_buffer(self._keep_record)
         self._write_settings()
 
     def __exit__(self, *_: object) -> None:
@@ -341,7 +345,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         self._bpf.ring_buffer_poll(timeout_ms)
         self._bpf.ring_buffer_consume()
         records, self._records = self._records, []
-        return [bpf_abi.parse_record(record) for record in records]
+        return [parse_record(record) for record in records]
 
     def drain_counts(self) -> list[Count]:
         """Takes the samples counted since the last call."""

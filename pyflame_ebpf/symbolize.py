@@ -7,14 +7,16 @@ reads at once only what would be gone with its process; all naming waits until t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
+from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
 from pyflame_ebpf.line_table import LineRanges, decode_lines
+from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
 from pyflame_ebpf.profile import (
     NATIVE_GAPS,
@@ -36,6 +38,7 @@ from pyflame_ebpf.weave import weave
 ReadMemory = Callable[[Identity, int, int], bytes]  # of a process: address, size; b"" when it cannot be had
 NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's function; None: no code is there
 NameKernelAddress = Callable[[int], Frame]
+ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # told before the first of a profile is named
 
 NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
 LINE_TABLE_MAX = 1 << 20
@@ -129,8 +132,15 @@ def read_bytes(layout: CPythonLayout, read: Callable[[int, int], bytes], address
 class Symbolizer:
     """Collects code objects, stacks and counts, and makes the Profile of them."""
 
-    def __init__(self, read: ReadMemory, name_address: NameAddress, name_kernel_address: NameKernelAddress) -> None:
+    def __init__(
+        self,
+        read: ReadMemory,
+        name_address: NameAddress,
+        name_kernel_address: NameKernelAddress,
+        expect_addresses: ExpectAddresses = lambda _identity, _addresses: None,
+    ) -> None:
         self._read = read
+        self._expect_addresses = expect_addresses
         self._name_address = name_address
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
@@ -138,6 +148,7 @@ class Symbolizer:
         self._native: dict[Identity, dict[int, Frame | None]] = {}
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._stacks: dict[int, StackEvent] = {}
+        self._finished: dict[int, tuple[list[NativeFrame], NativeOutcome]] = {}
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
@@ -187,6 +198,10 @@ class Symbolizer:
             self._unsettled.append((event, layout))
         self._stacks[event.stack_id] = event
 
+    def finish_stack(self, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
+        """Keeps the native frames of a stack from the one on where the programs stopped, and how the walk ended."""
+        self._finished[stack_id] = native, outcome
+
     def settle(self) -> None:
         """Reads code objects that were not sent with their stacks from the processes, while they live."""
         unsettled, self._unsettled = self._unsettled, []
@@ -234,17 +249,29 @@ class Symbolizer:
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
+        self._expect_names()
         builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
-            builder.add(key, samples)
+            _, native = self._finished.get(key.stack_id, (None, key.native))
+            builder.add(key._replace(native=native), samples)
         return builder.profile
+
+    def _expect_names(self) -> None:
+        """Tells which native addresses will be named."""
+        wanted: dict[Identity, set[int]] = {}
+        for event in self._stacks.values():
+            wanted.setdefault(event.identity, set()).update(
+                address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
+            )
+        for identity, addresses in wanted.items():
+            self._expect_addresses(identity, addresses)
 
     def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
         """The frames of a stack with marks where some are missing; None for a stack that never arrived."""
         event = self._stacks.get(stack_id)
         if event is None:
             return None
-        raw_frames = event.frames()
+        raw_frames = self._all_frames(event)
         kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in raw_frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
@@ -259,6 +286,14 @@ class Symbolizer:
         frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
         marks = _marks(outcome, native)
         return (*marks, *reversed(frames))
+
+    def _all_frames(self, event: StackEvent) -> list[RawFrame]:
+        """The frames that were sent, and those that were found later in place of the last one."""
+        frames = event.frames()
+        later, _ = self._finished.get(event.stack_id, ([], None))
+        if later and frames and frames[-1] == (later[0][0], 0, 0, bpf_abi.FRAME_NATIVE):
+            frames.pop()
+        return frames + [(address, end, 0, bpf_abi.FRAME_NATIVE) for address, end in later]
 
     def _frame(self, identity: Identity, raw: tuple[int, int, int, int], *, plumbing: bool) -> Frame:
         address, code_id, position, kind = raw

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 from typing import NamedTuple
 
-from pyflame_ebpf.call_frame_information import R10, RBP, RETURN_ADDRESS, RSP, CommonEntry, How, Rule, Rules
+from pyflame_ebpf.call_frame_information import RBP, RETURN_ADDRESS, RSP, CommonEntry, How, Rule, Rules
 from pyflame_ebpf.dwarf_numbers import Reader
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.frame_entries import FrameEntry, common_entry_vaddr, frame_rules, parse_common, parse_frame
@@ -37,18 +38,22 @@ _COMMON_ENTRIES_MAX = 1024
 _COMMON_ENTRY_MAX = 512  # bytes; compilers write 28 at the most
 _ENTRY_MIN = 8
 _TOGETHER_MAX = 1 << 15  # bytes of entries read at once: those of a page lie side by side, as linkers write them
-_GENERAL_REGISTERS = 16
 _ALIGNMENT = 16  # of functions
 _GIVEN_UP_FIRST = (2, 5)  # bytes: a push; a push and the move to rbp, or at worst a call
 _PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
 _DISTANCE_MAX = 1 << 31
+_INDEXED_PLACE_MAX = 1 << 12
 _REGISTER_SHIFT = 4
 _SIGNAL_RIP, _SIGNAL_RBP = 8, -40  # from the saved rsp: gregs[] of ucontext_t in <sys/ucontext.h>
 
 # x86-64 psABI, "lazy binding": DW_OP_breg7 8; breg16 0; lit15; and; litN; ge; lit3; shl; plus
 _PLT = re.compile(rb"\x77\x08\x80\x00\x3f\x1a([\x30-\x3f])\x2a\x33\x24\x22", re.DOTALL)
+_ENTRY_POINT = re.compile(rb"\x31\xed|\x48\x89\xe7")  # xor %ebp,%ebp: there is no caller; mov %rsp,%rdi: arguments
 _SLEB = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
 _AT_REGISTER = re.compile(rb"([\x76\x77])" + _SLEB, re.DOTALL)  # DW_OP_breg6 or breg7
+_INDEXED = re.compile(  # DW_OP_breg7, breg8 to breg15 0, lit8, mul, plus, deref, plus_uconst
+    rb"\x77" + _SLEB + rb"([\x78-\x7f])\x00\x38\x1e\x22\x06\x23" + _SLEB, re.DOTALL
+)
 _DEREFERENCED = re.compile(  # then DW_OP_deref and perhaps DW_OP_plus_uconst
     rb"([\x76\x77])" + _SLEB + rb"\x06(?:\x23" + _SLEB + rb")?", re.DOTALL
 )
@@ -64,11 +69,35 @@ class CfaKind(IntEnum):
     RBP_DEREF = 4  # *(rbp + offset): a function that realigned its stack
     ROOT = 5  # there is no caller: _start, and where threads start
     SIGNAL = 6  # CFA = *(rsp + offset), rip in *(rsp + offset + 8), rbp in *(rsp + offset - 40)
-    R10 = 7  # r10 + offset; r10 is known in the innermost frame only
+    REGISTER = 7  # OtherRegister(offset & 15) + (offset >> 4); known in the innermost frame and sometimes its caller's
     UNSUPPORTED = 8
-    REGISTER = 9  # register (offset & 15, DWARF's number) + (offset >> 4); innermost frame only, if not rbx, r12 to r15
-    RSP_DEREF_PLUS = 10  # *(rsp + (s16)offset) + (offset >> 16): OpenSSL's assembly
-    RBP_DEREF_PLUS = 11  # *(rbp + (s16)offset) + (offset >> 16)
+    RSP_DEREF_PLUS = 9  # *(rsp + (s16)offset) + (offset >> 16): OpenSSL's assembly
+    RBP_DEREF_PLUS = 10  # *(rbp + (s16)offset) + (offset >> 16)
+    INDEXED = 11  # *(rsp + 8 * OtherRegister(offset & 15) + (offset >> 4 & 0xfff)) + (offset >> 16): OpenSSL again
+
+
+class OtherRegister(IntEnum):
+    """The register of a REGISTER row."""
+
+    R8 = 0
+    R9 = 1
+    R10 = 2
+    R11 = 3
+    R12 = 4
+    R13 = 5
+    R14 = 6
+    R15 = 7
+    RDI = 8
+    RSI = 9
+    RBP = 10
+    RBX = 11
+    RDX = 12
+    RAX = 13
+    RCX = 14
+
+
+_BY_NUMBER = ("RAX", "RDX", "RCX", "RBX", "RSI", "RDI", "RBP", "", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15")
+_OTHER_REGISTERS = {number: OtherRegister[name] for number, name in enumerate(_BY_NUMBER) if name}
 
 
 class RbpKind(IntEnum):
@@ -78,6 +107,7 @@ class RbpKind(IntEnum):
     AT_CFA = 1  # *(CFA + 8 * rbp_offset)
     AT_RBP = 2  # *(rbp + 8 * rbp_offset)
     UNKNOWN = 3
+    AT_RSP = 4  # *(rsp + 8 * rbp_offset)
 
 
 class UnwindRow(NamedTuple):
@@ -96,10 +126,13 @@ class TooManyRows(ValueError):
 
 def unpack_rows(rows: bytes) -> tuple[UnwindRow, ...]:
     """The rows of a page as values."""
-    return tuple(
-        UnwindRow(start, CfaKind(kind & 15), cfa_offset, RbpKind(kind >> 4), rbp_offset)
-        for start, kind, rbp_offset, cfa_offset in ROW.iter_unpack(rows)
-    )
+    return tuple(unpack_row(rows, index) for index in range(len(rows) // ROW.size))
+
+
+def unpack_row(rows: bytes, index: int) -> UnwindRow:
+    """One row of a page as values."""
+    start, kind, rbp_offset, cfa_offset = ROW.unpack_from(rows, index * ROW.size)
+    return UnwindRow(start, CfaKind(kind & 15), cfa_offset, RbpKind(kind >> 4), rbp_offset)
 
 
 def _body(cfa: CfaKind, cfa_offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0) -> bytes:
@@ -148,7 +181,19 @@ class UnwindTable:
                     self._add(rows, frame, limit)
             except BadElf:
                 continue  # the others are still good; this one's addresses stay NONE
+        if begin <= self._image.entry < begin + PAGE_SIZE and self._begins_at_entry_point():
+            rows.fill(self._image.entry, _ROOT)
         return rows.packed()
+
+    def _begins_at_entry_point(self) -> bool:
+        """Whether the kernel begins there: the dynamic linker and musl's programs have no entry for that code.
+
+        In libraries some linkers give the first function as entry point.
+        """
+        try:
+            return bool(_ENTRY_POINT.search(self._image.read_virtual(self._image.entry, _ALIGNMENT)))
+        except BadElf:
+            return False
 
     def _add(self, rows: _Rows, frame: FrameEntry, limit: int) -> None:
         """Add the rows of one entry, which hold up to address ``limit`` at most."""
@@ -157,8 +202,7 @@ class UnwindTable:
             return
         plain = self._plain(frame, rows.begin, end) if is_plain(frame.common) else None
         if plain is not None:
-            for vaddr, body in plain:
-                rows.add(vaddr, body)
+            rows.add_all(plain)
         elif frame.common.return_register == RETURN_ADDRESS:
             for vaddr, rules in frame_rules(frame, rows.begin, end):
                 rows.add(vaddr, self._body_of(rules, frame.common.is_signal_frame))
@@ -242,6 +286,29 @@ class _Rows:
             self._starts.append(start)
             self._bodies.append(body)
 
+    def add_all(self, rows: list[tuple[int, bytes]]) -> None:
+        """Add the rows of a function; a call for each would take longer than the rest."""
+        starts, bodies, begin = self._starts, self._bodies, self.begin
+        for vaddr, body in rows:
+            start = vaddr - begin
+            if start <= starts[-1] or start >= PAGE_SIZE:
+                self.add(vaddr, body)
+            elif body != bodies[-1]:
+                starts.append(start)
+                bodies.append(body)
+
+    def fill(self, vaddr: int, body: bytes) -> None:
+        """Let a row hold from an address up to the next row, if no entry covers the address."""
+        start = vaddr - self.begin
+        index = bisect_right(self._starts, start) - 1
+        if self._bodies[index] != _NONE:
+            return
+        if self._starts[index] == start:
+            self._bodies[index] = body
+        else:
+            self._starts.insert(index + 1, start)
+            self._bodies.insert(index + 1, body)
+
     def packed(self) -> bytes:
         """As BPF reads them; TooManyRows.
 
@@ -301,11 +368,12 @@ def _cfa(rules: Rules) -> tuple[CfaKind, int]:
     if rules.cfa_expression is not None:
         return _cfa_of_expression(rules.cfa_expression)
     register, offset = rules.cfa_register, rules.cfa_offset
-    kind = {RSP: CfaKind.RSP, RBP: CfaKind.RBP, R10: CfaKind.R10}.get(register)
+    kind = {RSP: CfaKind.RSP, RBP: CfaKind.RBP}.get(register)
     if kind is not None:
         return kind, offset
-    if 0 <= register < _GENERAL_REGISTERS:
-        return CfaKind.REGISTER, offset << _REGISTER_SHIFT | register
+    other = _OTHER_REGISTERS.get(register)
+    if other is not None:
+        return CfaKind.REGISTER, offset << _REGISTER_SHIFT | other
     return CfaKind.UNSUPPORTED, 0
 
 
@@ -313,6 +381,8 @@ def _cfa_of_expression(expression: bytes) -> tuple[CfaKind, int]:
     """The few expressions that compilers, linkers and OpenSSL write."""
     if plt := _PLT.fullmatch(expression):
         return CfaKind.PLT, plt[1][0] - 0x30
+    if indexed := _INDEXED.fullmatch(expression):
+        return _cfa_indexed(indexed)
     match = _DEREFERENCED.fullmatch(expression)
     if not match:
         return CfaKind.UNSUPPORTED, 0
@@ -325,6 +395,13 @@ def _cfa_of_expression(expression: bytes) -> tuple[CfaKind, int]:
     return CfaKind.RBP_DEREF_PLUS if of_rbp else CfaKind.RSP_DEREF_PLUS, addend << 16 | place & 0xFFFF
 
 
+def _cfa_indexed(match: re.Match[bytes]) -> tuple[CfaKind, int]:
+    place, addend = Reader(match[1], 0).sleb(), Reader(match[3], 0).uleb()
+    if not 0 <= place < _INDEXED_PLACE_MAX or addend >= _PLACE_MAX:
+        return CfaKind.UNSUPPORTED, 0
+    return CfaKind.INDEXED, addend << 16 | place << _REGISTER_SHIFT | match[2][0] - 0x78
+
+
 def _rbp(rule: Rule) -> tuple[RbpKind, int]:
     how, offset, expression = rule
     if how == How.SAME:
@@ -332,6 +409,8 @@ def _rbp(rule: Rule) -> tuple[RbpKind, int]:
     kind = RbpKind.AT_CFA
     if how == How.EXPRESSION:
         kind, place = RbpKind.AT_RBP, _place(expression, RBP)
+        if place is None:
+            kind, place = RbpKind.AT_RSP, _place(expression, RSP)
         if place is None:
             return RbpKind.UNKNOWN, 0
         offset = place

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyflame_ebpf import bpf_abi
-from pyflame_ebpf.bpf_abi import RawFrame
+from pyflame_ebpf.events import RawFrame
 
 Is = Callable[[int], bool]  # of a native address
 LEAF_FRAME_MAX = 1 << 16  # bytes; the stack pointer, where the leaf's frame begins, is not sent

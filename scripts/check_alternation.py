@@ -2,11 +2,12 @@
 """Compare the order of Python and C functions in whole stacks with the order in which a program made the calls.
 
     sudo scripts/check_alternation.py                              3, 30 and 500 alternations, in every interpreter
+    sudo scripts/check_alternation.py --each                       and by each way alone
     sudo scripts/check_alternation.py --interpreter 3.12 --times 30 --duration 4
 
 tests/targets/alternation.py calls Python from C in twelve ways, one inside the other.  Status 1 unless every sample
 whose stacks reached their roots, from the third second on, holds exactly these Python functions, with the C function of
-each way between them where the interpreter's file names it, and unless there are such samples.
+each way between them where the interpreter's file names it, and unless nine samples in ten are such.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from _recordings import Interpreter, TargetProcess, batches, chosen_interpreters, cpus, record_for, samples_of, targets
 from extension.build import build_extension
@@ -47,6 +49,10 @@ NATIVE = {
     "way_property": ("property_descr_get",),
     "way_import": ("PyImport_ImportModuleLevelObject",),
 }
+# One import needs six Python functions and a stack holds 2,048 frames of Python.
+DEEPEST = {"way_import": 150}
+TOGETHER = 3  # interpreters for each CPU; but one where a stack has thousands of frames, for each is read and named
+MANY = 100
 
 
 def python_name(frame: Frame) -> str:
@@ -93,10 +99,12 @@ class Verdict:
     """What was found of one target."""
 
     name: str
+    way: str
     times: int
     samples: int = 0
     complete: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
     named: set[str] = field(default_factory=set)
 
     @property
@@ -124,7 +132,7 @@ def fault(stack: Stack, ways: Sequence[str], named: set[str]) -> str:
 
 def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict:
     """Look at every whole stack of one process."""
-    verdict = Verdict(name, len(ways))
+    verdict = Verdict(name, ways[0] if len(set(ways)) == 1 < len(ways) else "all in turn", len(ways))
     samples = samples_of(profile, pid)
     wanted = {name for names in NATIVE.values() for name in names}
     for key in samples:
@@ -140,12 +148,18 @@ def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict
             verdict.complete += count
             if wrong := fault(profile.stacks[key.stack], ways, verdict.named):
                 verdict.faults[wrong] += count
+        else:
+            mark = next((frame.name for frame in profile.stacks[key.stack] if frame.kind is FrameKind.MARK), "no mark")
+            verdict.cut[f"Python {key.outcome.value}, native {key.native.value}, {mark}"] += count
     return verdict
 
 
-def check(interpreters: Sequence[Interpreter], times: int, duration: float, frequency: int) -> list[Verdict]:
-    """Record these interpreters at once, all with so many alternations, and judge each."""
-    with targets(interpreters, "alternation.py", str(times)) as running:
+def check(
+    interpreters: Sequence[Interpreter], times: int, duration: float, frequency: int, way: str = ""
+) -> list[Verdict]:
+    """Record these interpreters at once, all with so many alternations by one way or by all, and judge each."""
+    chosen = (str(min(times, DEEPEST.get(way, times))), *([way] if way else []))
+    with targets(interpreters, "alternation.py", *chosen) as running:
         ways = [said_ways(target) for target in running]
         profile = record_for(duration, frequency, pids=[target.pid for target in running])
         return [
@@ -167,24 +181,36 @@ def main() -> int:
     parser.add_argument("--times", type=int, action="append", default=[], help="alternations; default 3, 30 and 500")
     parser.add_argument("--duration", type=float, default=6, help="seconds of each recording")
     parser.add_argument("--frequency", type=int, default=99)
+    parser.add_argument("--each", action="store_true", help="by each way alone, too")
+    parser.add_argument("--way", action="append", default=[], help="by this way alone")
     parser.add_argument("--interpreter", action="append", default=[], help="part of a name; default all")
     options = parser.parse_args()
     build_extension()
     failed = 0
     print(f"{'interpreter':16}{'times':>6}{'samples':>9}{'whole':>7}{'wrong':>7}  C functions by name")
-    for times in options.times or (3, 30, 500):
-        for group in batches(chosen_interpreters(options.interpreter), cpus()):
-            for verdict in check(group, times, options.duration, options.frequency):
-                result = "ok" if verdict.passed else "FAILED"
-                wrong = sum(verdict.faults.values())
-                print(
-                    f"{verdict.name:16}{verdict.times:>6}{verdict.samples:>9}{verdict.complete:>7}{wrong:>7}"
-                    f"  {len(verdict.named):2} {result}"
-                )
-                for what, count in verdict.faults.most_common(3):
-                    print(f"    {count} times {what}")
+    ways = options.way or ["", *(NATIVE if options.each else ())]
+    for times, way in product(options.times or (3, 30, 500), ways):
+        for group in batches(chosen_interpreters(options.interpreter), cpus() * (1 if times > MANY else TOGETHER)):
+            for verdict in check(group, times, options.duration, options.frequency, way):
+                report(verdict, times)
                 failed += not verdict.passed
+    print(f"{failed} failed")
     return 1 if failed else 0
+
+
+def report(verdict: Verdict, asked: int) -> None:
+    """Print one line, and what was wrong."""
+    limit = "a stack's Python frames" if verdict.times == DEEPEST.get(verdict.way) else "the interpreter"
+    limited = f"; not {asked}: more is beyond {limit}" if verdict.times < asked else ""
+    print(
+        f"{verdict.name:16}{verdict.times:>6}{verdict.samples:>9}{verdict.complete:>7}{sum(verdict.faults.values()):>7}"
+        f"  {len(verdict.named):2} {verdict.way} {'ok' if verdict.passed else 'FAILED'}{limited}",
+        flush=True,
+    )
+    for what, count in verdict.faults.most_common(3):
+        print(f"    {count} times {what}")
+    for what, count in verdict.cut.most_common(3):
+        print(f"    {count} cut: {what}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ Columns = dict[str, str]  # of readelf's table
 NONE: Row = (CfaKind.NONE, 0, RbpKind.SAME, 0)
 ROOT: Row = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
 UNSUPPORTED: Row = (CfaKind.UNSUPPORTED, 0, RbpKind.SAME, 0)
-REGISTERS = ["rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", *(f"r{number}" for number in range(8, 16))]
+REGISTERS = [*(f"r{number}" for number in range(8, 16)), "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx"]
 CIE = re.compile(r'^([0-9a-f]{8}) [0-9a-f]+ [0-9a-f]+ CIE "([^"]*)"')
 FDE = re.compile(r"^([0-9a-f]{8}) [0-9a-f]+ [0-9a-f]+ FDE cie=([0-9a-f]+) pc=([0-9a-f]+)\.\.([0-9a-f]+)")
 IN_REGISTER = re.compile(r"(r\d+) \(\w+\)")
@@ -47,7 +47,11 @@ PLT = re.compile(
     r"DW_OP_lit3; DW_OP_shl; DW_OP_plus"
 )
 DEREFERENCED = re.compile(r"DW_OP_breg([67]) \((?:rbp|rsp)\): (-?\d+); DW_OP_deref(?:; DW_OP_plus_uconst: (\d+))?")
-AT_RBP = re.compile(r"DW_OP_breg6 \(rbp\): (-?\d+)")
+INDEXED = re.compile(
+    r"DW_OP_breg7 \(rsp\): (\d+); DW_OP_breg(\d+) \(r\d+\): 0; DW_OP_lit8; DW_OP_mul; DW_OP_plus; DW_OP_deref; "
+    r"DW_OP_plus_uconst: (\d+)"
+)
+AT_REGISTER = re.compile(r"DW_OP_breg([67]) \(r[bs]p\): (-?\d+)")
 FILES = (
     "/lib64/ld-linux-x86-64.so.2",
     "/usr/lib/x86_64-linux-gnu/libc.so.6",
@@ -170,7 +174,7 @@ def expected_cfa(text: str, expression: str) -> tuple[CfaKind, int]:
         return expected_cfa_expression(expression)
     name, sign, digits = re.fullmatch(r"(\w+?)([+-])(\d+)", text).groups()  # type: ignore[union-attr]
     offset = int(sign + digits)
-    if name in ("rsp", "rbp", "r10"):
+    if name in ("rsp", "rbp"):
         return CfaKind[name.upper()], offset
     if name not in REGISTERS:
         return CfaKind.UNSUPPORTED, 0
@@ -181,6 +185,9 @@ def expected_cfa_expression(expression: str) -> tuple[CfaKind, int]:
     """Say what an expression for the CFA should become."""
     if match := PLT.fullmatch(expression):
         return CfaKind.PLT, int(match[1])
+    if match := INDEXED.fullmatch(expression):
+        place, number, addend = map(int, match.groups())
+        return CfaKind.INDEXED, addend * 65536 + place * 16 + REGISTERS.index(f"r{number}")
     if not (match := DEREFERENCED.fullmatch(expression)):
         return CfaKind.UNSUPPORTED, 0
     place, addend = int(match[2]), int(match[3] or 0)
@@ -195,8 +202,8 @@ def expected_rbp(text: str, expression: str) -> tuple[RbpKind, int]:
         return RbpKind.SAME, 0
     if match := re.fullmatch(r"c([+-]\d+)", text):
         kind, offset = RbpKind.AT_CFA, int(match[1])
-    elif text == "exp" and (match := AT_RBP.fullmatch(expression)):
-        kind, offset = RbpKind.AT_RBP, int(match[1])
+    elif text == "exp" and (match := AT_REGISTER.fullmatch(expression)):
+        kind, offset = RbpKind.AT_RBP if match[1] == "6" else RbpKind.AT_RSP, int(match[2])
     else:
         return RbpKind.UNKNOWN, 0
     return (kind, offset // 8) if offset % 8 == 0 and -1024 <= offset <= 1016 else (RbpKind.UNKNOWN, 0)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from pyflame_ebpf.debug_files import debug_link, debug_paths, is_debug_file_of, unpack_debug_data
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.perf_map import PerfMap
-from pyflame_ebpf.plt import PltTable
+from pyflame_ebpf.plt import PltStubs
 from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable, unpack_rows
 
 INPUT_MAX = 1 << 16  # bytes
@@ -86,13 +86,23 @@ def read_elf(data: bytes) -> None:
             lambda: image.symbol("visible"),
             lambda: image.symbol("no such symbol"),
             lambda: image.symbol_at(image.entry),
-            lambda: image.dynamic_functions().at(image.first_text_vaddr),
+            lambda: image.dynamic_functions([image.first_text_vaddr, image.entry]),
             lambda: image.vaddr_of(0x1000),
-            lambda: PltTable(image, image.functions()).at(image.entry),
+            lambda: _stubs(image),
         )
         for ask in questions:
             with contextlib.suppress(BadElf):
                 ask()
+
+
+def _stubs(image: ElfImage) -> None:
+    """Names at every place of every section that may hold stubs."""
+    sections = [section for section in image.sections if section.name.startswith(".plt")]
+    vaddrs = [section.vaddr + place for section in sections for place in range(0, min(section.size, 128), 4)]
+    stubs = PltStubs(image, vaddrs)
+    choosers = image.functions(stubs.choosers)
+    for vaddr in vaddrs:
+        stubs.at(vaddr, choosers)
 
 
 def read_debug_data(data: bytes) -> None:
@@ -106,7 +116,7 @@ def read_debug_data(data: bytes) -> None:
         unpacked = unpack_debug_data(image)
         if unpacked is not None:
             with unpacked:
-                ElfImage(unpacked).static_functions().at(image.entry)
+                ElfImage(unpacked).static_functions([image.entry])
 
 
 def read_perf_map(data: bytes) -> None:

@@ -281,6 +281,10 @@ def realistic_profile() -> Profile:
         )
     add(WORKER, 2, (*deep[:3], mark("[truncated: too deep]")), 14, second=3, outcome=Outcome.TOO_DEEP, **held)
     add(SCRIPT, 4, (mark("[stack lost]"),), 1, second=9, outcome=Outcome.STACK_LOST)
+    profile.build_ids = {PYTHON_BINARY: "0f" * 20, LIBC: "82ce4e6e4ef08fa58a3535f7437bd3e592db5ac0"}
+    profile.sources = {
+        "/home/ops/nightly.py": {4: "def digest(path):", 5: "    data = read(path)", 6: "    return h(data)"}
+    }
     return profile
 
 
@@ -302,6 +306,8 @@ def hostile_profile() -> Profile:
         writer.add(index, index, tuple(frames), 40 + index)
         for frame in frames:
             writer.add(index, index, (frame,), 30)
+        profile.build_ids[f"/lib/{name}"] = "ab" * 20
+        profile.sources[name] = {1: name, 2: f"{name}</script>"}
     return profile
 
 
@@ -386,4 +392,7 @@ def profiles(draw: st.DrawFn) -> Profile:
             st.dictionaries(_TEXTS, st.integers(0, 9), max_size=3),
         )
     )
-    return Profile(circumstances, processes, threads, stacks, Counter(samples))
+    build_ids = draw(st.dictionaries(_TEXTS, st.sampled_from(["0123456789abcdef", "ff" * 20]), max_size=2))
+    lines = st.dictionaries(st.integers(0, 99), _TEXTS, min_size=1, max_size=3)
+    sources = draw(st.dictionaries(_TEXTS, lines, max_size=2))
+    return Profile(circumstances, processes, threads, stacks, Counter(samples), build_ids, sources)

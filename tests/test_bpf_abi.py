@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflame_ebpf import bpf_abi, cpython_layout, sampler
+from pyflame_ebpf import bpf_abi, cpython_layout, events, native_walk, sampler
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import LAYOUTS, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome
-from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, RbpKind
+from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, OtherRegister, RbpKind
 
 BPF = Path(__file__).parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()
@@ -39,6 +39,7 @@ MIRRORED_STRUCTS = {
     "miss_record": bpf_abi.MissRecord,
     "exit_record": bpf_abi.ExitRecord,
     "stack_record": bpf_abi.StackRecord,
+    "stack_copy_record": bpf_abi.StackCopyRecord,
     "code_record": bpf_abi.CodeRecord,
 }
 STRUCTS_OF_THE_PROGRAMS_ALONE = {"thread_key", "thread_entry"}
@@ -52,7 +53,7 @@ def numbered(prefix: str, names: tuple[str, ...], first: int = 0) -> dict[str, i
 
 def constants(prefix: str) -> dict[str, int]:
     """The mirror's numbers whose names begin so, under the names that the header gives them."""
-    return {f"PF_{name}": value for name, value in vars(bpf_abi).items() if re.fullmatch(rf"{prefix}[A-Z]+", name)}
+    return {f"PF_{name}": value for name, value in vars(bpf_abi).items() if re.fullmatch(rf"{prefix}[A-Z_]+", name)}
 
 
 MIRRORED_ENUMS = {
@@ -70,6 +71,8 @@ MIRRORED_ENUMS = {
         "PF_FRAME_BOUNDARY": bpf_abi.FRAME_BOUNDARY,
     },
     "cfa_kind": numbered("PF_CFA_", tuple(kind.name for kind in CfaKind)),
+    "other_register": numbered("PF_OTHER_", tuple(register.name for register in OtherRegister))
+    | {"PF_OTHER_REGISTERS": len(OtherRegister)},
     "rbp_kind": numbered("PF_RBP_", tuple(rule.name for rule in RbpKind)),
     "process_state": constants("PROCESS_"),
     "record_type": constants("RECORD_"),
@@ -84,6 +87,7 @@ MIRRORED_CONSTANTS = {
     "PF_MAX_LAYOUTS": bpf_abi.MAX_LAYOUTS,
     "PF_COMM_SIZE": bpf_abi.COMM_SIZE,
     "PF_FRAME_ENTRY": bpf_abi.FRAME_ENTRY,
+    "PF_MAX_NATIVE_FRAMES": native_walk.FRAMES_MAX,
     "PF_MAPPINGS": bpf_abi.MAPPINGS,
     "PF_MAPPED_PROCESSES": bpf_abi.MAPPED_PROCESSES,
     "PF_UNWIND_CHUNK_ROWS": bpf_abi.UNWIND_CHUNK_ROWS,
@@ -98,8 +102,8 @@ CONSTANTS_OF_THE_PROGRAMS_ALONE = {
     "PF_THREAD_STATE_READ",
     "PF_MAX_KERNEL_FRAMES",
     "PF_MAX_PYTHON_FRAMES",
-    "PF_MAX_NATIVE_FRAMES",
     "PF_STACK_FRAMES",
+    "PF_STACK_COPY_MAX",
     "PF_STR_MAX",
     "PF_LINE_TABLE_MAX",
 }
@@ -285,37 +289,45 @@ def test_process_record_becomes_an_event(kind, executed):
     record = bpf_abi.ProcessRecord(
         kind, 1, IDENTITY.raw(), bpf_abi.FileKey(7, 8, 9), 0x400000, 0x1000, 0x2000, bpf_abi.PROCESS_PYTHON, 5, b"name"
     )
-    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.ProcessEvent(
+    assert events.parse_record(bytes(record)) == events.ProcessEvent(
         IDENTITY, 1, (7, 8, 9), 0x400000, 0x1000, 0x2000, bpf_abi.PROCESS_PYTHON, 5, "name", executed
     )
 
 
 def test_thread_record_becomes_an_event():
     record = bpf_abi.ThreadRecord(bpf_abi.RECORD_THREAD, 4243, IDENTITY.raw(), "größer".encode())
-    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.ThreadEvent(IDENTITY, 4243, "größer")
+    assert events.parse_record(bytes(record)) == events.ThreadEvent(IDENTITY, 4243, "größer")
 
 
 def test_name_that_fills_all_of_its_bytes_is_whole():
     record = bpf_abi.ThreadRecord(bpf_abi.RECORD_THREAD, 1, IDENTITY.raw(), b"sixteen-bytes-xy")
-    assert bpf_abi.parse_record(bytes(record)).name == "sixteen-bytes-xy"
+    assert events.parse_record(bytes(record)).name == "sixteen-bytes-xy"
 
 
 def test_miss_record_becomes_an_event():
-    record = bpf_abi.MissRecord(bpf_abi.RECORD_MISS, 5, IDENTITY.raw(), 2**47 - 1, 2**47 - 8)
-    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.MissEvent(IDENTITY, 5, 2**47 - 1, 2**47 - 8)
+    record = bpf_abi.MissRecord(bpf_abi.RECORD_MISS, 5, IDENTITY.raw(), 2**47 - 1)
+    assert events.parse_record(bytes(record)) == events.MissEvent(IDENTITY, 5, 2**47 - 1)
+
+
+def test_stack_copy_becomes_an_event_with_registers_and_memory():
+    record = bpf_abi.StackCopyRecord(bpf_abi.RECORD_STACK_COPY, 3, IDENTITY.raw(), 9, 2**47 - 8, 1, 2, 3)
+    record.interrupted[14], record.exact, record.callee_exact = 4, 1, 0
+    registers = events.Registers(1, 2, 3, (*[0] * 14, 4), exact=True, callee_exact=False)
+    event = events.StackCopyEvent(IDENTITY, 9, registers, 2**47 - 8, b"abc")
+    assert events.parse_record(bytes(record) + b"abc" + b"filling") == event
 
 
 def test_exit_record_becomes_an_event():
     record = bpf_abi.ExitRecord(bpf_abi.RECORD_EXIT, 0, IDENTITY.raw(), 2**40, b"sh\xff")
-    assert bpf_abi.parse_record(bytes(record)) == bpf_abi.ExitEvent(IDENTITY, 2**40, "sh\ufffd")
+    assert events.parse_record(bytes(record)) == events.ExitEvent(IDENTITY, 2**40, "sh\ufffd")
 
 
 def test_stack_record_becomes_an_event_with_its_frames():
     frames = ((1 << 63, 0, 0, 0), (0x7F0000000000, 2**64 - 1, -2, 2), (5, 6, 2**31 - 1, 0x102), (7, 8, 0, 1))
     record = bpf_abi.StackRecord(bpf_abi.RECORD_STACK, len(frames), IDENTITY.raw(), 99, 1)
     raw = b"".join(bytes(bpf_abi.StackFrame(*frame)) for frame in frames)
-    event = bpf_abi.parse_record(bytes(record) + raw)
-    assert event == bpf_abi.StackEvent(IDENTITY, 99, True, raw)
+    event = events.parse_record(bytes(record) + raw)
+    assert event == events.StackEvent(IDENTITY, 99, True, raw)
     assert event.frames() == list(frames)
 
 
@@ -323,7 +335,7 @@ def test_code_record_becomes_an_event_with_its_parts():
     record = bpf_abi.CodeRecord(
         bpf_abi.RECORD_CODE, 2, IDENTITY.raw(), 11, 12, 13, 14, 15, 16, bpf_abi.CODE_NO_FILE, 4, 0, 5, 0
     )
-    assert bpf_abi.parse_record(bytes(record) + b"nametable") == bpf_abi.CodeEvent(
+    assert events.parse_record(bytes(record) + b"nametable") == events.CodeEvent(
         IDENTITY, 2, 11, 12, 13, 14, 15, 16, bpf_abi.CODE_NO_FILE, b"name", b"", b"table"
     )
 
@@ -336,14 +348,14 @@ def records_of_any_type(content: st.SearchStrategy[bytes]) -> st.SearchStrategy[
 @given(st.binary(max_size=400) | records_of_any_type(st.binary(max_size=400)))
 def test_garbage_is_refused_with_value_error_or_key_error(data):
     try:
-        event = bpf_abi.parse_record(data)
+        event = events.parse_record(data)
     except (ValueError, KeyError):
         return
-    assert isinstance(event, bpf_abi.Event)
+    assert isinstance(event, events.Event)
 
 
 @given(st.integers(1, 2**32 - 1))
 def test_stack_that_claims_more_frames_than_it_has_is_refused(frames):
     record = bytes(bpf_abi.StackRecord(bpf_abi.RECORD_STACK, frames, IDENTITY.raw(), 1))
     with pytest.raises(ValueError, match="cut short"):
-        bpf_abi.parse_record(record)
+        events.parse_record(record)

@@ -38,6 +38,20 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         cli.parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0.0), ("0.0", 0.0), ("90", 90.0), ("1:30", 90.0), ("1:30.5", 90.5), ("1:00:05", 3605.0), ("2m", 120.0)],
+)
+def test_a_moment_is_seconds_or_minutes_and_seconds(text: str, seconds: float) -> None:
+    assert cli.parse_moment(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:", "1:5", "1:60", "1:1:00", ":30"])
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        cli.parse_moment(text)
+
+
 def test_the_default_directory_is_named_after_the_time_in_utc() -> None:
     assert default_directory(1795428900.9) == "pyflame-20261123T101500Z"
 
@@ -65,6 +79,22 @@ def test_impossible_values_are_usage_errors(arguments: list[str]) -> None:
     ended = pyflame("record", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--all", "--format", "pdf"], "there is no format 'pdf'"),
+        (["--all", "--output", "-", "--format", "pprof", "--format", "jsonl"], "only one format"),
+        (["--all", "--duration", "5", "--from", "5"], "is to last 5 s only"),
+        (["--all", "--process", "["], "not a regular expression"),
+        (["--all", "--group-by", "x"], "nothing to group by"),
+    ],
+)
+def test_what_only_the_outputs_would_stumble_over_is_refused_before_recording(arguments: list[str], said: str) -> None:
+    ended = pyflame("record", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in " ".join(ended.stderr.split())
 
 
 def test_the_version_is_shown() -> None:

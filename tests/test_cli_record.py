@@ -24,6 +24,7 @@ from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import Interrupted
 from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
 from pyflame_ebpf.outputs import OutputFormat, OutputOptions
+from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.profile import Profile
 from pyflame_ebpf.profile_file import load_profile, save_profile
 
@@ -61,7 +62,7 @@ def test_a_format_goes_to_standard_output_alone(saved: Path, output_format: str,
 def test_a_report_is_the_table_unless_told_otherwise(saved: Path) -> None:
     ended = pyflame("report", saved)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert outputs.closing_line(realistic_profile()).split(":")[0] in ended.stdout
+    assert closing_line(realistic_profile()).split(":")[0] in ended.stdout
 
 
 def test_a_report_takes_the_profile_itself_and_writes_every_output(saved: Path, tmp_path: Path) -> None:
@@ -73,6 +74,47 @@ def test_a_report_takes_the_profile_itself_and_writes_every_output(saved: Path, 
 
 def names_in_order() -> list[str]:
     return [each.file_name for each in outputs.OUTPUT_FORMATS.values() if each.recorded]
+
+
+def test_a_report_of_a_part_shows_its_processes_in_its_time(saved: Path) -> None:
+    part = ("--from", "0:10", "--to", "30", "--process", "celery", "--group-by", "command,thread")
+    ended = pyflame("report", saved, "--format", "folded", *part)
+    assert ended.returncode == 0
+    lines = ended.stdout.splitlines()
+    assert {tuple(line.split(";")[:2]) for line in lines} == {("celery -A shop worker", "celery (1317)")}
+    assert sum(int(line.rpartition(" ")[2]) for line in lines) == 20 * (21 + 9 + 4)
+
+
+@pytest.mark.parametrize(
+    ("part", "code", "said"),
+    [
+        (["--process", "no such"], 16, "is in what was selected"),
+        (["--from", "90"], 16, "is in what was selected"),
+        (["--from", "2", "--to", "1"], 2, "no time from 2 s to 1 s"),
+        (["--process", "("], 2, "not a regular expression"),
+        (["--group-by", "colour"], 2, "nothing to group by"),
+        (["--group-by", "process,process"], 2, "nothing to group by"),
+        (["--from", "1:60"], 2, "is not a duration"),
+    ],
+    ids=str,
+)
+def test_an_impossible_or_empty_part_is_refused(saved: Path, part: list[str], code: int, said: str) -> None:
+    ended = pyflame("report", saved, *part)
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert said in " ".join(ended.stderr.replace("\u2502", " ").split())
+
+
+@pytest.mark.parametrize("output_format", ["pprof", "speedscope", "firefox", "jsonl"])
+def test_a_format_goes_to_a_file_of_ones_choice(saved: Path, tmp_path: Path, output_format: str) -> None:
+    ended = pyflame("report", saved, "--format", output_format, "--output", tmp_path / "other")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (tmp_path / "other").stat().st_size > 1000
+
+
+def test_a_report_takes_folded_stacks(tmp_path: Path) -> None:
+    (tmp_path / "perf.folded").write_text("nginx;main;do_syscall_64_[k] 3\npython3;py::f:/srv/a.py 1\n")
+    ended = pyflame("report", tmp_path / "perf.folded", "--format", "folded", "--no-kernel")
+    assert (ended.returncode, ended.stdout) == (0, "nginx;main 3\npython3;f (srv/a.py) 1\n")
 
 
 def test_a_report_never_overwrites_a_file(saved: Path, tmp_path: Path) -> None:
@@ -111,13 +153,13 @@ def signalling_writer(number: int) -> OutputFormat:
         os.kill(os.getpid(), number)
         stream.write(b"whole")
 
-    return OutputFormat("flamegraph", "flamegraph.svg", "", write)
+    return OutputFormat("svg", "flamegraph.svg", "", write)
 
 
 def test_a_signal_while_the_other_outputs_are_written_keeps_the_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "flamegraph", signalling_writer(signal.SIGINT))
+    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "svg", signalling_writer(signal.SIGINT))
     with StopSignals() as signals, OutputDirectory(tmp_path / "out") as directory:
         signals.note_only()
         with pytest.raises(Interrupted, match=r"the recording is saved in .*profile\.json\.gz"):
@@ -171,6 +213,22 @@ def test_a_report_gives_the_same_files_as_the_recording(tmp_path: Path, busy: Bu
         {path.name: path.read_bytes() for path in (tmp_path / directory).iterdir()} for directory in ("one", "two")
     )
     assert one == two
+
+
+@pytest.mark.root
+def test_a_recording_writes_further_formats_beside_the_others(tmp_path: Path, busy: BusyProcess) -> None:
+    formats = ("--format", "pprof", "--format", "jsonl", "--format", "svg")
+    ended = pyflame("record", "--pid", str(busy.pid), "--duration", "1", "--output", tmp_path / "out", *formats)
+    assert ended.returncode == 0
+    assert names(tmp_path / "out") == sorted([*RECORDED_FILES, "profile.pb.gz", "stacks.jsonl"])
+
+
+@pytest.mark.root
+def test_a_single_further_format_goes_to_standard_output(tmp_path: Path, busy: BusyProcess) -> None:
+    arguments = ("record", "--pid", str(busy.pid), "--duration", "1", "--output", "-", "--format", "jsonl")
+    ended = pyflame(*arguments, cwd=tmp_path)
+    assert ended.returncode == 0
+    assert {json.loads(line)["pid"] for line in ended.stdout.splitlines()} == {busy.pid}
 
 
 @pytest.mark.root
@@ -228,6 +286,24 @@ def test_a_started_program_is_sampled_from_its_first_line_with_its_children(tmp_
     children = [row for row in rows if row["pid"] not in ("", pid[1]) and row["interpreter"]]
     assert sum(int(row["samples"]) for row in children) > 25  # half a second at 99 Hz, with room for a busy machine
     assert "importlib" in (tmp_path / "out" / "stacks.folded").read_text()  # what a program does first
+
+
+@pytest.mark.root
+def test_source_text_and_build_ids_are_saved_though_the_program_has_ended(tmp_path: Path) -> None:
+    wait_for_other_recordings()
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\n\ndef work():\n    end = time.monotonic() + 1\n    while time.monotonic() < end: pass\n\nwork()\n"
+    )
+    arguments = ("record", "--source", "--output", tmp_path / "out", "--", "/usr/bin/python3", program.name)
+    assert pyflame(*arguments, cwd=tmp_path).returncode == 0
+    with (tmp_path / "out" / "profile.json.gz").open("rb") as stream:
+        profile = load_profile(stream)
+    lines = dict(enumerate(program.read_text().split("\n"), 1))
+    (found,) = (text for file, text in profile.sources.items() if file.endswith("program.py"))
+    assert {3, 4, 5} <= set(found)
+    assert {number: lines[number] for number in found} == found
+    assert any(re.fullmatch("[0-9a-f]{40}", build_id) for build_id in profile.build_ids.values())
 
 
 @pytest.mark.root

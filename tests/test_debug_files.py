@@ -40,8 +40,8 @@ def split(library, debug, *, link=False):
 def hidden_address(library, debug_of=separate_debug_file):
     """The address of ``hidden`` in the debug file that is found, -1 for none."""
     with open_regular(str(library)) as file, debug_of(ElfImage(file), str(library), None) as found:
-        functions = found.static_functions() if found else None
-        return next((vaddr for vaddr in range(0x4000) if functions and functions.at(vaddr) == ("hidden", 0)), -1)
+        functions = found.static_functions(range(0x4000)) if found else {}
+        return next((vaddr for vaddr, hit in functions.items() if hit == ("hidden", 0)), -1)
 
 
 def test_a_debug_file_is_found_by_build_id(tmp_path, monkeypatch):

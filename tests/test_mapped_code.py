@@ -13,7 +13,7 @@ from pyflame_ebpf import bpf_abi, mapped_code, processes
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.mapped_code import MappedCode, allow_open_files, open_code
-from pyflame_ebpf.unwind_rows import UnwindTable
+from pyflame_ebpf.unwind_rows import UnwindTable, unpack_rows
 
 ME = Identity(1, os.getpid(), 0)
 OTHER = Identity(2, os.getpid(), 0)
@@ -258,3 +258,20 @@ def test_process_that_loses_its_slot_is_named(monkeypatch):
     first, second = Identity(1, 1, 0), Identity(2, 2, 0)
     assert (code.map_process(first, []), code.map_process(second, [])) == (1, 1)
     assert code.evicted == [first]
+
+
+def test_the_row_at_an_address_is_the_one_that_the_programs_would_find(code, sampler):
+    mapping = libc()
+    table, first = table_of(mapping)
+    rows = unpack_rows(table.rows(first + 3))
+    address = mapping.start + (3 << 12)
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
+        last = after.start - 1 if after else 4095
+        assert code.row_at(ME, mapping, address + row.start) == row
+        assert code.row_at(ME, mapping, address + last) == row
+    assert sampler.rows((1, first + 3)) == table.rows(first + 3)
+
+
+def test_code_of_no_file_has_no_row(code):
+    anonymous = processes.Mapping(0x1000, 0x2000, 0, True, 0, 0, "")
+    assert code.row_at(ME, anonymous, 0x1800) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from interpreters import Interpreter, discover
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 import check_alternation
 import check_whole_stacks
+from _recordings import record_for, samples_of
+
+from pyflame_ebpf.profile import NativeOutcome
 
 pytestmark = pytest.mark.root
 
@@ -27,10 +31,10 @@ def extension():
 
 @pytest.mark.parametrize("times", [3, 30, 500])
 def test_whole_stacks_hold_the_calls_in_their_order(times):
-    # Not 3.6: there 500 of these alternations need more native frames than one tick can walk.
-    interpreters = [newest_of("pyenv-3.12"), newest_of("system")]
+    # The oldest needs the most native frames for each alternation.
+    interpreters = [discover()[0], newest_of("pyenv-3.12"), newest_of("system")]
     verdicts = check_alternation.check(interpreters, times, 4, 99)
-    assert [verdict.faults for verdict in verdicts] == [{}, {}]
+    assert [verdict.faults for verdict in verdicts] == [{}, {}, {}]
     assert all(verdict.complete > 0 for verdict in verdicts)
 
 
@@ -42,3 +46,24 @@ def test_samples_reach_the_root_once_the_libraries_are_known():
     # Other tests may run at the same time: a busy host learns later.
     assert all(verdict.late_whole >= 0.98 * verdict.late > 0 for verdict in verdicts), verdicts
     assert not [name for name in shown.samples if "EvalFrame" in name or name.startswith("_PyObject_Vectorcall")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "innermost"),
+    [((), {"kept_in_r11", "below_r11"}), (("signal",), {"stay"})],
+    ids=["innermost or the one before", "interrupted by a signal"],
+)
+def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innermost, tmp_path):
+    source, program = Path(__file__).parent / "extension" / "registers.c", tmp_path / "registers"
+    subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
+    with subprocess.Popen([program, *arguments]) as running:
+        try:
+            profile = record_for(3, 199, pids=[running.pid])
+        finally:
+            running.kill()
+    samples = {key: count for key, count in samples_of(profile, running.pid).items() if key.second}
+    whole = [key for key in samples if key.native is NativeOutcome.COMPLETE]
+    assert sum(samples[key] for key in whole) >= 0.98 * sum(samples.values()) > 0
+    stacks = [[frame.name for frame in profile.stacks[key.stack]] for key in whole]
+    assert {names[-1] for names in stacks} == innermost
+    assert all({"main", "kept_in_r11"} <= {*names} for names in stacks)

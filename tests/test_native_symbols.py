@@ -14,7 +14,7 @@ from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
 from pyflame_ebpf.mapped_code import open_code
 from pyflame_ebpf.native_symbols import ANONYMOUS, JIT, STRIPPED, NativeSymbols
 from pyflame_ebpf.perf_map import open_perf_map
-from pyflame_ebpf.plt import PltTable
+from pyflame_ebpf.plt import PltStubs
 
 sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 import fuzz
@@ -141,9 +141,9 @@ def test_stubs_are_named_as_binutils_does(build, flags):
     library = build(LIBRARY, "-shared", "-fPIC", *flags)
     with open_regular(str(library)) as file:
         image = ElfImage(file)
-        stubs = PltTable(image, image.functions())
         expected = objdump_stubs(library)
-        assert {address: stubs.at(address + 4) for address in expected} == {
+        stubs = PltStubs(image, [address + 4 for address in expected])
+        assert {address: stubs.at(address + 4, {}) for address in expected} == {
             address: (name, 4) for address, name in expected.items()
         }
 
@@ -152,10 +152,11 @@ def test_stubs_of_installed_libraries_are_named_as_binutils_does():
     path = next(mapping.path for mapping in processes.mappings(os.getpid()) if "/libc.so.6" in mapping.path)
     with open_regular(path) as file:
         image = ElfImage(file)
-        stubs = PltTable(image, image.functions())
         expected = objdump_stubs(path)
         assert len(expected) > 5
-        assert {address: stubs.at(address)[0] for address in expected} == expected
+        stubs = PltStubs(image, expected)
+        choosers = image.functions(stubs.choosers)
+        assert {address: stubs.at(address, choosers)[0] for address in expected} == expected
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no demangler for Python 3.10")
@@ -189,14 +190,24 @@ def test_one_read_serves_all_files_with_a_build_id(build, symbols, tmp_path, mon
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     visible = address_of(library, "visible")
     assert name_of(symbols, library, visible) == (str(library), "visible")
-    monkeypatch.setattr(native_symbols, "_best_table", None)
+    monkeypatch.setattr(native_symbols, "_best_functions", None)
     assert name_of(symbols, copy, visible) == (str(copy), "visible")
 
 
-def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
-    monkeypatch.setattr(native_symbols, "KEPT_MAX", 100)
+def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
     library = build(LIBRARY, "-shared", "-fPIC")
-    assert name_of(symbols, library, address_of(library, "visible"))[1].startswith("built+0x")
+    visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
+    symbols.expect(0, mapping_of(library), [visible, hidden], lambda mapping: open_regular(mapping.path))
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    monkeypatch.setattr(native_symbols, "_best_functions", None)
+    assert name_of(symbols, library, visible)[1] == "visible"
+
+
+def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
+    monkeypatch.setattr(native_symbols, "KEPT_MAX", 0)
+    library = build(LIBRARY, "-shared", "-fPIC")
+    assert name_of(symbols, library, address_of(library, "visible"))[1] == "visible"
+    assert name_of(symbols, library, address_of(library, "hidden"))[1].startswith("built+0x")
 
 
 @pytest.mark.root

@@ -69,7 +69,7 @@ def test_a_line_names_process_and_frames_from_the_root():
 
 def test_lines_threads_and_no_kernel_change_the_labels_only():
     assert (
-        folded(one_sample(STACK), lines=True, threads=True, kernel=False)
+        folded(one_sample(STACK), lines=True, group_by=("process", "thread"), kernel=False)
         == "app (7);pool (8);main (python3.11);C.f (app/c.py:5);g (json/decoder.py:12);libz.so.1+0x1f 1\n"
     )
 
@@ -123,6 +123,41 @@ def test_a_mark_stays_as_it_is():
     assert folded(one_sample((mark("[truncated: too deep]"),))) == "app (7);[truncated: too deep] 1\n"
 
 
+def test_stack_of_which_nothing_is_shown_has_a_name_when_it_is_grouped_by_nothing():
+    assert folded(one_sample(MIXED[:2]), python_only=True, group_by=()) == "[no frame is shown] 1\n"
+
+
+@pytest.mark.parametrize(
+    ("group_by", "owners"),
+    [
+        ((), ""),
+        (("host",), "web-1;"),
+        (("interpreter",), "CPython 3.12.4;"),
+        (("command",), "app --port\\xa080;"),
+        (("process",), "app (7);"),
+        (("thread",), "pool (8);"),
+        (("command", "thread"), "app --port\\xa080;pool (8);"),
+        (("thread", "process"), "pool (8);app (7);"),
+    ],
+    ids=str,
+)
+def test_stacks_are_grouped_by_what_is_asked_for_in_that_order(group_by, owners):
+    profile = one_sample((python("f", "a.py", 1, 1),))
+    profile.processes = [Process(7, "app", "app --port\xa080", "CPython 3.12.4")]
+    assert folded(profile, group_by=group_by) == f"{owners}f (a.py:1) 1\n"
+
+
+def test_processes_of_one_command_are_summed_when_grouped_by_it():
+    keys = [SampleKey(0, process, 0, 0, False, Gil.HELD, Outcome.COMPLETE) for process in (0, 1)]
+    processes = [Process(7, "app", "app"), Process(9, "app", "app")]
+    profile = Profile(recording(), processes, [Thread(8, "pool")], [(python("f", "a.py", 1, 1),)], Counter(keys))
+    assert folded(profile, group_by=("command",)) == "app;f (a.py:1) 2\n"
+
+
+def test_what_has_no_interpreter_is_grouped_as_not_python():
+    assert folded(one_sample((native("main"),)), group_by=("interpreter",)) == "not Python;main 1\n"
+
+
 def test_stacks_that_read_the_same_are_merged():
     stacks = [(python("f", "a.py", 1, line),) for line in (2, 3)]
     assert folded(one_sample(*stacks)) == "app (7);f (a.py:1) 2\n"
@@ -135,7 +170,12 @@ def test_lines_are_sorted():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, *({name: name != "kernel"} for name in ("lines", "threads", "kernel", "python_only", "all_frames"))],
+    [
+        {},
+        {"group_by": ()},
+        {"group_by": ("host", "interpreter", "command", "process", "thread")},
+        *({name: name != "kernel"} for name in ("lines", "kernel", "python_only", "all_frames")),
+    ],
     ids=str,
 )
 def test_the_counts_add_up_to_all_samples(options):
@@ -145,7 +185,7 @@ def test_the_counts_add_up_to_all_samples(options):
 
 def test_no_hostile_name_breaks_the_format():
     profile = hostile_profile()
-    text = folded(profile, threads=True)
+    text = folded(profile, group_by=("process", "thread"))
     assert text.replace("\n", "").isprintable()
     lines = parsed(text)
     assert sum(lines.values()) == profile.total

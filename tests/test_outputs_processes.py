@@ -26,6 +26,7 @@ from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.process_table import print_process_table
 from pyflame_ebpf.outputs.processes import HotLine, closing_line, process_rows, spreadsheet_text, summed_row
 from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.selection import Selection
 
 
 def text_of(name, profile):
@@ -35,7 +36,7 @@ def text_of(name, profile):
 
 
 def csv_rows(profile):
-    return list(csv.DictReader(io.StringIO(text_of("processes", profile), newline="")))
+    return list(csv.DictReader(io.StringIO(text_of("csv", profile), newline="")))
 
 
 def table(profile, width=100, rows=30):
@@ -126,7 +127,7 @@ def test_native_and_plumbing_frames_do_not_change_the_hottest_line():
 def test_without_the_hosts_cpu_time_the_closing_line_gives_that_of_the_processes():
     profile = realistic_profile()
     profile.recording = recording(scheduler_cpu=None, lost=0)
-    only = profile.select([key for key in profile.samples if key.process == WORKER])
+    only = Selection(processes=(str(profile.processes[WORKER].pid),)).of(profile)
     assert closing_line(only).endswith(
         "0 lost; they account for 20.7 s of CPU, the scheduler charged these processes 20.4 s"
     )
@@ -160,7 +161,7 @@ def test_the_csv_holds_one_record_a_process_whatever_their_names():
     profile = hostile_profile()
     rows = csv_rows(profile)
     assert len(rows) == len(HOSTILE_NAMES) + 1
-    assert text_of("processes", profile).count("\n") == len(rows) + 1
+    assert text_of("csv", profile).count("\n") == len(rows) + 1
     cells = [cell for row in rows for cell in row.values()]
     assert all(cell.isprintable() for cell in cells)
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
@@ -217,7 +218,11 @@ def test_every_format_has_its_own_name_and_file():
     assert {name: each.file_name for name, each in OUTPUT_FORMATS.items()} == {
         "profile": "profile.json.gz",
         "folded": "stacks.folded",
-        "flamegraph": "flamegraph.svg",
-        "processes": "processes.csv",
+        "svg": "flamegraph.svg",
+        "csv": "processes.csv",
         "table": "processes.txt",
+        "pprof": "profile.pb.gz",
+        "speedscope": "speedscope.json",
+        "firefox": "firefox-profile.json.gz",
+        "jsonl": "stacks.jsonl",
     }

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from pyflame_ebpf import processes
-from pyflame_ebpf.bpf_abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, ExitEvent, Identity, ProcessEvent
+from pyflame_ebpf.bpf_abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, Identity
 from pyflame_ebpf.elf_image import ElfType
+from pyflame_ebpf.events import ExitEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Recipe, interpreter_of
 from pyflame_ebpf.process_table import LOOK_AGAIN, OTHER_AFTER, ProcessTable, executable_entry, file_key
 

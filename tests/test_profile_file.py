@@ -51,7 +51,7 @@ def test_common_callers_are_stored_once():
 
 
 def test_a_file_of_a_newer_format_says_to_upgrade():
-    content = {**document(realistic_profile()), "version": 3}
+    content = {**document(realistic_profile()), "version": 4}
     with pytest.raises(UnusableProfileError) as caught:
         load_document(content)
     assert "newer pyflame-ebpf" in caught.value.message
@@ -62,11 +62,20 @@ def test_a_file_of_a_newer_format_says_to_upgrade():
 def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing():
     profile = realistic_profile()
     content = {**document(profile), "version": 1}
-    del content["frames"]["plumbing"], content["samples"]["native"]
+    del content["frames"]["plumbing"], content["samples"]["native"], content["build_ids"], content["sources"]
     loaded = load_document(content)
     assert {key.native for key in loaded.samples} == {NativeOutcome.NONE}
     assert loaded.stacks == [tuple(replace(frame, plumbing=False) for frame in stack) for stack in profile.stacks]
     assert loaded.total == profile.total
+
+
+def test_a_file_of_the_second_format_has_no_build_ids_and_no_source_text():
+    profile = realistic_profile()
+    content = {**document(profile), "version": 2}
+    del content["build_ids"], content["sources"]
+    loaded = load_document(content)
+    assert (loaded.build_ids, loaded.sources) == ({}, {})
+    assert loaded.samples == profile.samples
 
 
 def test_a_file_of_this_format_without_native_stacks_is_refused():
@@ -108,7 +117,7 @@ def broken(path, value):
 @pytest.mark.parametrize(
     "content",
     [
-        broken(["recording", "frequency"], 0),
+        broken(["recording", "frequency"], -1),
         broken(["recording", "duration"], 10**400),
         broken(["recording", "host"], 5),
         broken(["recording", "counters"], {"a": "b"}),
@@ -129,6 +138,11 @@ def broken(path, value):
         broken(["samples", "process", 0], 4),
         broken(["samples"], []),
         broken(["texts", 0], {}),
+        broken(["build_ids", "build_id", 0], "not hexadecimal"),
+        broken(["build_ids", "build_id"], []),
+        broken(["sources", "line", 0], "1"),
+        broken(["sources", "text", 0], 1),
+        broken(["sources", "file", 0], 10**6),
     ],
 )
 def test_content_that_makes_no_sense_is_refused(content):

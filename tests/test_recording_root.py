@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 import check_shares
 from _recordings import python_frames, record_for, samples_of
 
+from pyflame_ebpf import recording
 from pyflame_ebpf.profile import FrameKind, Gil, Outcome, Profile
 
 pytestmark = pytest.mark.root
@@ -286,3 +287,12 @@ def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
     (outcome,) = {key.outcome for key in profile.samples}
     assert outcome is Outcome.TOO_DEEP
     assert all(stack[0].name == "[truncated: too deep]" for stack in profile.stacks)
+
+
+def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "lock"
+    elsewhere.symlink_to(tmp_path / "victim")
+    monkeypatch.setattr(recording, "LOCK_FILE", str(elsewhere))
+    with pytest.raises(recording.LockUnusable, match="symbolic links"), recording.only_one_profiler():
+        pass
+    assert not (tmp_path / "victim").exists()

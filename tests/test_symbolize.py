@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflame_ebpf import bpf_abi, symbolize
-from pyflame_ebpf.bpf_abi import CodeEvent, Identity, StackEvent
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import LAYOUTS, InstructionKind
+from pyflame_ebpf.events import CodeEvent, StackEvent
 from pyflame_ebpf.profile import (
     NATIVE_GAPS,
     Frame,

@@ -21,6 +21,7 @@ from pyflame_ebpf.unwind_rows import (
     PAGE_SIZE,
     ROWS_MAX,
     CfaKind,
+    OtherRegister,
     RbpKind,
     TooManyRows,
     UnwindTable,
@@ -123,8 +124,8 @@ FUNCTIONS = {
         ret""",
         [
             (0, rsp(8)),
-            (5, (CfaKind.R10, 0, RbpKind.SAME, 0)),
-            (6, (CfaKind.R10, 0, RbpKind.AT_RBP, 0)),
+            (5, (CfaKind.REGISTER, OtherRegister.R10, RbpKind.SAME, 0)),
+            (6, (CfaKind.REGISTER, OtherRegister.R10, RbpKind.AT_RBP, 0)),
             (7, (CfaKind.RBP_DEREF, -8, RbpKind.AT_RBP, 0)),
             (8, rsp(8, RbpKind.AT_RBP, 0)),
             (9, NONE),
@@ -164,11 +165,26 @@ FUNCTIONS = {
     "a stack pointer kept in a register": (
         ".cfi_def_cfa r13, 0\nnop\n.cfi_def_cfa rax, 8\nnop\n.cfi_def_cfa r9, -24\nnop",
         [
-            (0, (CfaKind.REGISTER, 13, RbpKind.SAME, 0)),
-            (1, (CfaKind.REGISTER, 8 << 4, RbpKind.SAME, 0)),
-            (2, (CfaKind.REGISTER, -24 * 16 + 9, RbpKind.SAME, 0)),
+            (0, (CfaKind.REGISTER, OtherRegister.R13, RbpKind.SAME, 0)),
+            (1, (CfaKind.REGISTER, 8 << 4 | OtherRegister.RAX, RbpKind.SAME, 0)),
+            (2, (CfaKind.REGISTER, -24 * 16 + OtherRegister.R9, RbpKind.SAME, 0)),
             (3, NONE),
         ],
+    ),
+    "a stack pointer kept in a word that a register counts up to": (
+        escape(0x0F, 10, 0x77, 8, 0x79, 0, 0x38, 0x1E, 0x22, 0x06, 0x23, 8)
+        + "nop\n"
+        + escape(0x0F, 11, 0x77, 0x80, 0x20, 0x79, 0, 0x38, 0x1E, 0x22, 0x06, 0x23, 8)
+        + "nop",
+        [
+            (0, (CfaKind.INDEXED, 8 << 16 | 8 << 4 | OtherRegister.R9, RbpKind.SAME, 0)),
+            (1, UNSUPPORTED),
+            (2, NONE),
+        ],
+    ),
+    "an rbp saved above rsp": (
+        escape(0x10, 6, 3, 0x77, 0xA0, 0x01) + "nop\n" + escape(0x10, 6, 2, 0x77, 0x04) + "nop",
+        [(0, rsp(8, RbpKind.AT_RSP, 20)), (1, rsp(8, RbpKind.UNKNOWN)), (2, NONE)],
     ),
     "rules that no row can hold": (
         escape(0x0F, 2, 0x30, 0x06)
@@ -239,6 +255,24 @@ def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(ass
 def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble):
     path = assemble(function("nop"))
     assert pages(path, first=0) == pages(path, first=1 << 40) == pages(path, first=(1 << 52) - 1) == [[(0, NONE)]]
+
+
+ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
+
+
+@pytest.mark.parametrize("code", ["xor %ebp,%ebp\nmov %rsp,%rdi", "mov %rsp,%rdi\ncall g"])
+def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble, code):
+    path = assemble(f".skip 16, 0x90\n.globl start\nstart: {code}\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,start")
+    assert pages(path) == [[(0, NONE), (16, ROOT), (32, rsp(8)), (33, NONE)]]
+
+
+def test_a_library_s_first_function_is_no_entry_point(assemble):
+    path = assemble(f"lea 0(%rip),%rdi\nret\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,begin")
+    assert pages(path) == [[(0, NONE), (32, rsp(8)), (33, NONE)]]
+
+
+def test_what_an_entry_says_of_the_entry_point_counts(assemble):
+    assert pages(assemble(function("xor %ebp,%ebp"), "-Wl,-e,f")) == [[(0, rsp(8)), (2, NONE)]]
 
 
 def test_a_file_without_unwind_data_is_empty(assemble):

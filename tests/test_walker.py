@@ -21,7 +21,7 @@ from interpreters import discover
 from target_process import TargetProcess
 from walker.live_walker import MAX_FRAMES, LiveWalker, MadeUpMemory, compile_fuzzer, compile_harness
 
-from pyflame_ebpf import bpf_abi, processes
+from pyflame_ebpf import bpf_abi, events, processes
 from pyflame_ebpf.cpython_layout import LAYOUTS, GilKind
 from pyflame_ebpf.interpreter import FileFactsCache, interpreter_of
 from pyflame_ebpf.interpreter import Interpreter as CPython
@@ -242,7 +242,7 @@ def test_only_what_is_too_long_is_left_to_user_space(each_interpreter, walk_targ
     target = walk_target(each_interpreter, "nested")
     stack = target.walk()
     missing = {
-        name: bpf_abi.parse_record(target.walker.code_record(frame)).missing
+        name: events.parse_record(target.walker.code_record(frame)).missing
         for frame, (name, *_) in zip(stack.python, reversed(target.walker.named(stack)), strict=True)
     }
     assert {name: flags for name, flags in missing.items() if flags} == {
@@ -254,7 +254,7 @@ def test_only_what_is_too_long_is_left_to_user_space(each_interpreter, walk_targ
 
 def test_code_object_that_cannot_be_read_is_all_missing(each_interpreter, walk_target):
     target = walk_target(each_interpreter, "deep")
-    event = bpf_abi.parse_record(target.walker.code_record(bpf_abi.StackFrame(address=0xDEAD0000, code_id=5)))
+    event = events.parse_record(target.walker.code_record(bpf_abi.StackFrame(address=0xDEAD0000, code_id=5)))
     everything = bpf_abi.CODE_NO_NAME | bpf_abi.CODE_NO_FILE | bpf_abi.CODE_NO_LINE_TABLE
     assert (event.missing, event.name, event.file, event.line_table) == (everything, b"", b"", b"")
 

@@ -14,8 +14,10 @@ from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
 from pyflame_ebpf.commands.terminal import ProgressLine, say
 from pyflame_ebpf.commands.written_outputs import (
+    NothingSampled,
     View,
     check_standard_output,
+    format_name,
     format_writer,
     print_table,
     saved_elsewhere,
@@ -30,12 +32,6 @@ STANDARD_OUTPUT = "-"
 _STDERR = 2
 
 
-class NothingSampled(PyflameError):
-    """A recording in which nothing that was to be shown used the CPU."""
-
-    exit_code = 16
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """A recording as the command line asks for it; ``output`` None means a new directory named after the time."""
@@ -48,9 +44,18 @@ class Request:
     output: str | None
     view: View
     arguments: tuple[str, ...] = ()
+    source: bool = False
+    formats: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """UsageError unless exactly one kind of target is given."""
+        """UsageError unless exactly one kind of target is given, and a possible part of the recording."""
+        self.view.selection.check()
+        for name in self.formats:
+            format_name(name)
+        if self.output == STANDARD_OUTPUT and len(self.formats) > 1:
+            raise UsageError("only one format can go to standard output", "Give --output a directory.")
+        if self.duration is not None and self.view.selection.begin >= self.duration:
+            raise UsageError(f"the recording is to last {self.duration:g} s only", "Give an earlier --from.")
         kinds = [self.everything, bool(self.pids), bool(self.command)]
         if sum(kinds) != 1:
             said = "none of them is given" if not any(kinds) else "more than one of them is given"
@@ -72,7 +77,7 @@ def record(request: Request) -> None:
     with StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
         profile, defect = _sample(request, targets, signals, directory)
         try:
-            _write(profile, request.view, directory, signals)
+            _write(profile, request, directory, signals)
         finally:
             targets.recording_ended(signals)
         if defect is not None:
@@ -103,9 +108,10 @@ def _sample(
         duration=request.duration,
         pids=targets.pids,
         follow_children=bool(request.command),
-        kernel=request.view.kernel,
-        native=request.view.native,
+        kernel=request.view.options.kernel,
+        native=request.view.options.native,
         arguments=request.arguments,
+        source=request.source,
     )
 
     def sampling_began() -> None:
@@ -142,12 +148,13 @@ def _announcement(request: Request, targets: Targets, directory: OutputDirectory
     return f"recording {targets.text} at {request.frequency} Hz {until}; output: {where}"
 
 
-def _write(profile: Profile, view: View, directory: OutputDirectory | None, signals: StopSignals) -> None:
+def _write(profile: Profile, request: Request, directory: OutputDirectory | None, signals: StopSignals) -> None:
+    view = request.view
     if directory is None:
-        _write_folded(profile, view)
+        _write_alone(profile, view, request.formats)
         return
     # Another signal than the one that ended the recording means that the user will not wait for more than the profile.
-    written = write_recorded(directory, profile, view, signals.raising(min(len(signals.noted), 1)))
+    written = write_recorded(directory, profile, view, signals.raising(min(len(signals.noted), 1)), request.formats)
     print_table(view.of(profile))
     for path in written.paths:
         print(path)  # noqa: T201 - the output of the command
@@ -155,9 +162,10 @@ def _write(profile: Profile, view: View, directory: OutputDirectory | None, sign
         raise written.failure
 
 
-def _write_folded(profile: Profile, view: View) -> None:
+def _write_alone(profile: Profile, view: View, formats: tuple[str, ...]) -> None:
+    """One format, folded stacks where none is asked for, to standard output."""
     try:
-        write_to_standard_output(format_writer("folded", profile, view))
+        write_to_standard_output(format_writer(format_name((*formats, "folded")[0]), profile, view))
     except PyflameError as error:
         raise saved_elsewhere(profile, error) from error
     finally:
@@ -165,14 +173,9 @@ def _write_folded(profile: Profile, view: View) -> None:
 
 
 def _check_sampled(profile: Profile, view: View) -> None:
-    if view.of(profile).total:
-        return
-    if profile.total:
+    view.check_shown(profile)
+    if not profile.total:
         raise NothingSampled(
-            f"no Python process used the CPU; the {profile.total:,} samples are of others",
-            "Leave out --python to see them.",
+            f"nothing was sampled in {profile.recording.duration:.1f} s: what was recorded used no CPU",
+            "Only running code is sampled, not waiting. Record for longer, or while there is work to do.",
         )
-    raise NothingSampled(
-        f"nothing was sampled in {profile.recording.duration:.1f} s: what was recorded used no CPU",
-        "Only running code is sampled, not waiting. Record for longer, or while there is work to do.",
-    )

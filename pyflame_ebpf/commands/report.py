@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from pyflame_ebpf.commands.written_outputs import (
     View,
+    format_name,
     format_writer,
     print_table,
     write_recorded,
     write_to_standard_output,
 )
 from pyflame_ebpf.errors import UsageError
+from pyflame_ebpf.folded_file import load_folded
 from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
 from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.profile import Profile
 from pyflame_ebpf.profile_file import UnusableProfileError, load_profile
 
 STANDARD_OUTPUT = "-"
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A report as the command line asks for it; ``source`` is a profile's file, or the directory that it is in."""
+    """A report as the command line asks for it; ``source`` is a file, or the directory of a recording."""
 
     source: Path
     format: str | None
@@ -34,17 +37,12 @@ class Request:
     view: View
 
 
-def format_names() -> dict[str, str]:
-    """What ``--format`` may be called, names and file name extensions, with the names of the formats."""
-    extensions = {each.file_name.rpartition(".")[2]: each.name for each in OUTPUT_FORMATS.values()}
-    del extensions["gz"]
-    return extensions | {name: name for name in OUTPUT_FORMATS}
-
-
 def report(request: Request) -> None:
     """Makes the outputs that are asked for; UnusableProfileError, UsageError and what writing may raise."""
+    request.view.selection.check()
     name = _format(request)
     profile = load(request.source)
+    request.view.check_shown(profile)
     if name is None and request.output is None:
         print_table(request.view.of(profile))
     elif name is None:
@@ -60,10 +58,7 @@ def _format(request: Request) -> str | None:
         if request.output == STANDARD_OUTPUT:
             raise UsageError("which output is to go to standard output?", "Say it: --format folded --output -")
         return None
-    names = format_names()
-    if request.format not in names:
-        raise UsageError(f"there is no format {request.format!r}", f"Formats are: {', '.join(OUTPUT_FORMATS)}.")
-    return names[request.format]
+    return format_name(request.format)
 
 
 def _write_directory(profile: Profile, request: Request) -> None:
@@ -76,22 +71,23 @@ def _write_directory(profile: Profile, request: Request) -> None:
 
 
 def load(source: Path) -> Profile:
-    """The profile in a file or in an output directory; UnusableProfileError."""
+    """The profile in an output directory, in a file of its own, or in folded stacks; UnusableProfileError."""
     path = source / OUTPUT_FORMATS["profile"].file_name if source.is_dir() else source
     try:
         with _open(path) as stream:
-            return load_profile(stream, str(path))
+            is_packed = stream.peek(2)[:2] == _GZIP
+            return load_profile(stream, str(path)) if is_packed else load_folded(stream, str(path))
     except OSError as error:
         raise UnusableProfileError(
             f"{path} cannot be read: {error.strerror or error}",
-            "Give the directory that 'pyflame-ebpf record' wrote, or its profile.json.gz.",
+            "Give the directory that 'pyflame-ebpf record' wrote, its profile.json.gz, or folded stacks.",
         ) from error
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedReader:
     """A regular file; without waiting for a writer where it is a pipe."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UnusableProfileError(f"{path} is not a regular file", "Give a saved profile.json.gz.")
+        raise UnusableProfileError(f"{path} is not a regular file", "Give a saved profile.json.gz or folded stacks.")
     return os.fdopen(descriptor, "rb")

@@ -5,48 +5,64 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pyflame_ebpf.errors import Interrupted, PyflameError
+from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
+from pyflame_ebpf.outputs import ALIASES, DEFAULT_OPTIONS, OUTPUT_FORMATS, OutputOptions
 from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.selection import WHOLE_RECORDING, Selection
+
+
+class NothingSampled(PyflameError):
+    """Nothing that was to be shown used the CPU."""
+
+    exit_code = 16
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the outputs show of a profile; the saved profile is always whole."""
+    """What part of a profile is shown, and how; the saved profile is always whole."""
 
-    python: bool = False
-    lines: bool = False
-    threads: bool = False
-    kernel: bool = True
-    native: bool = True
-    python_only: bool = False
-    all_frames: bool = False
+    selection: Selection = WHOLE_RECORDING
+    options: OutputOptions = DEFAULT_OPTIONS
 
     def of(self, profile: Profile) -> Profile:
         """The samples that are shown."""
-        return profile.python_only() if self.python else profile
+        return self.selection.of(profile)
+
+    def check_shown(self, profile: Profile) -> None:
+        """NothingSampled where samples were taken and none of them is shown."""
+        if not profile.total or self.of(profile).total:
+            return
+        if self.selection == Selection(python=True):
+            raise NothingSampled(
+                f"no Python process used the CPU; the {profile.total:,} samples are of others",
+                "Leave out --python to see them.",
+            )
+        raise NothingSampled(
+            f"none of the {profile.total:,} samples of {profile.recording.duration:.1f} s is in what was selected",
+            "Widen --from and --to, leave out --python or --process, or see which processes there are: "
+            "'pyflame-ebpf report DIR'.",
+        )
+
+
+def format_name(name: str) -> str:
+    """The name in OUTPUT_FORMATS of a format by this name or alias; UsageError."""
+    found = ALIASES.get(name, name)
+    if found not in OUTPUT_FORMATS:
+        raise UsageError(f"there is no format {name!r}", f"Formats are: {', '.join(OUTPUT_FORMATS)}.")
+    return found
 
 
 def format_writer(name: str, profile: Profile, view: View) -> Callable[[BinaryIO], None]:
     """Writes a format to a stream."""
-    from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions  # noqa: PLC0415 - not before the first sample
-
-    options = OutputOptions(
-        lines=view.lines,
-        threads=view.threads,
-        kernel=view.kernel,
-        native=view.native,
-        python_only=view.python_only,
-        all_frames=view.all_frames,
-    )
     shown = profile if name == "profile" else view.of(profile)
-    return lambda stream: OUTPUT_FORMATS[name].write(shown, stream, options)
+    return lambda stream: OUTPUT_FORMATS[name].write(shown, stream, view.options)
 
 
 def saved_elsewhere(profile: Profile, error: PyflameError) -> PyflameError:
@@ -69,12 +85,18 @@ class Written:
 
 
 def write_recorded(
-    directory: OutputDirectory, profile: Profile, view: View, hurry: AbstractContextManager[None] | None = None
+    directory: OutputDirectory,
+    profile: Profile,
+    view: View,
+    hurry: AbstractContextManager[None] | None = None,
+    further: Sequence[str] = (),
 ) -> Written:
-    """Write all outputs of a recording, the profile first; ``hurry`` may give up the rest (Interrupted)."""
-    from pyflame_ebpf.outputs import OUTPUT_FORMATS  # noqa: PLC0415 - not before the first sample
+    """Write all outputs of a recording and ``further`` formats, the profile first; ``hurry`` may give up the rest.
 
-    formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded}
+    Giving up is Interrupted.
+    """
+    wanted = {format_name(name) for name in further}
+    formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded or each.name in wanted}
     file_name = formats.pop("profile")
     try:
         written = Written([directory.write(file_name, format_writer("profile", profile, view))])
@@ -127,7 +149,7 @@ def print_table(profile: Profile, *, on_stderr: bool = False) -> None:
     """Print the table of processes and the closing line."""
     from rich.console import Console  # noqa: PLC0415 - not before the first sample
 
-    from pyflame_ebpf.outputs import print_process_table  # noqa: PLC0415 - not before the first sample
+    from pyflame_ebpf.outputs.process_table import print_process_table  # noqa: PLC0415 - not before the first sample
 
     stream = sys.stderr if on_stderr else sys.stdout
     if stream is None:

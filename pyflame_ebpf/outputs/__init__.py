@@ -1,31 +1,26 @@
-"""The outputs: one writer per format, each a function from a Profile to a stream, and the one table of them all."""
+"""The outputs: one writer per format, each a function from a Profile to a stream, and the one table of them all.
+
+A writer is imported when it is first used: a recording must not wait for what only its end needs.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, TextIO
+from importlib import import_module
+from typing import BinaryIO, Protocol
 
-from pyflame_ebpf.outputs.flamegraph import write_flamegraph
-from pyflame_ebpf.outputs.folded import write_folded
-from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.outputs.process_table import print_process_table, write_process_table
-from pyflame_ebpf.outputs.processes import closing_line, write_processes_csv
 from pyflame_ebpf.profile import Profile
-from pyflame_ebpf.profile_file import save_profile
 
-__all__ = [
-    "DEFAULT_OPTIONS",
-    "OUTPUT_FORMATS",
-    "OutputFormat",
-    "OutputOptions",
-    "closing_line",
-    "print_process_table",
-]
+__all__ = ["ALIASES", "DEFAULT_OPTIONS", "OUTPUT_FORMATS", "OutputFormat", "OutputOptions", "Writer"]
 
-Writer = Callable[[Profile, BinaryIO, OutputOptions], None]
+
+class Writer(Protocol):
+    """Writes a profile to a binary stream, which it leaves open."""
+
+    def __call__(self, profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
+        """Write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +38,32 @@ class OutputFormat:
     recorded: bool = True
 
 
-def _as_utf8(write: Callable[[Profile, TextIO, OutputOptions], None]) -> Writer:
-    def write_bytes(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
+def _bytes(module: str, function: str) -> Writer:
+    """The writer to a binary stream that a module of this package has."""
+
+    def write(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
+        getattr(import_module(f"{__name__}.{module}"), function)(profile, stream, options)
+
+    return write
+
+
+def _utf8(module: str, function: str) -> Writer:
+    """The writer to a text stream that a module of this package has, with its text as UTF-8."""
+    write_text = _bytes(module, function)
+
+    def write(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
         text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
         try:
-            write(profile, text, options)
+            write_text(profile, text, options)  # type: ignore[arg-type]
         finally:
             text.detach()  # flushes, and leaves the stream open for its owner to close
 
-    return write_bytes
+    return write
 
 
 def _write_profile(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
+    from pyflame_ebpf.profile_file import save_profile  # noqa: PLC0415 - as all writers
+
     del options  # a saved profile is always whole
     save_profile(profile, stream)
 
@@ -63,12 +72,50 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
     each.name: each
     for each in (
         OutputFormat("profile", "profile.json.gz", "the recording itself, for later reports", _write_profile),
-        OutputFormat("folded", "stacks.folded", "folded stacks for other flame-graph tools", _as_utf8(write_folded)),
-        OutputFormat("flamegraph", "flamegraph.svg", "interactive flame graph", _as_utf8(write_flamegraph)),
-        OutputFormat("html", "report.html", "everything, to explore in a browser", _as_utf8(write_html_report)),
-        OutputFormat("processes", "processes.csv", "CPU use of every process", _as_utf8(write_processes_csv)),
         OutputFormat(
-            "table", "processes.txt", "the same as a table of plain text", _as_utf8(write_process_table), recorded=False
+            "folded", "stacks.folded", "folded stacks for other flame-graph tools", _utf8("folded", "write_folded")
+        ),
+        OutputFormat("svg", "flamegraph.svg", "interactive flame graph", _utf8("flamegraph", "write_flamegraph")),
+        OutputFormat(
+            "html", "report.html", "everything, to explore in a browser", _utf8("html_report", "write_html_report")
+        ),
+        OutputFormat("csv", "processes.csv", "CPU use of every process", _utf8("processes", "write_processes_csv")),
+        OutputFormat(
+            "table",
+            "processes.txt",
+            "the same as a table of plain text",
+            _utf8("process_table", "write_process_table"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "pprof",
+            "profile.pb.gz",
+            "for pprof and what reads its format",
+            _bytes("pprof", "write_pprof"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "speedscope",
+            "speedscope.json",
+            "for speedscope.app, a profile for each process",
+            _utf8("speedscope", "write_speedscope"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "firefox",
+            "firefox-profile.json.gz",
+            "for profiler.firefox.com, with time and threads",
+            _bytes("firefox", "write_firefox"),
+            recorded=False,
+        ),
+        OutputFormat(
+            "jsonl",
+            "stacks.jsonl",
+            "one JSON object a line for each stack",
+            _utf8("jsonl", "write_jsonl"),
+            recorded=False,
         ),
     )
 }
+
+ALIASES = {"flamegraph": "svg", "processes": "csv"}

@@ -283,7 +283,7 @@
     const samples = boxes.samples[box];
     const facts = [number(samples) + (samples === 1 ? " sample" : " samples"), percent(samples, boxes.samples[0]) + " of all"];
     if (boxes.parent[box] > 0) { facts.push(percent(samples, boxes.samples[boxes.parent[box]]) + " of its parent"); }
-    facts.push(number(Number((samples / data.frequency).toFixed(2))) + " s of CPU");
+    if (data.frequency) facts.push(number(Number((samples / data.frequency).toFixed(2))) + " s of CPU");
     parts.name.textContent = data.labels[boxes.label[box]];
     parts.figures.textContent = facts.join("  \u00b7  ");
   }

@@ -106,9 +106,11 @@ def _facts(profile: Profile) -> str:
     processes = len({key.process for key in profile.samples})
     facts = [
         f"{profile.total:,} samples of {processes:,} process{'' if processes == 1 else 'es'}",
-        f"{profile.seconds_of_cpu(profile.total):,.1f} s of CPU",
-        f"{recording.duration:,.1f} s at {recording.frequency:,} Hz on {recording.cpus:,} CPUs",
-        _when(recording.started),
+        f"{profile.seconds_of_cpu(profile.total):,.1f} s of CPU" if recording.frequency else "",
+        f"{recording.duration:,.1f} s at {recording.frequency:,} Hz on {recording.cpus:,} CPUs"
+        if recording.cpus
+        else "",
+        _when(recording.started) if recording.started else "",
         visible(recording.kernel),
         f"pyflame-ebpf {visible(recording.profiler_version)}".rstrip(),
     ]
@@ -201,7 +203,9 @@ def _picture(boxes: Boxes, classes: list[str], frequency: int) -> Iterator[_Pict
             continue
         text = boxes.labels[label].text
         share = 100 * samples / (boxes.total or 1)
-        details = f"{text}: {samples:,} samples, {share:.2f} % of all, {samples / frequency:,.2f} s of CPU"
+        details = f"{text}: {samples:,} samples, {share:.2f} % of all"
+        if frequency:
+            details += f", {samples / frequency:,.2f} s of CPU"
         yield _PictureBox(depth, _MARGIN + start * scale, width, text, details, classes[label])
 
 

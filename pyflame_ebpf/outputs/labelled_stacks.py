@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyflame_ebpf.labels import Label, frame_label, process_label, short_files, thread_label
+from pyflame_ebpf.labels import (
+    Label,
+    LabelKind,
+    command_label,
+    frame_label,
+    host_label,
+    interpreter_label,
+    process_label,
+    short_files,
+    thread_label,
+)
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile import NATIVE_GAPS, Frame, FrameKind, Profile
 
+NOTHING_SHOWN = Label("[no frame is shown]", LabelKind.MARK)  # a stack must have a name, and its samples count
 _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledStacks:
-    """Samples by stack; a stack is indices into ``labels``: process, thread if asked for, frames, outermost first."""
+    """Samples by stack; a stack is indices into ``labels``: what it is grouped by, then frames, outermost first."""
 
     labels: list[Label]
     samples: Counter[tuple[int, ...]]
@@ -24,12 +36,41 @@ def labelled_stacks(profile: Profile, options: OutputOptions) -> LabelledStacks:
     """Name every sampled stack of the profile."""
     namer = _StackNamer(profile, options)
     grouped: Counter[tuple[int, int, int]] = Counter()
+    by_thread = "thread" in options.group_by
     for key, count in profile.samples.items():
-        grouped[key.process, key.thread if options.threads else -1, key.stack] += count
+        grouped[key.process, key.thread if by_thread else 0, key.stack] += count
     samples: Counter[tuple[int, ...]] = Counter()
     for (process, thread, stack), count in grouped.items():
-        samples[namer.owners(process, thread) + namer.frames(stack)] += count
+        samples[namer.owners(process, thread) + namer.frames(stack) or namer.nothing()] += count
     return LabelledStacks(list(namer.labels), samples)
+
+
+def group_labels(profile: Profile, options: OutputOptions, process: int, thread: int) -> list[Label]:
+    """What stands above the frames of a thread of a process, both indices into the profile's lists."""
+    named: dict[str, Callable[[], Label]] = {
+        "host": lambda: host_label(profile.recording),
+        "interpreter": lambda: interpreter_label(profile.processes[process]),
+        "command": lambda: command_label(profile.processes[process]),
+        "process": lambda: process_label(profile.processes[process]),
+        "thread": lambda: thread_label(profile.threads[thread]),
+    }
+    return [named[group]() for group in options.group_by]
+
+
+def shown_frames(options: OutputOptions) -> Callable[[Frame], bool]:
+    """Tells whether a frame is shown."""
+    native = options.native and not options.python_only
+    kernel = options.kernel and not options.python_only
+    shown = {FrameKind.PYTHON: True, FrameKind.NATIVE: native, FrameKind.KERNEL: kernel}
+
+    def is_shown(frame: Frame) -> bool:
+        if frame.plumbing and not options.all_frames:
+            return False
+        if frame.kind is FrameKind.MARK:
+            return native or frame not in _NATIVE_GAPS
+        return shown[frame.kind]
+
+    return is_shown
 
 
 class _StackNamer:
@@ -39,11 +80,7 @@ class _StackNamer:
         self.labels: dict[Label, int] = {}
         self._profile = profile
         self._options = options
-        self._all_frames = options.all_frames
-        self._native = options.native and not options.python_only
-        kernel = options.kernel and not options.python_only
-        shown = {FrameKind.NATIVE: self._native, FrameKind.KERNEL: kernel}
-        self._left_out = {kind for kind, is_shown in shown.items() if not is_shown}
+        self._is_shown = shown_frames(options)
         self._files = short_files(python_files(profile))
         self._owners: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stacks: dict[int, tuple[int, ...]] = {}
@@ -51,12 +88,10 @@ class _StackNamer:
         self._frames: dict[int, int] = {}
 
     def owners(self, process: int, thread: int) -> tuple[int, ...]:
-        """The labels above the frames; ``thread`` is -1 for none."""
+        """The labels above the frames."""
         if (process, thread) not in self._owners:
-            named = [process_label(self._profile.processes[process])]
-            if thread >= 0:
-                named.append(thread_label(self._profile.threads[thread]))
-            self._owners[process, thread] = tuple(self._index(label) for label in named)
+            labels = group_labels(self._profile, self._options, process, thread)
+            self._owners[process, thread] = tuple(self._index(label) for label in labels)
         return self._owners[process, thread]
 
     def frames(self, stack: int) -> tuple[int, ...]:
@@ -65,6 +100,10 @@ class _StackNamer:
             self._stacks[stack] = self._named(stack)
         return self._stacks[stack]
 
+    def nothing(self) -> tuple[int, ...]:
+        """The label of a stack that would have none."""
+        return (self._index(NOTHING_SHOWN),)
+
     def _named(self, stack: int) -> tuple[int, ...]:
         frames = [frame for frame in self._profile.stacks[stack] if self._is_shown(frame)]
         known = self._frames
@@ -72,13 +111,6 @@ class _StackNamer:
             if id(frame) not in known:
                 known[id(frame)] = self._index(frame_label(frame, self._files, lines=self._options.lines))
         return tuple([known[id(frame)] for frame in frames])
-
-    def _is_shown(self, frame: Frame) -> bool:
-        if frame.plumbing and not self._all_frames:
-            return False
-        if frame.kind is FrameKind.MARK:
-            return self._native or frame not in _NATIVE_GAPS
-        return frame.kind not in self._left_out
 
     def _index(self, label: Label) -> int:
         return self.labels.setdefault(label, len(self.labels))

@@ -60,7 +60,7 @@ def _empty_table() -> Table:
 
 def _cells(row: ProcessRow) -> list[Text]:
     return [
-        Text("" if row.pid is None else str(row.pid)),
+        Text(str(row.pid or "")),
         _one_line(_command(row)),
         _one_line(row.interpreter.removeprefix("CPython ")),
         Text(f"{row.samples:,}"),

@@ -164,7 +164,7 @@ def closing_line(profile: Profile) -> str:
         [
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
-            _cpu_clause(profile),
+            *([_cpu_clause(profile)] if profile.recording.frequency else []),
         ]
     )
 
@@ -230,7 +230,7 @@ def write_processes_csv(profile: Profile, stream: TextIO, options: OutputOptions
 def _cells(row: ProcessRow) -> list[str | int]:
     hot = row.hot_line
     return [
-        "" if row.pid is None else row.pid,
+        row.pid or "",
         spreadsheet_text(row.name),
         spreadsheet_text(row.command),
         spreadsheet_text(row.interpreter),

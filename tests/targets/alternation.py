@@ -1,10 +1,11 @@
-"""Alternates between Python and C as often as its first argument says, and computes at the end.
+"""Alternates between Python and C as often as its first argument says, or as can be, and computes at the end.
 
-Prints [ways, chain] and then "ready": ``ways`` names what C code called the Python function "step" each time, outermost
-first, ``chain`` lists the Python functions from the first step to the leaf.  Runs in CPython 3.6.
+The other arguments name the ways by which C code calls Python, taken in turn; without any all of them are.  Prints
+which one it was each time, outermost first, and then "ready".  Runs in CPython 3.6.
 """
 # ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -57,12 +58,11 @@ def way_generator(left):
     return sum(generated(left))
 
 
-class Ends:
-    def __init__(self, left):
-        self.left = left
+class Ends(int):  # holds nothing that the collector looks at: of those objects CPython ends 50 at a time
+    __slots__ = ()
 
     def __del__(self):
-        step(self.left)
+        step(+self)
 
 
 def way_del(left):
@@ -111,23 +111,30 @@ WAYS = (
     way_property,
     way_import,
 )
-if int(sys.argv[1]) > 100:
-    WAYS = WAYS[:8]  # with two Python functions each, for there are a thousand of them at the most
+WAYS = tuple(way for way in WAYS if way.__name__ in sys.argv[2:]) or WAYS
 
 
 def step(left, _second=None):
-    if not left:
-        spin()
-    WAYS[left % len(WAYS)](left - 1)
+    if left:
+        WAYS[left % len(WAYS)](left - 1)
+    else:
+        LEAF[-1]()
     return 0
 
 
+def reach():
+    LEAF.append(spin)
+
+
 def spin():
-    sys.stdout.write(json.dumps([WAYS[left % len(WAYS)].__name__ for left in range(int(sys.argv[1]), 0, -1)]) + "\n")
-    sys.stdout.write("ready\n")
+    sys.stdout.write(json.dumps(CHAIN) + "\nready\n")
     sys.stdout.flush()
     while True:
         compute()
+
+
+LEAF = [reach]
+CHAIN = []
 
 
 def compute():
@@ -135,9 +142,21 @@ def compute():
         pass
 
 
+def alternate(times):
+    """As deep as the interpreter allows: some releases count the C functions that call Python, too."""
+    while times:
+        with contextlib.suppress(RecursionError):
+            step(times)
+        if LEAF[-1] is spin:
+            break
+        times -= 1 + times // 20
+    CHAIN.extend(WAYS[left % len(WAYS)].__name__ for left in range(times, 0, -1))
+    step(times)
+
+
 sys.meta_path.insert(0, Finder())
 sys.setrecursionlimit(100000)
 threading.stack_size(STACK)
-thread = threading.Thread(target=step, args=(int(sys.argv[1]),))
+thread = threading.Thread(target=alternate, args=(int(sys.argv[1]),))
 thread.start()
 thread.join()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf import bpf_abi, processes, symbolize
+from pyflame_ebpf import bpf_abi, events, processes, symbolize
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import CPythonLayout
 from pyflame_ebpf.interpreter import Interpreter, Recipe
@@ -176,11 +176,11 @@ class LiveWalker:
         """The stack named, by way of the records and the symbolizer."""
         symbolizer = symbolize.Symbolizer(self._read, _no_native_frame, _no_kernel_frame)
         for frame in {frame.code_id: frame for frame in stack.python}.values():
-            code = bpf_abi.parse_record(self.code_record(frame))
-            assert isinstance(code, bpf_abi.CodeEvent)
+            code = events.parse_record(self.code_record(frame))
+            assert isinstance(code, events.CodeEvent)
             symbolizer.add_code(code, self.layout)
-        event = bpf_abi.parse_record(self.stack_record(stack))
-        assert isinstance(event, bpf_abi.StackEvent)
+        event = events.parse_record(self.stack_record(stack))
+        assert isinstance(event, events.StackEvent)
         symbolizer.add_stack(event, self.layout)
         outcome = bpf_abi.OUTCOMES.index(stack.outcome)
         symbolizer.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, NO_NATIVE, 1)])

@@ -1,0 +1,213 @@
+"""The profile for the Firefox Profiler: its processed format, with a track for each thread, compressed with gzip.
+
+Version 46 of that format keeps each thread's tables in the thread; the Profiler upgrades what is older than itself.
+Samples stand in the second in which they were counted, spread over it by their weight.  The format groups by process
+and thread; what else ``group_by`` asks for stands at the root of the stacks.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, BinaryIO
+
+from pyflame_ebpf.labels import NAMELESS, Label, visible
+from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
+from pyflame_ebpf.profile import Frame, FrameKind, Profile
+
+_VERSION = 46
+_GECKO_VERSION = 24
+_MILLISECONDS = 1000
+_MICROSECONDS = 1_000_000
+_COLORS = {"Other": "grey", "Python": "yellow", "Native": "blue", "Library": "lightblue", "Kernel": "orange"}
+_OTHER, _PYTHON, _NATIVE, _LIBRARY, _KERNEL = range(len(_COLORS))
+_FILE_RESOURCE = 1  # a library
+_TRACKS = ("process", "thread")
+
+_Counts = Counter[tuple[int, int]]  # samples by second and stack
+
+
+def write_firefox(profile: Profile, stream: BinaryIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
+    """Write the profile; weights are samples, CPU time is given where the frequency is known."""
+    document = {
+        "meta": _meta(profile),
+        "libs": [],
+        "pages": [],
+        "counters": [],
+        "profilerOverhead": [],
+        "threads": _threads(profile, options),
+    }
+    with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
+        packed.write(json.dumps(document, separators=(",", ":")).encode("ascii"))
+
+
+def _meta(profile: Profile) -> dict[str, Any]:
+    recording = profile.recording
+    return {
+        "version": _GECKO_VERSION,
+        "preprocessedProfileVersion": _VERSION,
+        "product": f"pyflame-ebpf {visible(recording.profiler_version)}".rstrip(),
+        "startTime": recording.started * _MILLISECONDS,
+        "interval": _MILLISECONDS / recording.frequency if recording.frequency else 1,
+        "processType": 0,
+        "debug": False,
+        "stackwalk": 1,
+        "oscpu": visible(recording.kernel),
+        "logicalCPUs": recording.cpus,
+        "arguments": visible(" ".join(recording.arguments)),
+        "categories": [{"name": name, "color": color, "subcategories": ["Other"]} for name, color in _COLORS.items()],
+        "extensions": {"length": 0, "id": [], "name": [], "baseURL": []},
+        "markerSchema": [],
+        "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
+        "symbolicated": True,
+        "usesOnlyOneStackType": True,
+        "doesNotUseFrameImplementation": True,
+        "sourceCodeIsNotOnSearchfox": True,
+    }
+
+
+def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
+    """The threads, those of the busiest process first, then the busiest thread."""
+    counts: dict[tuple[int, int], _Counts] = {}
+    of_process: Counter[int] = Counter()
+    for key, count in profile.samples.items():
+        counts.setdefault((key.process, key.thread), Counter())[key.second, key.stack] += count
+        of_process[key.process] += count
+    order = sorted(counts, key=lambda at: (-of_process[at[0]], at[0], -counts[at].total(), at[1]))
+    options = replace(options, group_by=tuple(group for group in options.group_by if group not in _TRACKS))
+    return [_Track(profile, options, *owner).document(counts[owner]) for owner in order]
+
+
+@dataclass(slots=True)
+class _Table:
+    """Distinct rows by index."""
+
+    rows: dict[tuple[Any, ...], int] = field(default_factory=dict)
+
+    def index(self, *row: Any) -> int:
+        """The index of a row."""
+        return self.rows.setdefault(row, len(self.rows))
+
+    def columns(self, *names: str) -> dict[str, Any]:
+        """The table as the format has it."""
+        return {"length": len(self.rows)} | {name: [row[at] for row in self.rows] for at, name in enumerate(names)}
+
+
+class _Track:
+    """One thread with its tables."""
+
+    def __init__(self, profile: Profile, options: OutputOptions, process: int, thread: int) -> None:
+        self._profile = profile
+        self._is_shown = shown_frames(options)
+        self._process, self._thread = profile.processes[process], profile.threads[thread]
+        self._texts: dict[str, int] = {}
+        self._frames, self._functions, self._resources, self._stacks = _Table(), _Table(), _Table(), _Table()
+        self._frame_of: dict[int, int] = {}  # by identity, since hashing a frame is slow
+        self._ends: dict[int, int | None] = {}
+        self._owners = [self._owner(label) for label in group_labels(profile, options, process, thread)]
+
+    def document(self, counts: _Counts) -> dict[str, Any]:
+        """The thread as the format has it."""
+        samples = self._samples(counts)
+        name = visible(self._thread.name) or NAMELESS
+        duration = self._profile.recording.duration * _MILLISECONDS
+        return {
+            "processType": "default",
+            "processName": visible(self._process.name) or NAMELESS,
+            "processStartupTime": 0,
+            "processShutdownTime": duration,
+            "registerTime": 0,
+            "unregisterTime": duration,
+            "pausedRanges": [],
+            "name": name,
+            "isMainThread": self._thread.tid == self._process.pid,
+            "pid": str(self._process.pid),
+            "tid": self._thread.tid,
+            "samples": samples,
+            "markers": _Table().columns("data", "name", "startTime", "endTime", "phase", "category"),
+            "stackTable": self._stacks.columns("prefix", "frame", "category", "subcategory"),
+            "frameTable": self._frame_table(),
+            "funcTable": self._functions.columns("name", "fileName", "lineNumber", "resource")
+            | self._constant(len(self._functions.rows), isJS=False, relevantForJS=False, columnNumber=None),
+            "resourceTable": self._resources.columns("name", "type")
+            | self._constant(len(self._resources.rows), lib=None, host=None),
+            "nativeSymbols": _Table().columns("libIndex", "address", "name", "functionSize"),
+            "stringArray": list(self._texts),
+        }
+
+    def _frame_table(self) -> dict[str, Any]:
+        constant = {"address": -1, "inlineDepth": 0, "subcategory": 0, "nativeSymbol": None, "innerWindowID": 0}
+        return self._frames.columns("func", "category", "line") | self._constant(
+            len(self._frames.rows), **constant, implementation=None, column=None
+        )
+
+    @staticmethod
+    def _constant(length: int, **values: Any) -> dict[str, Any]:
+        return {name: [value] * length for name, value in values.items()}
+
+    def _samples(self, counts: _Counts) -> dict[str, Any]:
+        ordered = sorted(counts.items())
+        samples = {
+            "length": len(ordered),
+            "stack": [self._end(stack) for (_, stack), _ in ordered],
+            "time": _times(ordered),
+            "weight": [count for _, count in ordered],
+            "weightType": "samples",
+        }
+        if frequency := self._profile.recording.frequency:
+            samples["threadCPUDelta"] = [round(count * _MICROSECONDS / frequency) for _, count in ordered]
+        return samples
+
+    def _end(self, stack: int) -> int | None:
+        """The innermost node of a stack, None where nothing of it is shown."""
+        if stack not in self._ends:
+            node = None
+            for frame, category in [*self._owners, *map(self._frame, self._shown(stack))]:
+                node = self._stacks.index(node, frame, category, 0)
+            self._ends[stack] = node
+        return self._ends[stack]
+
+    def _shown(self, stack: int) -> list[Frame]:
+        return [frame for frame in self._profile.stacks[stack] if self._is_shown(frame)]
+
+    def _frame(self, frame: Frame) -> tuple[int, int]:
+        category = self._category(frame)
+        if id(frame) not in self._frame_of:
+            is_python = frame.kind is FrameKind.PYTHON
+            file = self._text(visible(frame.file)) if frame.file else None
+            library = visible(frame.file.rpartition("/")[2])
+            resource = -1 if is_python or not library else self._resources.index(self._text(library), _FILE_RESOURCE)
+            function = self._functions.index(
+                self._text(visible(frame.name) or NAMELESS), file, frame.first_line or None, resource
+            )
+            self._frame_of[id(frame)] = self._frames.index(function, category, frame.line or frame.first_line or None)
+        return self._frame_of[id(frame)], category
+
+    def _category(self, frame: Frame) -> int:
+        if frame.kind is FrameKind.NATIVE:
+            is_library = ".so" in frame.file.rpartition("/")[2] and frame.file != self._process.interpreter_file
+            return _LIBRARY if is_library else _NATIVE
+        return {FrameKind.PYTHON: _PYTHON, FrameKind.KERNEL: _KERNEL}.get(frame.kind, _OTHER)
+
+    def _owner(self, label: Label) -> tuple[int, int]:
+        function = self._functions.index(self._text(label.text), None, None, -1)
+        return self._frames.index(function, _OTHER, None), _OTHER
+
+    def _text(self, text: str) -> int:
+        return self._texts.setdefault(text, len(self._texts))
+
+
+def _times(ordered: list[tuple[tuple[int, int], int]]) -> list[float]:
+    """When each of the samples was taken, in milliseconds; those of a second share it by their counts."""
+    totals: Counter[int] = Counter()
+    for (second, _), count in ordered:
+        totals[second] += count
+    times, before = [], Counter[int]()
+    for (second, _), count in ordered:
+        share = (before[second] + count / 2) / totals[second]
+        times.append(round((second + share) * _MILLISECONDS, 3))
+        before[second] += count
+    return times

@@ -1,0 +1,104 @@
+"""Stacks whose native walk lacked a mapping or unwind rows: their memory is kept until the walk is finished here.
+
+So the first samples of a process and of every code page are whole too, and one such stack brings the rows of all of its
+pages to the BPF programs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.events import Registers, StackCopyEvent
+from pyflame_ebpf.native_walk import NativeFrame, RowAt, StackMemory, walk
+from pyflame_ebpf.profile import NativeOutcome
+
+TRIES = 3  # its mappings, or the rest of its memory, may be yet to come
+FAILURES_MAX = 32  # of a process, in a row: copying its stacks does not help
+BYTES_MAX = 64 << 20  # kept at the same time
+
+RowsOf = Callable[[Identity], RowAt]
+Finished = Callable[[int, list[NativeFrame], NativeOutcome], None]
+GiveUp = Callable[[Identity], None]
+
+
+@dataclass(slots=True)
+class _Copy:
+    """The memory of one stack, and how often its walk was tried."""
+
+    identity: Identity
+    registers: Registers
+    start: int
+    parts: list[bytes] = field(default_factory=list)
+    tries: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+
+class UnfinishedStacks:
+    """Collects copies of stacks and walks them.
+
+    ``rows_of`` gives a process's rows by address, ``finished`` takes a stack's id, its frames from the one where the
+    programs stopped, and the outcome; ``give_up`` is told of a process of which no copies are wanted any more.
+    """
+
+    def __init__(self, rows_of: RowsOf, finished: Finished, give_up: GiveUp) -> None:
+        self._rows_of = rows_of
+        self._finished = finished
+        self._give_up = give_up
+        self._copies: dict[int, _Copy] = {}
+        self._bytes = 0
+        self._failures: dict[Identity, int] = {}
+
+    def add(self, event: StackCopyEvent) -> None:
+        """Keeps a stack's memory, or more of it."""
+        copy = self._copies.get(event.stack_id)
+        if copy is None:
+            if self._bytes > BYTES_MAX:
+                return
+            copy = self._copies[event.stack_id] = _Copy(event.identity, event.registers, event.start)
+        if event.start == copy.start + copy.size:
+            copy.parts.append(event.memory)
+            self._bytes += len(event.memory)
+
+    def finish(self, seconds: float) -> bool:
+        """Walks what there is, each stack once, for so long; whether time was too short."""
+        end = time.monotonic() + seconds
+        for stack_id, copy in list(self._copies.items()):
+            if time.monotonic() >= end:
+                return True
+            self._walk(stack_id, copy)
+        return False
+
+    def finish_all(self, seconds: float) -> None:
+        """Walks all that is left, for the last time and for so long; others stay cut short where the programs stopped.
+
+        A process may make its stacks as long to walk as it likes.
+        """
+        for copy in self._copies.values():
+            copy.tries = TRIES
+        self.finish(seconds)
+        self._copies.clear()
+
+    def _walk(self, stack_id: int, copy: _Copy) -> None:
+        memory = StackMemory(copy.start, b"".join(copy.parts))
+        frames, outcome = walk(copy.registers, memory, self._rows_of(copy.identity))
+        copy.tries += 1
+        if not outcome.cut_short:
+            self._failures.pop(copy.identity, None)
+        elif copy.tries < TRIES:
+            return
+        else:
+            self._count_failure(copy.identity)
+        del self._copies[stack_id]
+        self._bytes -= copy.size
+        self._finished(stack_id, frames, outcome)
+
+    def _count_failure(self, identity: Identity) -> None:
+        failures = self._failures[identity] = self._failures.get(identity, 0) + 1
+        if failures == FAILURES_MAX:
+            self._give_up(identity)
