@@ -27,7 +27,7 @@ def write_html_report(profile: Profile, stream: TextIO, options: OutputOptions =
     stream.write(_head(_title(profile), script, style))
     stream.write(f'<body>\n<div id="page"><p class="unopened">{_unopened(profile)}</p></div>\n')
     stream.write('<script type="application/octet-stream" id="report-data">\n')
-    packed = base64.b64encode(packed_report(profile, options, getattr(profile, "sources", {}))).decode("ascii")
+    packed = base64.b64encode(packed_report(profile, options, profile.sources)).decode("ascii")
     stream.writelines(f"{packed[at : at + _LINE]}\n" for at in range(0, len(packed), _LINE))
     stream.write(f"</script>\n<script>{script}</script>\n</body>\n</html>\n")
 

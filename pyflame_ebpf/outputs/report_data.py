@@ -173,8 +173,10 @@ def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     return min(len(one), len(other))
 
 
-def _first_view(options: OutputOptions) -> dict[str, bool]:
+def _first_view(options: OutputOptions) -> dict[str, Any]:
+    tops = [group for group in options.group_by if group in ("process", "command")]
     return {
+        "top": tops[-1] if tops else "none",
         "native": options.native and not options.python_only,
         "kernel": options.kernel and not options.python_only,
         "plumbing": options.all_frames,
