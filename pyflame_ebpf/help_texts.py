@@ -25,8 +25,9 @@ Ctrl-C (or SIGTERM), which writes everything; Ctrl-C while it writes leaves only
     sudo pyflame-ebpf record --pid 1234 --output - | flamegraph.pl >graph.svg
     sudo pyflame-ebpf record -- python3 app.py --its-own-option
 
-The directory holds stacks.folded (for flamegraph.pl, inferno, speedscope), flamegraph.svg (opens in any browser),
-processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all of them again.
+The directory holds report.html (everything, to explore in any browser), flamegraph.svg, stacks.folded (for
+flamegraph.pl, inferno, speedscope), processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all of
+them again.
 """
 
 REPORT_HELP = """Make outputs again from a saved recording; needs no root.

@@ -17,7 +17,7 @@ from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
 from pyflame_ebpf.line_table import LineRanges, decode_lines
 from pyflame_ebpf.native_walk import NativeFrame
-from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
+from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet, is_unnamed
 from pyflame_ebpf.profile import (
     NATIVE_GAPS,
     Frame,
@@ -130,6 +130,8 @@ class Symbolizer:
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
         self._frames: dict[tuple[int, int], Frame] = {}
+        self._plumbing: dict[Frame, Frame] = {}
+        self._interpreter_files: dict[Identity, str] = {}
         self._native: dict[Identity, dict[int, Frame | None]] = {}
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._stacks: dict[int, StackEvent] = {}
@@ -237,6 +239,7 @@ class Symbolizer:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
         self._expect_names(self._stacks.values())
+        self._know(processes)
         builder = ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
             builder.add(self._settled(key), samples)
@@ -247,8 +250,14 @@ class Symbolizer:
         self._older, self._recent = self._recent, {}
         stack_ids = {counted.stack_id for counted in counts}
         self._expect_names(event for stack_id in stack_ids if (event := self._stacks.get(stack_id)) is not None)
+        self._know(processes)
         builder = ProfileBuilder(Profile(recording), processes, self._recent_stack, self._thread_names)
         return Window(builder, [(self._settled(counted), samples) for counted, samples in counts.items()])
+
+    def _know(self, processes: dict[Identity, Process]) -> None:
+        self._interpreter_files = {
+            identity: process.interpreter_file for identity, process in processes.items() if process.interpreter_file
+        }
 
     def forget_names(self) -> None:
         """Lets all native frames be named anew, by all that is known by then."""
@@ -293,9 +302,31 @@ class Symbolizer:
             complete=native is NativeOutcome.COMPLETE and not outcome.truncated,
         )
         frames = [self._frame(event.identity, raw, plumbing=False) for raw in raw_frames[:kernel]]
-        frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
+        frames += self._user_frames(event.identity, woven)
         marks = _marks(outcome, native)
         return (*marks, *reversed(frames))
+
+    def _user_frames(self, identity: Identity, woven: list[tuple[RawFrame, bool]]) -> list[Frame]:
+        """Woven frames as they are shown, leaf first.
+
+        A stripped interpreter's functions have no names to tell plumbing by.  Those that Python frames are called from
+        are taken for it; what the innermost Python frame calls is what it does, and stays.
+        """
+        interpreter = self._interpreter_files.get(identity)
+        frames: list[Frame] = []
+        calls_python = False
+        for raw, is_run in woven:
+            frame = self._frame(identity, raw, plumbing=is_run)
+            if calls_python and frame.file == interpreter and frame.kind is FrameKind.NATIVE and is_unnamed(frame.name):
+                frame = self._as_plumbing(frame)
+            calls_python = calls_python or frame.kind is FrameKind.PYTHON
+            frames.append(frame)
+        return frames
+
+    def _as_plumbing(self, frame: Frame) -> Frame:
+        if frame not in self._plumbing:
+            self._plumbing[frame] = replace(frame, plumbing=True)
+        return self._plumbing[frame]
 
     def _all_frames(self, event: StackEvent) -> list[RawFrame]:
         """The frames that were sent, and those that were found later in place of the last one."""
@@ -309,7 +340,7 @@ class Symbolizer:
         address, code_id, position, kind = raw
         if kind == bpf_abi.FRAME_NATIVE:
             frame = self._native_frame(identity, address) or Frame(FrameKind.NATIVE, f"0x{address:x}")
-            return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
+            return self._as_plumbing(frame) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
         known = self._frames.get(key)
         if known is None or known is UNREADABLE:  # the code object may have come since

@@ -40,7 +40,7 @@ def test_it_prints_what_changed_and_the_tables(recordings):
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
     assert lines[0].startswith("CPU per second fell 67.0 %")
-    assert lines[1].startswith("That saves 1,467 ± 58 a month")
+    assert lines[1].startswith("That saves 1,467 ± 56 a month")
     assert "python app.py" in ended.stdout
 
 

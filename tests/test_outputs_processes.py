@@ -219,6 +219,7 @@ def test_every_format_has_its_own_name_and_file():
         "profile": "profile.json.gz",
         "folded": "stacks.folded",
         "svg": "flamegraph.svg",
+        "html": "report.html",
         "csv": "processes.csv",
         "table": "processes.txt",
         "pprof": "profile.pb.gz",

@@ -281,6 +281,19 @@ def test_lines_of_a_function_stand_with_their_shares(open_report):
     assert cells[:5] == ["33", "21.4", "21.4", "12.73", "1,260"]
 
 
+def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_report):
+    profile = realistic_profile()
+    profile.sources = {"/srv/shop/tree.py": {30: "def score(self):", 31: "    # \u202e<b>", 33: "\treturn self.weight"}}
+    page = open_report(profile)
+    page.locator("#filter").fill("score")
+    page.locator(".grid .rows .line").click()
+    page.keyboard.press("e")
+    code = {row[0]: row[-1] for row in (
+        line.locator("td").all_text_contents() for line in page.locator(".lines tbody tr").all()
+    )}  # fmt: skip
+    assert code == {"30": "def score(self):", "31": r"    # \u202e<b>", "33": "    return self.weight"}
+
+
 # Processes and trust
 
 

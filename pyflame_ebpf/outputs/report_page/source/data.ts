@@ -78,6 +78,7 @@ export interface Recording {
 }
 
 export interface FirstView {
+  top: "process" | "command" | "none";
   native: boolean;
   kernel: boolean;
   plumbing: boolean;

@@ -76,7 +76,7 @@ export function stateOf(report: Report): State {
     plumbing: signal(first.plumbing),
     threadFrames: signal(first.threads),
     lineFrames: signal(first.lines),
-    top: signal<TopLevel>("process"),
+    top: signal<TopLevel>(first.top),
     colour: signal<Colour>("kind"),
     search: signal(""),
     filter: signal(""),
