@@ -94,16 +94,18 @@ function Sides({ model }: { model: Model }) {
           </button>
         ))}
       </span>
-      <button
-        type="button"
-        class="toggle"
-        disabled={!report.recordings.every(knowsCores)}
-        aria-pressed={state.shares.value}
-        title="Compare shares of all samples, not cores"
-        onClick={() => (state.shares.value = !state.shares.value)}
-      >
-        Normalised
-      </button>
+      <span class="set">
+        <button
+          type="button"
+          class="toggle"
+          disabled={!report.recordings.every(knowsCores)}
+          aria-pressed={state.shares.value}
+          title="Compare shares of all samples, not cores"
+          onClick={() => (state.shares.value = !state.shares.value)}
+        >
+          Normalised
+        </button>
+      </span>
     </span>
   );
 }

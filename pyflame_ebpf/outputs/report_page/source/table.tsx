@@ -58,15 +58,17 @@ export function Table({ model }: { model: Model }) {
           <output>{state.filter.value ? `${grouped(rows.length)} of ${grouped(model.rows.value.length)}` : grouped(rows.length)}</output>
         </label>
         {model.report.compared ? (
-          <button
-            type="button"
-            class="toggle"
-            aria-pressed={state.withCallees.value}
-            title="What each used itself, or with what it called"
-            onClick={() => (state.withCallees.value = !state.withCallees.value)}
-          >
-            With callees
-          </button>
+          <span class="set">
+            <button
+              type="button"
+              class="toggle"
+              aria-pressed={state.withCallees.value}
+              title="What each used itself, or with what it called"
+              onClick={() => (state.withCallees.value = !state.withCallees.value)}
+            >
+              With callees
+            </button>
+          </span>
         ) : null}
         <button type="button" class="icon" title="Close the table (t)" aria-label="Close the table" onClick={() => closeTable(model)}>
           ✕
@@ -100,8 +102,8 @@ function ChangeHeads({ model }: { model: Model }) {
     <>
       <Head model={model} sort="before" text="Before" />
       <Head model={model} sort="after" text="After" />
-      <Head model={model} sort="change" text={`Change, ${unit}`} />
-      <Head model={model} sort="change" text="± 95 %" quiet />
+      <Head model={model} sort="change" text="Change" />
+      <Head model={model} sort="change" text={`± ${unit}`} quiet />
     </>
   );
 }
