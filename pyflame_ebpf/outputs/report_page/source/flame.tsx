@@ -28,6 +28,7 @@ export interface DrawnBox {
   top: number;
   width: number;
   samples: number;
+  colour: string;
   lit: boolean;
   found: boolean;
 }
@@ -213,6 +214,7 @@ function drawnBoxes(flame: FlameCanvas, scroller: HTMLElement): DrawnBox[] {
               top,
               width: place.width,
               samples: place.samples,
+              colour: scene.colour(node),
               lit: scene.lit?.[node] === 1,
               found: scene.matches?.(label) ?? false,
             },
