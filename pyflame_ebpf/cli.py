@@ -14,63 +14,13 @@ import typer
 
 from pyflame_ebpf import __version__
 from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError, UsageError
+from pyflame_ebpf.help_texts import DIFF_HELP, DOCTOR_HELP, HELP, RECORD_HELP, REPORT_HELP, TOP_HELP
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
 _CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
 _READER_GONE = 141
 _INTERRUPTED = 130
-
-HELP = """Sample the CPU use of Python and everything else on this host, without touching the programs.
-
-Each command has its own --help, with more examples.
-
-    sudo pyflame-ebpf record --all --duration 60  the whole host, for a minute
-    sudo pyflame-ebpf record --pid 1234           one process, until Ctrl-C
-    sudo pyflame-ebpf record -- python3 app.py    a program from start to end
-    pyflame-ebpf report DIR --format table        what a recording showed
-    sudo pyflame-ebpf doctor                      can this host be recorded?
-"""
-
-RECORD_HELP = """Record, and write folded stacks, a flame graph and a table of processes into a new directory.
-
-Say what to record with one of --all, --pid (more than once, if you like) and -- COMMAND. The command runs as the user
-who called sudo; it and all that it starts are recorded until it ends. Without --duration a recording lasts until
-Ctrl-C (or SIGTERM), which writes everything; Ctrl-C while it writes leaves only the saved profile.
-
-    sudo pyflame-ebpf record --all --duration 60
-    sudo pyflame-ebpf record --pid 1234 --pid 1235 --lines --output workers
-    sudo pyflame-ebpf record --all --python --duration 5m --frequency 49
-    sudo pyflame-ebpf record --pid 1234 --output - | flamegraph.pl >graph.svg
-    sudo pyflame-ebpf record -- python3 app.py --its-own-option
-
-The directory holds report.html (everything, to explore in any browser), flamegraph.svg, stacks.folded (for
-flamegraph.pl, inferno, speedscope), processes.csv, and profile.json.gz, from which 'pyflame-ebpf report' makes all of
-them again.
-"""
-
-REPORT_HELP = """Make outputs again from a saved recording; needs no root.
-
-Folded stacks that perf, py-spy, Austin or FlameGraph's collapse scripts wrote do as well as a recording.
-
-Without --format and --output it prints the table of processes. With --output alone it writes all outputs into a new
-directory.
-
-    pyflame-ebpf report DIR
-    pyflame-ebpf report DIR --format svg --lines --output lines.svg
-    pyflame-ebpf report DIR --format folded --python | flamegraph.pl >graph.svg
-    pyflame-ebpf report DIR/profile.json.gz --threads --output OTHER-DIR
-    pyflame-ebpf report DIR --from 0:40 --to 1:10 --process gunicorn --group-by command,thread
-    pyflame-ebpf report perf.folded --format svg --output perf.svg
-"""
-
-DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.
-
-Checks that need root are named when it runs without. The exit code is 0 when 'record' will work here.
-
-    sudo pyflame-ebpf doctor
-    sudo pyflame-ebpf doctor 1234
-"""
 
 _EXIT_CODES_HELP = "\n".join(["Exit codes:", *(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())])
 
@@ -244,6 +194,34 @@ def _record(  # noqa: PLR0913, PLR0917 - one for each option
     _exit_after(lambda: record(request))
 
 
+@app.command("top", help=_paragraphs(TOP_HELP))
+def _top(
+    pid: Annotated[
+        list[int] | None,
+        typer.Option("--pid", "-p", min=1, metavar="PID", help="Show this process; repeatable. [default: all]"),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            "-d",
+            metavar="TIME",
+            parser=parse_duration,
+            help="Seconds, or 90s, 5m, 1h. [default: until q]",
+        ),
+    ] = None,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=1, metavar="SECONDS", help="Time between two looks.")
+    ] = 1,
+    frequency: Annotated[
+        int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")
+    ] = 99,
+) -> None:
+    from pyflame_ebpf.commands.top import Request, top  # noqa: PLC0415 - each command loads what it needs
+
+    _exit_after(lambda: top(Request(tuple(pid or ()), duration, interval, frequency, tuple(sys.argv[1:]))))
+
+
 @app.command("report", help=_paragraphs(REPORT_HELP))
 def _report(  # noqa: PLR0913, PLR0917 - one for each option
     source: Annotated[
@@ -289,6 +267,110 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
         OutputOptions(lines, _grouping(group_by, threads), kernel, native, python_only, all_frames),
     )
     _exit_after(lambda: report(Request(source, output_format, output, view)))
+
+
+@app.command("diff", help=_paragraphs(DIFF_HELP))
+def _diff(  # noqa: PLR0913, PLR0917 - one for each option
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="The earlier recording.")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="AFTER", help="The later one; none: two ranges of BEFORE.")
+    ] = None,
+    begin: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            parser=parse_moment,
+            help="Compare from this time of both recordings on: 90, 1:30; given twice, of each.",
+        ),
+    ] = None,
+    end: Annotated[
+        list[float] | None,
+        typer.Option("--to", metavar="TIME", parser=parse_moment, help="Compare up to this time; likewise."),
+    ] = None,
+    process: Processes = None,
+    python: Python = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by", metavar="WHAT", help="Show this table: function, line, process; repeatable. [default: all]"
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="Show so many rows of each table.")
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", metavar="WHAT", help="Sort by change of: self, total.")] = "self",
+    normalize: Annotated[
+        bool, typer.Option("--normalize", help="Compare shares of all samples in place of cores.")
+    ] = False,
+    core_hour_price: Annotated[
+        float | None,
+        typer.Option("--core-hour-price", min=0, metavar="PRICE", help="Tell what the change saves a month (730 h)."),
+    ] = None,
+    duration: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--duration",
+            metavar="TIME",
+            parser=parse_duration,
+            help="How long folded stacks were sampled; given twice, of each.",
+        ),
+    ] = None,
+    frequency: Annotated[
+        list[int] | None,
+        typer.Option("--frequency", min=1, metavar="HZ", help="How often folded stacks were sampled; likewise."),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", "-f", metavar="FORMAT", help="table, svg, json, csv, folded (two counts).")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="New file for the format (standard output without, or -); with no --format a new directory for all.",
+        ),
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Make the boxes of the graph as wide as they were before.")
+    ] = False,
+    lines: Lines = False,
+    group_by: GroupBy = "command",
+    kernel: Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")] = True,
+    native: Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")] = True,
+    python_only: PythonOnly = False,
+    all_frames: AllFrames = False,
+) -> None:
+    from pyflame_ebpf.commands.diff import Request, diff  # noqa: PLC0415 - each command loads what it needs
+    from pyflame_ebpf.outputs.comparison_options import ComparisonOptions  # noqa: PLC0415
+    from pyflame_ebpf.outputs.options import OutputOptions  # noqa: PLC0415
+    from pyflame_ebpf.selection import Selection  # noqa: PLC0415
+
+    if sort not in ("self", "total"):
+        raise typer.BadParameter(f"{sort!r} is neither self nor total", param_hint="--sort")
+    options = ComparisonOptions(
+        OutputOptions(lines, _grouping(group_by, threads=False), kernel, native, python_only, all_frames),
+        tuple(by or ()),
+        top,
+        core_hour_price,
+        reverse,
+    )
+    request = Request(
+        before,
+        after,
+        tuple(begin or ()),
+        tuple(end or ()),
+        Selection(processes=tuple(process or ()), python=python),
+        tuple(duration or ()),
+        tuple(frequency or ()),
+        output_format,
+        output,
+        normalize,
+        sort == "total",
+        options,
+    )
+    _exit_after(lambda: diff(request))
 
 
 @app.command("doctor", help=_paragraphs(DOCTOR_HELP))

@@ -132,6 +132,13 @@ def command_label(process: Process) -> Label:
     return Label(_name(process.command or process.name), LabelKind.PROCESS)
 
 
+def short_command(command: str) -> str:
+    """The command line without the directory of its program."""
+    program, blank, arguments = command.partition(" ")
+    is_path = program.startswith(("/", "./", "../"))  # a kernel thread may be called kworker/3:1
+    return (program.rpartition("/")[2] if is_path else program) + blank + arguments
+
+
 def interpreter_label(process: Process) -> Label:
     """``CPython 3.11.2``."""
     return Label(visible(process.interpreter) or NOT_PYTHON, LabelKind.PROCESS)

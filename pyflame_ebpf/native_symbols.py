@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -46,9 +46,31 @@ class _FileSymbols:
 
     segments: tuple[Segment, ...] = ()
     names: dict[int, str] = field(default_factory=dict)  # by address in the image; "": has none
+    starts: list[int] = field(default_factory=list)  # of functions that were found, rising
+    spans: dict[int, tuple[int, str]] = field(default_factory=dict)  # start → last address that was looked up, name
     expected: set[int] = field(default_factory=set)  # addresses that are yet to be looked up
     lack: str = ""
     readable: bool = False
+
+    def add(self, hits: dict[int, Hit]) -> None:
+        """Keeps what was found."""
+        for vaddr, (name, offset) in hits.items():
+            self.names[vaddr] = name
+            start = vaddr - offset
+            if start not in self.spans:
+                insort(self.starts, start)
+            self.spans[start] = max(self.spans.get(start, (vaddr, name)), (vaddr, name))
+
+    def between(self, vaddr: int) -> str:
+        """The function that has this address between its start and another that was found in it; "" elsewhere.
+
+        A live view asks for new addresses of the same functions each second: their file need not be read again.
+        """
+        index = bisect_right(self.starts, vaddr) - 1
+        if index < 0:
+            return ""
+        last, name = self.spans[self.starts[index]]
+        return name if vaddr <= last else ""
 
 
 class NativeSymbols:
@@ -96,6 +118,8 @@ class NativeSymbols:
         vaddr = _vaddr(symbols.segments, offset)
         if vaddr == _NOWHERE or not symbols.readable:
             return ""
+        if vaddr not in symbols.names and (between := symbols.between(vaddr)):
+            symbols.names[vaddr] = between
         if vaddr not in symbols.names:
             self._read(symbols, symbols.expected | {vaddr}, pid, mapping, open_mapped)
             symbols.expected = set()
@@ -134,20 +158,20 @@ class NativeSymbols:
             return
         try:
             with open_mapped(mapping) as file:
-                names, symbols.lack = _names_in_file(ElfImage(file), vaddrs, mapping.path, pid)
+                found, symbols.lack = _functions_in_file(ElfImage(file), vaddrs, mapping.path, pid)
         except _DAMAGE as error:
             symbols.lack = _said(error)
         else:
-            self._kept += sum(map(len, names.values()))
-            symbols.names |= names
+            self._kept += sum(len(name) for name, _ in found.values())
+            symbols.add(found)
 
 
 def _said(error: BaseException) -> str:
     return getattr(error, "message", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _names_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> tuple[dict[int, str], str]:
-    """The names of those addresses that have one, and why there are no better ones."""
+def _functions_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> tuple[dict[int, Hit], str]:
+    """What holds those addresses that something holds, and why there is nothing better."""
     stubs = PltStubs(image, vaddrs)
     everything = vaddrs | stubs.choosers
     tables: list[dict[int, Hit]] = []
@@ -156,14 +180,14 @@ def _names_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> tu
     lack = "" if tables or path == _VDSO else STRIPPED
     with contextlib.suppress(*_DAMAGE):
         tables.append(image.dynamic_functions(everything))
-    names = {}
+    hits = {}
     for vaddr in vaddrs:
         found = [table[vaddr] for table in tables if vaddr in table]
         if tables and (stub := stubs.at(vaddr, tables[0])):
             found.insert(0, stub)
         if found:
-            names[vaddr] = min(found, key=lambda hit: hit[1])[0]  # the function that starts nearest
-    return names, lack
+            hits[vaddr] = min(found, key=lambda hit: hit[1])  # the function that starts nearest
+    return hits, lack
 
 
 def is_without_file(mapping: Mapping) -> bool:

@@ -40,6 +40,7 @@ _PLUMBING = re.compile(
     ){_SUFFIX}""",
     re.VERBOSE,
 )
+_PLACE = re.compile(r"\+0x[0-9a-f]+$")
 _FIRST = re.compile(r"(\w+::)*g_initialstub(\(.*)?|_ZN\w*13g_initialstubE\w*")
 
 
@@ -51,6 +52,11 @@ def is_evaluation_loop(name: str) -> bool:
 def is_plumbing(name: str) -> bool:
     """Whether a function of the interpreter's own file only carries calls."""
     return _LOOP.fullmatch(name) is not None or _PLUMBING.fullmatch(name) is not None
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether this is a place in a file, ``file+0xoffset``, for want of a function's name."""
+    return _PLACE.search(name) is not None
 
 
 def is_first_of_greenlet(name: str) -> bool:

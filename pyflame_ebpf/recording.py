@@ -7,8 +7,8 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
@@ -25,13 +25,11 @@ from pyflame_ebpf.events import (
     ThreadEvent,
 )
 from pyflame_ebpf.mapped_code import allow_open_files
-from pyflame_ebpf.native_symbols import JIT, NativeSymbols, is_without_file
-from pyflame_ebpf.perf_map import PerfMaps
-from pyflame_ebpf.plumbing import is_plumbing
+from pyflame_ebpf.native_frames import NativeFrames
 from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
-from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import Frame, FrameKind, Process, Profile, Recording
+from pyflame_ebpf.profile_builder import Window
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.source_files import SourceFiles
 from pyflame_ebpf.source_text import ReadFile, sampled_sources
@@ -44,6 +42,7 @@ WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has mi
 FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
 FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
+NAME = 0.02  # seconds of a step that may go into naming the last of them for a live view
 
 
 class AlreadyRecording(PyflameError):
@@ -131,11 +130,13 @@ def _open_lock() -> TextIO:
 class Recorder:
     """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
 
-    def __init__(self, options: RecordOptions, sampler: Sampler) -> None:
+    def __init__(self, options: RecordOptions, sampler: Sampler, *, live: bool = False) -> None:
         self._options = options
+        self._live = live
+        self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
-        self._native = _NativeFrames(self._table)
+        self._native = NativeFrames(self._table)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(
             self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
@@ -178,6 +179,14 @@ class Recorder:
             self._drain()
             self._sampler.attach_new_cpus()
 
+    def window(self) -> Profile | None:
+        """The samples of the last second, once they are named; None until then.  For a ``live`` recorder."""
+        late = time.monotonic() - self._drained >= DRAIN - POLL
+        if self._window is None or not (self._window.name(NAME) or late):
+            return None
+        profile, self._window = self._window.profile(), None
+        return profile
+
     def _take_events(self, wait: float) -> None:
         for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
             self._take(event)
@@ -205,9 +214,13 @@ class Recorder:
             self._table.process_ended(event)
 
     def _drain(self) -> None:
-        second = int(self._drained - self._started)
+        second, before = int(self._drained - self._started), self._drained
         self._drained = time.monotonic()
-        self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
+        if self._live:
+            self._native.look_again()
+            recording = self._recording(before - self._started, self._drained - before)
+            self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -223,38 +236,45 @@ class Recorder:
     def finish(self) -> Profile:
         """Ends the sampling and makes the profile of all that was sampled."""
         self.stop()
+        self._live = False
         host_cpu = kernel.host_cpu_seconds() - self._host_cpu
         self._table.finish()
         self._take_events(0)
         self._unfinished.finish_all(FINISH_LAST)
         for _ in range(2):  # both maps of counts
             self._drain()
+        try:
+            return self._profile(self._duration or 0.0, host_cpu)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Lets go of what names and source text are taken from; also for a recording whose profile nobody wants."""
+        self._native.close()
+        if self._source_files:
+            self._source_files.close()
+
+    def profile_so_far(self) -> Profile:
+        """The profile of what was sampled until the last drain.  Only for a forked copy of the recording process.
+
+        It names everything, which takes long, and changes nothing that the copy shares with the recording.
+        """
+        self._native.begin_anew()
+        self._symbolizer.forget_names()
+        return self._profile(self._drained - self._started, None)
+
+    def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         counters = self._sampler.counters()
-        recording = Recording(
-            started=self._started_at,
-            duration=self._duration or 0.0,
-            frequency=self._options.frequency,
-            cpus=len(kernel.online_cpus()),
-            host=platform.node(),
-            kernel=platform.release(),
-            arguments=self._options.arguments,
-            profiler_version=__version__,
+        named = {
+            "codes_unnamed": self._symbolizer.unnamed_codes,
+            "codes_without_lines": self._symbolizer.codes_without_lines,
+        }
+        recording = replace(
+            self._recording(0.0, duration),
             scheduler_cpu=host_cpu if self._options.whole_host else None,
             lost=_lost(counters),
-            counters=counters
-            | {
-                "codes_unnamed": self._symbolizer.unnamed_codes,
-                "codes_without_lines": self._symbolizer.codes_without_lines,
-            },
+            counters=counters | named,
         )
-        try:
-            return self._profile(recording)
-        finally:
-            self._native.close()
-            if self._source_files:
-                self._source_files.close()
-
-    def _profile(self, recording: Recording) -> Profile:
         known = self._table.profile_processes()
         profile = self._symbolizer.profile(recording, known)
         files = {frame.file for stack in profile.stacks for frame in stack}
@@ -262,6 +282,18 @@ class Recorder:
         if self._source_files:
             profile.sources = sampled_sources(profile, _reader(self._source_files, known))
         return profile
+
+    def _recording(self, begin: float, duration: float) -> Recording:
+        return Recording(
+            started=self._started_at + begin,
+            duration=duration,
+            frequency=self._options.frequency,
+            cpus=len(kernel.online_cpus()),
+            host=platform.node(),
+            kernel=platform.release(),
+            arguments=self._options.arguments,
+            profiler_version=__version__,
+        )
 
     def _name_kernel_address(self, address: int) -> Frame:
         name, module = self._kernel_symbols.lookup(address) or (f"0x{address:x}", "")
@@ -287,64 +319,25 @@ def _lost(counters: dict[str, int]) -> int:
     return counters["counts_full"] + counters["tail_calls_failed"]
 
 
-class _NativeFrames:
-    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
-
-    def __init__(self, table: ProcessTable) -> None:
-        self._table = table
-        self._symbols = NativeSymbols()
-        self._perf_maps = PerfMaps()
-        self._alive: dict[Identity, bool] = {}  # at the end, when names are asked for
-
-    def watch(self, identity: Identity) -> None:
-        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
-        if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
-            self._perf_maps.watch(identity, identity.tgid)
-
-    def expect(self, identity: Identity, addresses: Iterable[int]) -> None:
-        """Notes what names will be asked for: those of one file are found together."""
-        wanted: dict[Mapping, list[int]] = {}
-        for address in addresses:
-            if (mapping := self._table.mapping_of(identity, address)) is not None:
-                wanted.setdefault(mapping, []).append(address)
-        for mapping, found in wanted.items():
-            self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
-
-    def name(self, identity: Identity, address: int) -> Frame | None:
-        """The function at an address, None where the process had no code."""
-        mapping = self._table.mapping_of(identity, address)
-        if mapping is None:
-            return None
-        pid = self._pid(identity)
-        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
-            return Frame(FrameKind.NATIVE, name, JIT)
-        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
-        of_interpreter = file == self._table.interpreter_file(identity)
-        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
-
-    def _pid(self, identity: Identity) -> int:
-        """The process's PID while it runs, 0 after."""
-        if identity not in self._alive:
-            self._alive[identity] = self._table.is_running(identity)
-            if self._alive[identity]:
-                self.watch(identity)  # the map may be new
-        return identity.tgid if self._alive[identity] else 0
-
-    @property
-    def build_ids(self) -> dict[str, str]:
-        """Build ids in hex by mapped file, of the files that were opened."""
-        return self._symbols.build_ids
-
-    def close(self) -> None:
-        """Lets go of files and of the process that demangles."""
-        self._perf_maps.close()
-        self._symbols.close()
-
-
 def record(
     options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
 ) -> Profile:
     """Records until the duration is over or ``stop()``; ``ready`` is called once sampling has begun; BrokenOff."""
+    with contextlib.ExitStack() as urgency, prepared(options, urgency) as recorder:
+        recorder.start()
+        ready()
+        try:
+            _step_until_over(recorder, options.duration, stop, progress)
+        except Exception as error:
+            raise BrokenOff(recorder.finish()) from error
+        recorder.stop()
+        urgency.close()
+        return recorder.finish()
+
+
+@contextlib.contextmanager
+def prepared(options: RecordOptions, urgency: contextlib.ExitStack, *, live: bool = False) -> Iterator[Recorder]:
+    """A recorder that is yet to be started, with the programs loaded; what hurries it is taken back by ``urgency``."""
     sampler_options = SamplerOptions(
         frequency=options.frequency,
         kernel=options.kernel,
@@ -353,19 +346,10 @@ def record(
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler(), contextlib.ExitStack() as urgency:
+    with only_one_profiler():
         urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
-            recorder = Recorder(options, sampler)
-            recorder.start()
-            ready()
-            try:
-                _step_until_over(recorder, options.duration, stop, progress)
-            except Exception as error:
-                raise BrokenOff(recorder.finish()) from error
-            recorder.stop()
-            urgency.close()
-            return recorder.finish()
+            yield Recorder(options, sampler, live=live)
 
 
 def _step_until_over(

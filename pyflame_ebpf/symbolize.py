@@ -1,7 +1,8 @@
 """Raw records to a Profile: names code objects, finds lines, turns addresses into functions, weaves both stacks.
 
 Pure: what must be read from the host comes in as functions.  While the recording runs it keeps what it is fed, and
-reads at once only what would be gone with its process; all naming waits until the end.
+reads at once only what would be gone with its process; naming waits until the end, but where a live view asks for some
+samples earlier (``window``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import Identity
@@ -17,21 +17,19 @@ from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
 from pyflame_ebpf.line_table import LineRanges, decode_lines
 from pyflame_ebpf.native_walk import NativeFrame
-from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet
+from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet, is_unnamed
 from pyflame_ebpf.profile import (
     NATIVE_GAPS,
     Frame,
     FrameKind,
-    Gil,
     NativeOutcome,
     Outcome,
     Process,
     Profile,
     Recording,
-    SampleKey,
     Stack,
-    Thread,
 )
+from pyflame_ebpf.profile_builder import Counted, ProfileBuilder, StackKey, Window
 from pyflame_ebpf.sampler import Count
 from pyflame_ebpf.weave import weave
 
@@ -69,19 +67,6 @@ def byte_offset(layout: CPythonLayout, position: int) -> int:
     if layout.instruction_kind == InstructionKind.LASTI_BYTES:
         return position
     return position - layout.code_instructions
-
-
-class Counted(NamedTuple):
-    """What samples that are counted together have in common, in the sampler's terms."""
-
-    second: int
-    identity: Identity
-    tid: int
-    stack_id: int
-    outcome: Outcome
-    native: NativeOutcome
-    gil: Gil
-    kernel_mode: bool
 
 
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
@@ -145,6 +130,8 @@ class Symbolizer:
         self._name_kernel_address = name_kernel_address
         self._codes: dict[int, Code | None] = {}
         self._frames: dict[tuple[int, int], Frame] = {}
+        self._plumbing: dict[Frame, Frame] = {}
+        self._interpreter_files: dict[Identity, str] = {}
         self._native: dict[Identity, dict[int, Frame | None]] = {}
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._stacks: dict[int, StackEvent] = {}
@@ -152,6 +139,9 @@ class Symbolizer:
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
         self._counts: Counter[Counted] = Counter()
+        self._recent: dict[StackKey, Stack | None] = {}  # named for the last window and the one before
+        self._older: dict[StackKey, Stack | None] = {}
+        self.samples = 0
         self.unnamed_codes = 0
         self.codes_without_lines = 0
 
@@ -224,8 +214,9 @@ class Symbolizer:
         event = CodeEvent(identity, 0, code_id, address, name, file, table, first_line, everything, b"", b"", b"")
         self.add_code(event, layout)
 
-    def add_counts(self, second: int, counts: list[Count]) -> None:
-        """Keeps the samples of one second of the recording."""
+    def add_counts(self, second: int, counts: list[Count]) -> Counter[Counted]:
+        """Keeps the samples of one second of the recording, and gives them back as they are kept."""
+        added: Counter[Counted] = Counter()
         for count in counts:
             key = Counted(
                 second,
@@ -237,29 +228,57 @@ class Symbolizer:
                 bpf_abi.GIL_STATES[count.gil],
                 count.kernel_mode,
             )
-            self._counts[key] += count.samples
-
-    @property
-    def samples(self) -> int:
-        """Samples so far."""
-        return sum(self._counts.values())
+            added[key] += count.samples
+        self._counts.update(added)
+        self.samples += added.total()
+        return added
 
     # ---- the profile ----
 
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
-        self._expect_names()
-        builder = _ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
+        self._expect_names(self._stacks.values())
+        self._know(processes)
+        builder = ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
         for key, samples in self._counts.items():
-            _, native = self._finished.get(key.stack_id, (None, key.native))
-            builder.add(key._replace(native=native), samples)
+            builder.add(self._settled(key), samples)
         return builder.profile
 
-    def _expect_names(self) -> None:
+    def window(self, counts: Counter[Counted], recording: Recording, processes: dict[Identity, Process]) -> Window:
+        """These samples, which are to be named now; stacks that the window before had too are named already."""
+        self._older, self._recent = self._recent, {}
+        stack_ids = {counted.stack_id for counted in counts}
+        self._expect_names(event for stack_id in stack_ids if (event := self._stacks.get(stack_id)) is not None)
+        self._know(processes)
+        builder = ProfileBuilder(Profile(recording), processes, self._recent_stack, self._thread_names)
+        return Window(builder, [(self._settled(counted), samples) for counted, samples in counts.items()])
+
+    def _know(self, processes: dict[Identity, Process]) -> None:
+        self._interpreter_files = {
+            identity: process.interpreter_file for identity, process in processes.items() if process.interpreter_file
+        }
+
+    def forget_names(self) -> None:
+        """Lets all native frames be named anew, by all that is known by then."""
+        self._native.clear()
+        self._told.clear()
+
+    def _settled(self, counted: Counted) -> Counted:
+        """With the outcome of a native walk that was finished later."""
+        finished = self._finished.get(counted.stack_id)
+        return counted if finished is None else counted._replace(native=finished[1])
+
+    def _recent_stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
+        key = stack_id, outcome, native
+        if key not in self._recent:
+            self._recent[key] = self._older.get(key) or self._stack(*key)
+        return self._recent[key]
+
+    def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
         """Tells which native addresses will be named."""
         wanted: dict[Identity, set[int]] = {}
-        for event in self._stacks.values():
+        for event in stacks:
             wanted.setdefault(event.identity, set()).update(
                 address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
             )
@@ -283,9 +302,31 @@ class Symbolizer:
             complete=native is NativeOutcome.COMPLETE and not outcome.truncated,
         )
         frames = [self._frame(event.identity, raw, plumbing=False) for raw in raw_frames[:kernel]]
-        frames += [self._frame(event.identity, raw, plumbing=is_run) for raw, is_run in woven]
+        frames += self._user_frames(event.identity, woven)
         marks = _marks(outcome, native)
         return (*marks, *reversed(frames))
+
+    def _user_frames(self, identity: Identity, woven: list[tuple[RawFrame, bool]]) -> list[Frame]:
+        """Woven frames as they are shown, leaf first.
+
+        A stripped interpreter's functions have no names to tell plumbing by.  Those that Python frames are called from
+        are taken for it; what the innermost Python frame calls is what it does, and stays.
+        """
+        interpreter = self._interpreter_files.get(identity)
+        frames: list[Frame] = []
+        calls_python = False
+        for raw, is_run in woven:
+            frame = self._frame(identity, raw, plumbing=is_run)
+            if calls_python and frame.file == interpreter and frame.kind is FrameKind.NATIVE and is_unnamed(frame.name):
+                frame = self._as_plumbing(frame)
+            calls_python = calls_python or frame.kind is FrameKind.PYTHON
+            frames.append(frame)
+        return frames
+
+    def _as_plumbing(self, frame: Frame) -> Frame:
+        if frame not in self._plumbing:
+            self._plumbing[frame] = replace(frame, plumbing=True)
+        return self._plumbing[frame]
 
     def _all_frames(self, event: StackEvent) -> list[RawFrame]:
         """The frames that were sent, and those that were found later in place of the last one."""
@@ -299,10 +340,10 @@ class Symbolizer:
         address, code_id, position, kind = raw
         if kind == bpf_abi.FRAME_NATIVE:
             frame = self._native_frame(identity, address) or Frame(FrameKind.NATIVE, f"0x{address:x}")
-            return replace(frame, plumbing=True) if plumbing and not frame.plumbing else frame
+            return self._as_plumbing(frame) if plumbing and not frame.plumbing else frame
         key = address if kind == bpf_abi.FRAME_KERNEL else code_id, position
         known = self._frames.get(key)
-        if known is None:
+        if known is None or known is UNREADABLE:  # the code object may have come since
             known = self._frames[key] = self._new_frame(address, code_id, position, kind)
         return known
 
@@ -310,9 +351,10 @@ class Symbolizer:
         known = self._native.get(identity)
         if known is None:
             known = self._native[identity] = {}
-        if address not in known:
-            known[address] = self._name_address(identity, address)
-        return known[address]
+        frame = known.get(address)
+        if frame is None:  # also where none was found before: mappings may have become known since
+            frame = known[address] = self._name_address(identity, address)
+        return frame
 
     def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
         """Tells addresses of a process by their function's name; remembers, for it is asked of each frame."""
@@ -322,7 +364,9 @@ class Symbolizer:
             answer = told.get(address)
             if answer is None:
                 frame = self._native_frame(identity, address)
-                answer = told[address] = frame is not None and is_wanted(frame.name)
+                answer = frame is not None and is_wanted(frame.name)
+                if frame is not None:
+                    told[address] = answer
             return answer
 
         return wanted
@@ -351,69 +395,3 @@ def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:
     if native.cut_short:
         marks.append(NATIVE_GAPS[native])
     return marks
-
-
-StackOf = Callable[[int, Outcome, NativeOutcome], Stack | None]
-
-
-class _ProfileBuilder:
-    """Numbers processes, threads and stacks as they come."""
-
-    def __init__(
-        self,
-        profile: Profile,
-        processes: dict[Identity, Process],
-        stack_of: StackOf,
-        thread_names: dict[tuple[Identity, int], str],
-    ) -> None:
-        self.profile = profile
-        self._known_processes = processes
-        self._stack_of = stack_of
-        self._woven: dict[tuple[int, Outcome, NativeOutcome], Stack | None] = {}
-        self._thread_names = thread_names
-        self._processes: dict[Identity, int] = {}
-        self._threads: dict[tuple[Identity, int], int] = {}
-        self._stacks: dict[Stack, int] = {}
-
-    def add(self, counted: Counted, samples: int) -> None:
-        """Adds samples that have all of this in common."""
-        process = self._process(counted.identity)
-        outcome = counted.outcome
-        if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
-            outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
-        woven = counted.stack_id, outcome, counted.native
-        if woven not in self._woven:
-            self._woven[woven] = self._stack_of(*woven)
-        frames = self._woven[woven]
-        if frames is None:
-            outcome = Outcome.STACK_LOST
-            frames = (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
-        key = SampleKey(
-            counted.second,
-            process,
-            self._thread(counted.identity, counted.tid),
-            self._stack(frames),
-            counted.kernel_mode,
-            counted.gil,
-            outcome,
-            counted.native,
-        )
-        self.profile.samples[key] += samples
-
-    def _process(self, identity: Identity) -> int:
-        if identity not in self._processes:
-            self._processes[identity] = len(self.profile.processes)
-            self.profile.processes.append(self._known_processes.get(identity) or Process(identity.tgid, "?"))
-        return self._processes[identity]
-
-    def _thread(self, identity: Identity, tid: int) -> int:
-        if (identity, tid) not in self._threads:
-            self._threads[identity, tid] = len(self.profile.threads)
-            self.profile.threads.append(Thread(tid, self._thread_names.get((identity, tid), "")))
-        return self._threads[identity, tid]
-
-    def _stack(self, stack: Stack) -> int:
-        if stack not in self._stacks:
-            self._stacks[stack] = len(self.profile.stacks)
-            self.profile.stacks.append(stack)
-        return self._stacks[stack]

@@ -11,7 +11,7 @@ set -euo pipefail
 
 RUNTIME_PACKAGES=(python3 python3-venv python3-bpfcc)
 DEVELOPMENT_PACKAGES=(gcc libc6-dev)
-TEST_PACKAGES=(debootstrap ruby shellcheck) # a sid chroot; the Vagrantfile; these scripts
+TEST_PACKAGES=(debootstrap nodejs npm ruby shellcheck tmux) # sid; readers of outputs; Vagrantfile; scripts; top
 
 die() {
     echo "provision.sh: $*" >&2

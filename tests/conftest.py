@@ -12,7 +12,7 @@ from interpreters import Interpreter, discover, has_capability
 from target_process import TargetProcess
 
 CAP_SYS_ADMIN = 21  # include/uapi/linux/capability.h
-TIERS_NEVER_SKIPPED_IN_CI = ("walker", "root", "browser")
+TIERS_NEVER_SKIPPED_IN_CI = ("walker", "root", "browser", "node")
 
 StartTarget = Callable[..., TargetProcess]  # (interpreter, program, *arguments, **environment)
 

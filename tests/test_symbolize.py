@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -359,6 +361,21 @@ def test_call_that_holds_python_frames_is_plumbing_whatever_it_is_called():
     frames = [python_frame(0), boundary(0x7FFD80), native_frame(0x40, 0x7FFD00), native_frame(0x50, 0x7FFE00)]
     symbols.add_stack(stack_event(*frames, native_frame(0x60, 0x7FFF00)), LAYOUT)
     assert shown(the_stack(symbols, native=NativeOutcome.COMPLETE)) == ["native_60", 11, "native_40"]
+
+
+def test_unnamed_functions_of_the_interpreter_are_shown_only_where_they_are_the_work():
+    def in_file(identity, address):
+        file = "/lib/extension.so" if address == 0x60 else "/bin/python"
+        return Frame(FrameKind.NATIVE, f"{file}+{address:#x}", file)
+
+    symbols = Symbolizer(FakeMemory({}).read, in_file, name_kernel_address)
+    symbols.add_code(code_event(), LAYOUT)
+    native_frames = [native_frame(0x40, 0x7FFD00), native_frame(0x50, 0x7FFE00), native_frame(0x60, 0x7FFE40)]
+    frames = [python_frame(0), boundary(0x7FFD80), *native_frames, native_frame(0x70, 0x7FFF00)]
+    symbols.add_stack(stack_event(*frames), LAYOUT)
+    process = replace(PYTHON, interpreter_file="/bin/python")
+    names = shown(the_stack(symbols, process=process, native=NativeOutcome.COMPLETE))
+    assert names == ["/lib/extension.so+0x60", 11, "/bin/python+0x40"]
 
 
 def test_address_without_code_is_shown_as_a_number():

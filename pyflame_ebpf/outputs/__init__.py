@@ -77,7 +77,10 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
         ),
         OutputFormat("svg", "flamegraph.svg", "interactive flame graph", _utf8("flamegraph", "write_flamegraph")),
         OutputFormat(
-            "html", "report.html", "everything, to explore in a browser", _utf8("html_report", "write_html_report")
+            "html",
+            "report.html",
+            "the incident report: everything, to explore in a browser",
+            _utf8("html_report", "write_html_report"),
         ),
         OutputFormat("csv", "processes.csv", "CPU use of every process", _utf8("processes", "write_processes_csv")),
         OutputFormat(

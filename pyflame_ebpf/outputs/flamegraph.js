@@ -148,9 +148,10 @@
         html("div", { class: "names" }, html("h1", {}, data.title), html("p", {}, data.facts)),
         html("div", { class: "tools" }, html("label", { class: "seek" }, made.seek, made.share), made.turn, made.reset)),
       html("div", { class: "bar" }, made.path,
-        html("div", { class: "key", title: "Share of the samples whose innermost frame is of this kind" },
+        html("div", { class: "key", title: data.compared ? "Change against what chance alone would make of it"
+          : "Share of the samples whose innermost frame is of this kind" },
           ...data.legend.map(([style, name, share]) =>
-            html("span", {}, html("em", { class: style }), name + " " + share)))),
+            html("span", {}, html("em", { class: style }), (name + " " + share).trim())))),
       made.graph,
       html("footer", { class: "foot" },
         html("div", { class: "details", "aria-live": "polite" }, made.name, made.figures),
@@ -234,7 +235,7 @@
   }
 
   function style(box) {
-    let name = data.classes[data.labelClass[boxes.label[box]]];
+    let name = data.classes[data.boxClass ? data.boxClass[box] : data.labelClass[boxes.label[box]]];
     if (view.found) { name = view.found[boxes.label[box]] ? "found" : name + " faded"; }
     return box !== view.zoomed && encloses(box, view.zoomed) ? name + " above" : name;
   }
@@ -285,7 +286,24 @@
     if (boxes.parent[box] > 0) { facts.push(percent(samples, boxes.samples[boxes.parent[box]]) + " of its parent"); }
     if (data.frequency) facts.push(number(Number((samples / data.frequency).toFixed(2))) + " s of CPU");
     parts.name.textContent = data.labels[boxes.label[box]];
-    parts.figures.textContent = facts.join("  \u00b7  ");
+    parts.figures.textContent = (data.compared ? comparison(box) : facts).join("  \u00b7  ");
+  }
+
+  // What a box was and is, where the graph compares: its width is one of the two.
+  function comparison(box) {
+    const pair = [data.compared.others[box], boxes.samples[box]];
+    if (data.compared.widths === "before") { pair.reverse(); }
+    const [before, after] = pair.map((samples, side) => samples * data.compared.scale[side]);
+    const variances = pair.map((samples, side) => samples * data.compared.scale[side] ** 2
+      * (data.compared.ticks[side] ? Math.max(0, 1 - samples / data.compared.ticks[side]) : 1));
+    const error = 2 * Math.sqrt(variances[0] + variances[1]);
+    const digits = data.compared.digits;
+    const change = after - before;
+    const facts = [before.toFixed(digits) + " \u2192 " + after.toFixed(digits) + " " + data.compared.unit,
+      (change > 0 ? "+" : change < 0 ? "\u2212" : "") + Math.abs(change).toFixed(digits) + " \u00b1 " + error.toFixed(digits)];
+    if (before) { facts.push((change < 0 ? "\u2212" : "+") + percent(Math.abs(change), before)); }
+    facts.push(number(pair[0]) + " \u2192 " + number(pair[1]) + " samples");
+    return facts;
   }
 
   function showPath() {

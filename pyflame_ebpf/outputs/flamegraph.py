@@ -12,8 +12,8 @@ import textwrap
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from importlib.resources import files
 from typing import Any, TextIO
@@ -27,8 +27,8 @@ from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.profile import Profile
 
 _WIDTH = 1200  # of the picture, in pixels; a window's own width is the script's business
-_NARROWEST = 0.1 / _WIDTH  # share of all samples
-_BOXES_MAX = 150_000
+NARROWEST = 0.1 / _WIDTH  # share of all samples
+BOXES_MAX = 150_000
 _PICTURE_BOXES_MAX = 2_000
 _PICTURE_NARROWEST = 1.0  # pixels
 _MARGIN = 16
@@ -48,7 +48,7 @@ _LEGEND = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Words:
+class Words:
     """All that the graph says outside of its boxes; ``legend`` is class, name and share of the innermost frames."""
 
     title: str
@@ -57,30 +57,59 @@ class _Words:
     legend: list[tuple[str, str, str]]
 
 
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A flame graph to draw: boxes with the CSS class of each label or, where ``box_style`` has any, of each box.
+
+    ``details`` tells of a box, by its place among the boxes, what a viewer without scripts shows when it is pointed at;
+    ``more`` goes into the script's data as it is, ``css`` after the common style.
+    """
+
+    boxes: Boxes
+    words: Words
+    frequency: int
+    style: list[str]
+    details: Callable[[int], str]
+    box_style: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    css: str = ""
+
+    def style_of(self, box: int) -> str:
+        """The CSS class of a box."""
+        return self.box_style[box] if self.box_style else self.style[self.boxes.label[box]]
+
+
 def write_flamegraph(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
     """Write the profile as an interactive SVG, process at the root."""
     stacks = labelled_stacks(profile, options)
-    boxes = flame_boxes(stacks, _NARROWEST, _BOXES_MAX)
-    words = _Words(_title(profile), _facts(profile), _outcome(profile, boxes), _legend(stacks))
-    classes = [_box_class(label) for label in boxes.labels]
-    picture = list(_picture(boxes, classes, profile.recording.frequency))
+    boxes = flame_boxes(stacks, NARROWEST, BOXES_MAX)
+    words = Words(_title(profile), _facts(profile), _outcome(profile, boxes), _legend(stacks))
+    frequency = profile.recording.frequency
+    style = [_box_class(label) for label in boxes.labels]
+    draw(Graph(boxes, words, frequency, style, lambda box: _details(boxes, box, frequency)), stream)
+
+
+def draw(graph: Graph, stream: TextIO) -> None:
+    """Write a graph as an interactive SVG."""
+    picture = list(_picture(graph))
     rows = 1 + max(box.depth for box in picture)
-    height = _HEAD + rows * _ROW + _FOOT + (len(_wrapped(words.outcome)) - 1) * _LINE
+    height = _HEAD + rows * _ROW + _FOOT + (len(_wrapped(graph.words.outcome)) - 1) * _LINE
     stream.write(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
-        f'class="page" id="pyflame">\n<title>{_xml(words.title)}</title>\n'
-        f"<style>{_resource('flamegraph.css')}</style>\n"
+        f'class="page" id="pyflame">\n<title>{_xml(graph.words.title)}</title>\n'
+        f"<style>{resource('flamegraph.css')}{graph.css}</style>\n"
     )
     stream.write('<g id="picture">\n')
-    stream.writelines(_picture_words(words, height))
+    stream.writelines(_picture_words(graph.words, height))
     stream.writelines(_drawn(box, rows) for box in picture)
     stream.write("</g>\n")
-    document = json.dumps(_document(boxes, classes, words, profile.recording.frequency), separators=(",", ":"))
+    document = json.dumps(_document(graph), separators=(",", ":"))
     stream.write(f'<script type="application/json" id="pyflame-data">{_inert(document)}</script>\n')
-    stream.write(f"<script><![CDATA[\n{_resource('flamegraph.js')}]]></script>\n</svg>\n")
+    stream.write(f"<script><![CDATA[\n{resource('flamegraph.js')}]]></script>\n</svg>\n")
 
 
-def _resource(name: str) -> str:
+def resource(name: str) -> str:
+    """The text of a file beside this one."""
     return files("pyflame_ebpf.outputs").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -157,24 +186,29 @@ def _box_class(label: Label) -> str:
 # The data for the script
 
 
-def _document(boxes: Boxes, classes: list[str], words: _Words, frequency: int) -> dict[str, Any]:
+def _document(graph: Graph) -> dict[str, Any]:
     """All boxes; ``rise`` is how many levels a box lies above the place right under the box before it."""
+    boxes, words = graph.boxes, graph.words
     used = sorted(set(boxes.label))
     place = {label: index for index, label in enumerate(used)}
-    kinds = sorted({classes[label] for label in used})
+    kinds = sorted({graph.style_of(box) for box in range(len(boxes))})
+    index = {kind: at for at, kind in enumerate(kinds)}
     before = [-1, *boxes.depth]
+    by_box = {"boxClass": [index[style] for style in graph.box_style]} if graph.box_style else {}
     return {
         "title": words.title,
         "facts": words.facts,
         "outcome": words.outcome,
         "legend": words.legend,
-        "frequency": frequency,
+        "frequency": graph.frequency,
         "classes": kinds,
         "labels": [boxes.labels[label].text for label in used],
-        "labelClass": [kinds.index(classes[label]) for label in used],
+        "labelClass": [] if by_box else [index[graph.style[label]] for label in used],
         "rise": [above + 1 - depth for above, depth in zip(before, boxes.depth, strict=False)],
         "label": [place[label] for label in boxes.label],
         "samples": boxes.samples,
+        **by_box,
+        **graph.more,
     }
 
 
@@ -193,20 +227,26 @@ class _PictureBox:
     style: str
 
 
-def _picture(boxes: Boxes, classes: list[str], frequency: int) -> Iterator[_PictureBox]:
+def _picture(graph: Graph) -> Iterator[_PictureBox]:
     """The widest boxes."""
+    boxes = graph.boxes
     scale = (_WIDTH - 2 * _MARGIN) / (boxes.total or 1)
     least = sorted(boxes.samples, reverse=True)[min(len(boxes), _PICTURE_BOXES_MAX) - 1]
-    for depth, label, samples, start in zip(boxes.depth, boxes.label, boxes.samples, boxes.start, strict=True):
+    for box, (depth, label, samples, start) in enumerate(
+        zip(boxes.depth, boxes.label, boxes.samples, boxes.start, strict=True)
+    ):
         width = samples * scale
         if depth and (samples < least or width < _PICTURE_NARROWEST):
             continue
         text = boxes.labels[label].text
-        share = 100 * samples / (boxes.total or 1)
-        details = f"{text}: {samples:,} samples, {share:.2f} % of all"
-        if frequency:
-            details += f", {samples / frequency:,.2f} s of CPU"
-        yield _PictureBox(depth, _MARGIN + start * scale, width, text, details, classes[label])
+        yield _PictureBox(depth, _MARGIN + start * scale, width, text, graph.details(box), graph.style_of(box))
+
+
+def _details(boxes: Boxes, box: int, frequency: int) -> str:
+    samples = boxes.samples[box]
+    share = 100 * samples / (boxes.total or 1)
+    details = f"{boxes.labels[boxes.label[box]].text}: {samples:,} samples, {share:.2f} % of all"
+    return f"{details}, {samples / frequency:,.2f} s of CPU" if frequency else details
 
 
 def _drawn(box: _PictureBox, rows: int) -> str:
@@ -234,13 +274,13 @@ def _columns(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-def _picture_words(words: _Words, height: int) -> Iterator[str]:
+def _picture_words(words: Words, height: int) -> Iterator[str]:
     yield f'<text x="{_MARGIN}" y="32" class="title">{_xml(words.title)}</text>\n'
     yield f'<text x="{_MARGIN}" y="52" class="muted">{_xml(words.facts)}</text>\n'
     left: float = _MARGIN
     for style, name, share in words.legend:
         yield f'<rect x="{left:.0f}" y="65" width="12" height="12" rx="3" class="box {style}"/>'
-        yield f'<text x="{left + 18:.0f}" y="75" class="muted">{_xml(name)} {share}</text>\n'
+        yield f'<text x="{left + 18:.0f}" y="75" class="muted">{_xml(f"{name} {share}".rstrip())}</text>\n'
         left += 18 + (len(name) + len(share) + 1) * _CHARACTER + 12
     for above, line in enumerate(reversed(_wrapped(words.outcome))):
         yield f'<text x="{_MARGIN}" y="{height - 16 - above * _LINE}" class="muted">{_xml(line)}</text>\n'

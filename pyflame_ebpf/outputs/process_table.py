@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyflame_ebpf.labels import visible
+from pyflame_ebpf.labels import short_command, visible
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import HotLine, ProcessRow, closing_line, process_rows, summed_row
 from pyflame_ebpf.profile import Profile
@@ -61,7 +61,7 @@ def _empty_table() -> Table:
 def _cells(row: ProcessRow) -> list[Text]:
     return [
         Text(str(row.pid or "")),
-        _one_line(_command(row)),
+        _one_line(short_command(row.command or row.name)),
         _one_line(row.interpreter.removeprefix("CPython ")),
         Text(f"{row.samples:,}"),
         Text(_share(row.cpu_percent)),
@@ -71,13 +71,6 @@ def _cells(row: ProcessRow) -> list[Text]:
         Text("" if row.scheduler_cpu is None else f"{row.scheduler_cpu:,.2f}"),
         _one_line(_place(row.hot_line) if row.hot_line else ""),
     ]
-
-
-def _command(row: ProcessRow) -> str:
-    """The command line without the directory of its program."""
-    program, blank, arguments = (row.command or row.name).partition(" ")
-    is_path = program.startswith(("/", "./", "../"))  # a kernel thread may be called kworker/3:1
-    return (program.rpartition("/")[2] if is_path else program) + blank + arguments
 
 
 def _one_line(name: str) -> Text:

@@ -1,0 +1,76 @@
+"""Saving a recording that goes on: a forked copy of this process names and writes, and the recording loses nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from pyflame_ebpf.commands.defects import save_defect_report
+from pyflame_ebpf.commands.stop_signals import STOPPING
+from pyflame_ebpf.commands.written_outputs import View, write_recorded
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.output_directory import OutputDirectory
+from pyflame_ebpf.profile import Profile
+
+_MESSAGE_MAX = 4096
+
+
+class BackgroundSave:
+    """A recording being written to a new directory; OutputExists, OutputUnwritable, DiskFull at once.
+
+    ``profile`` is called in the copy, which shares open files and nothing else with this process.
+    """
+
+    def __init__(self, path: Path, profile: Callable[[], Profile]) -> None:
+        self._directory = OutputDirectory(path)
+        self._reader, writer = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            _write_and_exit(self._directory, profile, writer)
+        os.close(writer)
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._directory.path
+
+    def outcome(self, timeout: float | None = 0.0) -> str | None:
+        """How it ended, None while it goes on; waits so many seconds, without ``timeout`` until it ends."""
+        if not select.select([self._reader], [], [], timeout)[0]:
+            return None
+        said = os.read(self._reader, _MESSAGE_MAX).decode(errors="replace")
+        os.close(self._reader)
+        os.waitpid(self._pid, 0)
+        self._directory.close()
+        return said or f"saving to {self.path} was broken off"
+
+
+def _write_and_exit(directory: OutputDirectory, profile: Callable[[], Profile], writer: int) -> None:
+    """Never returns: what the copy inherits must not be cleaned up twice."""
+    try:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)  # Ctrl-C ends the view, not what it was asked to save
+        _leave_terminal()
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+        os.write(writer, _write(directory, profile).encode()[:_MESSAGE_MAX])
+    finally:
+        os._exit(0)
+
+
+def _leave_terminal() -> None:
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nowhere, descriptor)
+
+
+def _write(directory: OutputDirectory, profile: Callable[[], Profile]) -> str:
+    try:
+        failure = write_recorded(directory, profile(), View()).failure
+    except PyflameError as error:
+        failure = error
+    except Exception as error:  # noqa: BLE001 - no traceback reaches the screen
+        return f"a defect in pyflame-ebpf: {type(error).__name__}: {error}; its report is {save_defect_report(error)}"
+    return failure.message if failure else f"saved in {directory.path}"

@@ -1,0 +1,178 @@
+"""``diff``: what changed between two recordings, or two ranges of time of one, without root."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from pyflame_ebpf.commands.report import STANDARD_OUTPUT, load
+from pyflame_ebpf.commands.terminal import warn
+from pyflame_ebpf.commands.written_outputs import NothingSampled, write_to_standard_output
+from pyflame_ebpf.comparison import Comparison, Measure, compare, knows_cores
+from pyflame_ebpf.errors import UsageError
+from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
+from pyflame_ebpf.outputs.comparison_options import DEFAULT_COMPARISON_OPTIONS, TABLES, ComparisonOptions
+from pyflame_ebpf.outputs.comparison_words import doubts
+from pyflame_ebpf.outputs.comparisons import COMPARISON_FORMATS, DIRECTORY_FORMATS, ComparisonFormat
+from pyflame_ebpf.outputs.labelled_stacks import shown_frames
+from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.selection import WHOLE_RECORDING, Selection
+
+_SIDES = ("before", "after")
+_PLAIN_WIDTH = 120  # of what does not go to a terminal
+_BOTH_RANGES = "Give both ranges: diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A comparison as the command line asks for it; ``after`` None: two ranges of one recording.
+
+    ``begin`` and ``end`` hold no time, one for both sides, or one for each.  So do ``durations`` and ``frequencies``,
+    of stacks that do not tell theirs.
+    """
+
+    before: Path
+    after: Path | None
+    begin: tuple[float, ...] = ()
+    end: tuple[float, ...] = ()
+    selection: Selection = WHOLE_RECORDING  # of both; its times are not used
+    durations: tuple[float, ...] = ()
+    frequencies: tuple[float, ...] = ()
+    format: str | None = None
+    output: str | None = None
+    normalize: bool = False
+    by_total: bool = False
+    options: ComparisonOptions = DEFAULT_COMPARISON_OPTIONS
+
+    def check(self) -> None:
+        """UsageError where it asks for what does not go together."""
+        for name, values in (("--from", self.begin), ("--to", self.end)):
+            _side_values(name, values)
+        for name, numbers in (("--duration", self.durations), ("--frequency", self.frequencies)):
+            _side_values(name, numbers)
+        if self.after is None and max(len(self.begin), len(self.end)) < len(_SIDES):
+            raise UsageError("there is nothing to compare with: one recording and not two ranges of it", _BOTH_RANGES)
+        for selection in self.selections():
+            selection.check()
+        for table in self.options.by:
+            if table not in TABLES:
+                raise UsageError(f"there is no table by {table!r}", f"Tables are by {', '.join(TABLES)}.")
+        if self.format is not None and self.format not in COMPARISON_FORMATS:
+            formats = ", ".join(COMPARISON_FORMATS)
+            raise UsageError(f"there is no format {self.format!r} of a comparison", f"Formats are: {formats}.")
+        if self.format is None and self.output == STANDARD_OUTPUT:
+            raise UsageError("which output is to go to standard output?", "Say it: --format json --output -")
+
+    def selections(self) -> tuple[Selection, Selection]:
+        """What part of each recording is compared."""
+        begins, ends = _side_values("--from", self.begin), _side_values("--to", self.end)
+        before, after = (
+            replace(self.selection, begin=begin or 0.0, end=end) for begin, end in zip(begins, ends, strict=True)
+        )
+        return before, after
+
+
+def _side_values(option: str, values: Sequence[float]) -> tuple[float | None, float | None]:
+    """What an option says of each side."""
+    if len(values) > len(_SIDES):
+        raise UsageError(f"{option} is given {len(values)} times", "Once for both recordings, or once for each.")
+    if not values:
+        return None, None
+    return values[0], values[-1]
+
+
+def diff(request: Request) -> None:
+    """Compares and writes; UsageError, UnusableProfileError, NothingSampled and what writing may raise."""
+    request.check()
+    before, after = _parts(request)
+    measure = Measure.SHARE if request.normalize else Measure.CORES
+    is_shown = shown_frames(request.options.output)
+    comparison = compare(before, after, measure, is_shown, by_total=request.by_total)
+    if request.options.core_hour_price is not None and comparison.total is None:
+        raise UsageError("without duration and frequency of both there is no telling what is saved", _TELL_TIMES)
+    for doubt in doubts(comparison):
+        warn(doubt)
+    _write(comparison, request)
+
+
+_TELL_TIMES = "Say them: --duration 60 --frequency 99 (repeat an option where before and after differ)."
+
+
+def _parts(request: Request) -> tuple[Profile, Profile]:
+    """The two profiles to compare."""
+    first = load(request.before)
+    second = first if request.after is None else load(request.after)
+    wholes = _with_times(request, (first, second))
+    parts = [selection.of(whole) for selection, whole in zip(request.selections(), wholes, strict=True)]
+    for name, selection, whole in zip(_SIDES, request.selections(), wholes, strict=True):
+        duration = whole.recording.duration
+        if selection.begin and selection.begin >= duration:
+            raise UsageError(f"the recording {name} ends after {duration:.1f} s", "Give an earlier --from.")
+    if not any(part.total for part in parts):
+        samples = sum(whole.total for whole in wholes)
+        raise NothingSampled(
+            f"none of the {samples:,} samples is in what was selected",
+            "Widen --from and --to, leave out --python or --process, or see which processes there are: "
+            "'pyflame-ebpf report DIR'.",
+        )
+    return parts[0], parts[1]
+
+
+def _with_times(request: Request, profiles: tuple[Profile, Profile]) -> list[Profile]:
+    """The profiles; those that do not tell their duration and frequency get what the command line says."""
+    if (request.durations or request.frequencies) and all(knows_cores(profile) for profile in profiles):
+        raise UsageError(
+            "both recordings tell their duration and frequency",
+            "--duration and --frequency are for folded stacks, which do not.",
+        )
+    durations = _side_values("--duration", request.durations)
+    frequencies = _side_values("--frequency", request.frequencies)
+    timed = []
+    for profile, duration, frequency in zip(profiles, durations, frequencies, strict=True):
+        known = profile.recording
+        recording = replace(
+            known,
+            duration=known.duration or duration or 0.0,
+            frequency=known.frequency or round(frequency or 0),
+        )
+        timed.append(replace(profile, recording=recording))
+    return timed
+
+
+def _write(comparison: Comparison, request: Request) -> None:
+    if request.format is None and request.output is None:
+        _print(comparison, request.options)
+    elif request.format is None:
+        _write_directory(comparison, request)
+    elif request.output in (None, STANDARD_OUTPUT):
+        write_to_standard_output(_writer(request.format, comparison, request.options))
+    else:
+        write_new_file(Path(str(request.output)), _writer(request.format, comparison, request.options))
+
+
+def _writer(name: str, comparison: Comparison, options: ComparisonOptions) -> Callable[[BinaryIO], None]:
+    return _bound(COMPARISON_FORMATS[name], comparison, options)
+
+
+def _bound(each: ComparisonFormat, comparison: Comparison, options: ComparisonOptions) -> Callable[[BinaryIO], None]:
+    return lambda stream: each.write(comparison, stream, options)
+
+
+def _write_directory(comparison: Comparison, request: Request) -> None:
+    with OutputDirectory(Path(str(request.output))) as directory:
+        for each in DIRECTORY_FORMATS:
+            path = directory.write(each.file_name, _bound(each, comparison, request.options))
+            print(path)  # noqa: T201 - the output of the command
+
+
+def _print(comparison: Comparison, options: ComparisonOptions) -> None:
+    from rich.console import Console  # noqa: PLC0415 - only for what is printed
+
+    from pyflame_ebpf.outputs.comparison_table import print_comparison  # noqa: PLC0415
+
+    if sys.stdout is None:
+        return
+    print_comparison(comparison, Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH), options)

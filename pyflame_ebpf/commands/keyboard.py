@@ -1,0 +1,90 @@
+"""Keys of a terminal, one at a time and without waiting; the terminal is given back as it was."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import sys
+import termios
+import tty
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+_SEQUENCES = {
+    "[A": "up",
+    "[B": "down",
+    "[5~": "page up",
+    "[6~": "page down",
+    "[H": "home",
+    "[F": "end",
+    "[1~": "home",
+    "[4~": "end",
+    "OA": "up",
+    "OB": "down",
+    "OH": "home",
+    "OF": "end",
+}
+_CONTROLS = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace", "\x15": "clear"}
+_CONTROL_CHARACTERS = 6  # their place in what tcgetattr gives
+_INTRODUCERS = "[O"
+
+
+def keys_in(text: str) -> list[str]:
+    """The keys in what a terminal sent: characters that print, and names of others; unknown ones are left out."""
+    keys = []
+    while text:
+        if text[0] == "\x1b":
+            key, size = _sequence(text[1:])
+        else:
+            key, size = _CONTROLS.get(text[0], text[0] if text[0].isprintable() else ""), 0
+        keys.append(key)
+        text = text[1 + size :]
+    return [key for key in keys if key]
+
+
+def _sequence(text: str) -> tuple[str, int]:
+    """The key that follows an escape character, and how many characters it takes."""
+    if not text or text[0] not in _INTRODUCERS:
+        return "escape", 0
+    end = 1  # ECMA-48 5.4: parameters and intermediates up to a final byte from @ to ~
+    while end < len(text) and not "@" <= text[end] <= "~":
+        end += 1
+    return _SEQUENCES.get(text[: end + 1], ""), min(end + 1, len(text))
+
+
+class Keyboard(AbstractContextManager["Keyboard"]):
+    """The terminal of standard input in cbreak mode: keys arrive at once, and are not shown.
+
+    Ctrl-C still interrupts.  Ctrl-Z does not stop the program, which would go on counting unseen and lose samples.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = sys.stdin.fileno()
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace")
+        self._before: list[Any] = []
+
+    def __enter__(self) -> Keyboard:  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        """Set the terminal."""
+        self._before = termios.tcgetattr(self._descriptor)
+        tty.setcbreak(self._descriptor, termios.TCSADRAIN)
+        mode = termios.tcgetattr(self._descriptor)
+        mode[_CONTROL_CHARACTERS][termios.VSUSP] = b"\0"
+        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, mode)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give the terminal back; what was typed and not read is dropped."""
+        termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
+
+    def pressed(self) -> list[str]:
+        """The keys pressed since the last call; EOFError once the terminal is gone."""
+        if not select.select([self._descriptor], [], [], 0)[0]:
+            return []
+        data = os.read(self._descriptor, 4096)
+        if not data:
+            raise EOFError
+        return keys_in(self._decode.decode(data))

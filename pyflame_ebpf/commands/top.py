@@ -1,0 +1,197 @@
+"""``top``: the live view of a recording that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.region import Region
+
+from pyflame_ebpf import kernel, recording
+from pyflame_ebpf.commands.background_save import BackgroundSave
+from pyflame_ebpf.commands.host_checks import check_host
+from pyflame_ebpf.commands.keyboard import Keyboard
+from pyflame_ebpf.commands.record import default_directory
+from pyflame_ebpf.commands.stop_signals import StopSignals
+from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
+from pyflame_ebpf.commands.terminal import say
+from pyflame_ebpf.commands.top_screen import Situation, screen
+from pyflame_ebpf.errors import PyflameError, UsageError
+from pyflame_ebpf.live import LiveTotals
+from pyflame_ebpf.live_view import Action, Shown, ViewState, pressed
+from pyflame_ebpf.profile import Profile
+
+_SMALLEST = 20, 8  # columns and lines
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A live view as the command line asks for it: ``interval`` in seconds between two looks, ``pids`` () for all."""
+
+    pids: tuple[int, ...] = ()
+    duration: float | None = None
+    interval: float = 1.0
+    frequency: int = 99
+    arguments: tuple[str, ...] = ()
+
+
+def top(request: Request) -> None:
+    """Shows what runs until a key, a signal or the duration ends it; any PyflameError."""
+    check_terminal()
+    check_host(request.frequency)
+    targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()
+    options = recording.RecordOptions(
+        frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
+    )
+    with (
+        StopSignals() as signals,
+        targets,
+        contextlib.ExitStack() as urgency,
+        recording.prepared(options, urgency, live=True) as recorder,
+        contextlib.closing(recorder),
+    ):
+        recorder.start()
+        signals.note_only()
+        targets.sampling_began()
+        view = LiveScreen(request, recorder, targets)
+        view.run(signals)
+    for outcome in view.saved:
+        say(outcome)
+
+
+def check_terminal() -> None:
+    """UsageError where there is no terminal to draw on or to take keys from."""
+    streams = (sys.stdin, sys.stdout)
+    if any(stream is None or not stream.isatty() for stream in streams) or os.environ.get("TERM") in ("dumb", "", None):
+        raise UsageError(
+            "top needs a terminal that it can draw on, for its keys as well",
+            "Without one, record: pyflame-ebpf record --all --duration 60; over ssh, ssh -t gives a terminal.",
+        )
+
+
+@contextlib.contextmanager
+def _whole_screen() -> Iterator[Console]:
+    """A console on the terminal's second screen; the first comes back whatever happens."""
+    console = Console(force_terminal=True)
+    with console.screen():
+        yield console
+
+
+class LiveScreen:
+    """The view while it runs; ``saved`` tells how each saving ended."""
+
+    def __init__(self, request: Request, recorder: recording.Recorder, targets: Targets) -> None:
+        self.saved: list[str] = []
+        self._request = request
+        self._recorder = recorder
+        self._targets = targets
+        self._state = ViewState()
+        self._totals = self._showing = LiveTotals()
+        self._windows: list[Profile] = []
+        self._situation = self._look_around()
+        self._shown = Shown()
+        self._drawn_size = (0, 0)
+        self._stale = True
+        self._ended = False
+        self._save: BackgroundSave | None = None
+
+    def run(self, signals: StopSignals) -> None:
+        """Samples, shows and obeys until it is to end."""
+        with Keyboard() as keyboard, _whole_screen() as console:
+            while not (signals.noted or self._is_over()) and self._obey(keyboard):
+                self._draw(console)
+                self._recorder.step()
+                self._take_in()
+        if self._save is not None:
+            say(f"still saving to {self._save.path}")
+            self.saved.append(self._save.outcome(None) or "")
+
+    def _is_over(self) -> bool:
+        return self._request.duration is not None and self._recorder.elapsed >= self._request.duration
+
+    # ---- what is sampled ----
+
+    def _take_in(self) -> None:
+        """What was sampled, as soon as an interval is full; how a saving ended."""
+        window = self._recorder.window()
+        if window is not None:
+            self._windows.append(window)
+            if sum(each.recording.duration for each in self._windows) >= self._request.interval - recording.POLL:
+                self._totals.add(self._windows)
+                self._windows = []
+                self._refresh()
+        if self._save is not None and (outcome := self._save.outcome()) is not None:
+            self._save = None
+            self.saved.append(outcome)
+            self._tell(outcome)
+        if not self._ended and self._targets.have_ended():
+            self._ended = True
+            self._tell(self._targets.ending)
+
+    def _refresh(self) -> None:
+        if not self._state.paused:
+            self._showing = self._totals
+            self._situation = self._look_around()
+            self._stale = True
+
+    def _look_around(self) -> Situation:
+        return Situation(
+            self._targets.text,
+            platform.node(),
+            self._request.frequency,
+            len(kernel.online_cpus()),
+            self._recorder.progress(),
+        )
+
+    def _tell(self, message: str) -> None:
+        self._state = replace(self._state, message=message)
+        self._stale = True
+
+    # ---- keys ----
+
+    def _obey(self, keyboard: Keyboard) -> bool:
+        """Does what the keys ask for; whether to go on."""
+        for key in keyboard.pressed():
+            self._stale = True
+            was_paused = self._state.paused
+            self._state, action = pressed(self._state, key, self._shown, default_directory(time.time()))
+            if action is Action.QUIT:
+                return False
+            if action is Action.SAVE:
+                self._begin_save()
+            elif action is Action.RESET:
+                self._totals.reset()
+            if self._state.paused != was_paused:
+                self._showing = self._totals.frozen()
+                self._refresh()
+        return True
+
+    def _begin_save(self) -> None:
+        path, self._state = Path(self._state.typed or ""), replace(self._state, typed=None)
+        if self._save is not None:
+            self._tell(f"still saving to {self._save.path}")
+            return
+        try:
+            self._save = BackgroundSave(path, self._recorder.profile_so_far)
+        except PyflameError as error:
+            self._tell(error.message)
+        else:
+            self._tell(f"saving to {path} …")
+
+    # ---- the screen ----
+
+    def _draw(self, console: Console) -> None:
+        size = os.get_terminal_size(sys.stdout.fileno())
+        if not self._stale and size == self._drawn_size:
+            return
+        width, height = max(size.columns, _SMALLEST[0]), max(size.lines, _SMALLEST[1])
+        drawn = screen(self._state, self._showing, self._situation, width, height)
+        console.update_screen(Group(*drawn.lines), region=Region(0, 0, width, height))
+        self._shown, self._drawn_size, self._stale = drawn.shown, size, False

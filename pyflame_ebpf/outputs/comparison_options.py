@@ -1,0 +1,30 @@
+"""What the user may choose about the outputs of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyflame_ebpf.outputs.options import OutputOptions
+
+TABLES = ("function", "line", "process")
+
+
+_BY_COMMAND = OutputOptions(group_by=("command",))
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonOptions:
+    """Shared by all writers; each takes the ones that mean something to it.
+
+    ``by`` are the tables wanted, some of TABLES, none for all; ``top`` their rows, None for the writer's choice.
+    ``core_hour_price`` is in any currency.  ``reversed_graph`` draws the boxes as wide as they were before.
+    """
+
+    output: OutputOptions = _BY_COMMAND
+    by: tuple[str, ...] = ()
+    top: int | None = None
+    core_hour_price: float | None = None
+    reversed_graph: bool = False
+
+
+DEFAULT_COMPARISON_OPTIONS = ComparisonOptions()

@@ -1,0 +1,194 @@
+"""The stacks of two recordings in one graph: a differential flame graph, and folded stacks with two counts.
+
+A box is as wide as it is after; what is gone has no width there, so the graph is drawn by what was before as well.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TextIO
+
+from pyflame_ebpf.comparison import STANDARD_ERRORS, Change, Comparison, Measure
+from pyflame_ebpf.labels import Label
+from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
+from pyflame_ebpf.outputs.comparison_words import doubts, headline, shown_change
+from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
+from pyflame_ebpf.outputs.flamegraph import BOXES_MAX, NARROWEST, Graph, Words, draw, resource
+from pyflame_ebpf.outputs.folded import folded_name
+from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks, labelled_stacks
+from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.profile import Profile, SampleKey
+
+_STEPS = (STANDARD_ERRORS, 6.0, 12.0, 24.0)  # standard errors from which on a change has the next deeper shade
+_LEGEND = [
+    ("less3", "much less CPU", ""),
+    ("less1", "less", ""),
+    ("same", "no change beyond noise", ""),
+    ("more1", "more", ""),
+    ("more3", "much more", ""),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BothStacks:
+    """The stacks of both recordings by the same labels."""
+
+    before: LabelledStacks
+    after: LabelledStacks
+
+
+def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
+    """Name every stack of both, each file as short as it can be among those of both."""
+    before, after = _side_by_side(comparison.before, comparison.after)
+    named = [labelled_stacks(side, options) for side in (before, after)]
+    labels: dict[Label, int] = {}
+    for stacks in named:
+        for label in stacks.labels:
+            labels.setdefault(label, len(labels))
+    return BothStacks(*(_by_common_labels(stacks, labels) for stacks in named))
+
+
+def _side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
+    """Both with the lists of both, so that the same is named the same way."""
+    lists: dict[str, Any] = {
+        "processes": [*before.processes, *after.processes],
+        "threads": [*before.threads, *after.threads],
+        "stacks": [*before.stacks, *after.stacks],
+    }
+    moved: Counter[SampleKey] = Counter()
+    for key, count in after.samples.items():
+        moved[
+            replace(
+                key,
+                process=key.process + len(before.processes),
+                thread=key.thread + len(before.threads),
+                stack=key.stack + len(before.stacks),
+            )
+        ] = count
+    return replace(before, **lists), replace(after, **lists, samples=moved)
+
+
+def _by_common_labels(stacks: LabelledStacks, labels: Mapping[Label, int]) -> LabelledStacks:
+    place = [labels[label] for label in stacks.labels]
+    samples: Counter[tuple[int, ...]] = Counter()
+    for stack, count in stacks.samples.items():
+        samples[tuple([place[index] for index in stack])] += count
+    return LabelledStacks(list(labels), samples)
+
+
+# Folded
+
+
+def write_differential_folded(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
+    """Write ``stack before after`` lines, as difffolded.pl does and flamegraph.pl reads.
+
+    Counts are as sampled; where the recordings differ in length or rate, or shares are compared, those before are
+    scaled to what they would have been in the later recording's.
+    """
+    both = both_stacks(comparison, options.output)
+    names = [folded_name(label.text) for label in both.after.labels]
+    scale = _scale_to_after(comparison)
+    lines: dict[str, list[int]] = {}
+    for column, stacks in enumerate((both.before, both.after)):
+        for stack, count in stacks.samples.items():
+            counts = lines.setdefault(";".join([names[index] for index in stack]), [0, 0])
+            counts[column] += count
+    for line in sorted(lines):
+        before, after = lines[line]
+        if round(before * scale) or after:
+            stream.write(f"{line} {round(before * scale)} {after}\n")
+
+
+def _scale_to_after(comparison: Comparison) -> float:
+    before, after = comparison.sides
+    if not before.span.samples or not after.span.samples:
+        return 1.0
+    return after.exposure / before.exposure
+
+
+# The graph
+
+
+def write_differential_flamegraph(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
+    """Write both as one interactive SVG; ``reversed_graph`` gives boxes the widths of before."""
+    both = both_stacks(comparison, options.output)
+    widths, others = (both.before, both.after) if options.reversed_graph else (both.after, both.before)
+    boxes = flame_boxes(widths, NARROWEST, BOXES_MAX)
+    other = samples_at(boxes, others)
+    draw(_graph(comparison, boxes, other, options), stream)
+
+
+def samples_at(boxes: Boxes, stacks: LabelledStacks) -> list[int]:
+    """How many samples of other stacks by the same labels pass through each box."""
+    callees: dict[tuple[int, int], int] = {}
+    path: list[int] = []
+    for box, (depth, label) in enumerate(zip(boxes.depth, boxes.label, strict=True)):
+        del path[depth:]
+        if path:
+            callees[path[-1], label] = box
+        path.append(box)
+    found = [0] * len(boxes)
+    for stack, count in stacks.samples.items():
+        at: int | None = 0
+        found[0] += count
+        for label in stack:
+            at = callees.get((at, label)) if at is not None else None
+            if at is None:
+                break
+            found[at] += count
+    return found
+
+
+def _graph(comparison: Comparison, boxes: Boxes, other: list[int], options: ComparisonOptions) -> Graph:
+    change_of = comparison.change_of_counts()
+    pairs = zip(other, boxes.samples, strict=True)
+    changes = [change_of(*((own, that) if options.reversed_graph else (that, own))) for that, own in pairs]
+    return Graph(
+        boxes,
+        _words(comparison, options),
+        0,
+        [],
+        lambda box: f"{boxes.labels[boxes.label[box]].text}: {_in_words(changes[box], comparison.measure)}",
+        [shade(change) for change in changes],
+        {"compared": _for_the_script(comparison, other, options)},
+        resource("differential.css"),
+    )
+
+
+def shade(change: Change) -> str:
+    """The CSS class of a change, by how far it stands out from noise."""
+    steps = sum(abs(change.score) >= step for step in _STEPS)
+    if not steps:
+        return "same"
+    return f"{'more' if change.change > 0 else 'less'}{steps - 1}"
+
+
+def _words(comparison: Comparison, options: ComparisonOptions) -> Words:
+    widths = "before" if options.reversed_graph else "after"
+    unit = "shares of all samples" if comparison.measure is Measure.SHARE else "cores used"
+    title = f"CPU flame graph of the change, by {unit}"
+    facts = " · ".join([headline(comparison).rstrip("."), f"widths: {widths}"])
+    gone = "after" if options.reversed_graph else "before"
+    outcome = [f"What was sampled {gone} only has no width here.", *(f"Mind: {doubt}." for doubt in doubts(comparison))]
+    return Words(title, facts, " ".join(outcome), _LEGEND)
+
+
+def _in_words(change: Change, measure: Measure) -> str:
+    before, after, by, error = shown_change(change, measure)
+    unit = "cores" if measure is Measure.CORES else "% of all samples"
+    return f"{before} → {after} {unit}, {by} {error}"
+
+
+def _for_the_script(comparison: Comparison, other: list[int], options: ComparisonOptions) -> dict[str, Any]:
+    """Samples on the other side by box; ``scale`` makes figures in ``unit`` of samples before and after."""
+    shares = comparison.measure is Measure.SHARE
+    return {
+        "others": other,
+        "widths": "before" if options.reversed_graph else "after",
+        "scale": [(100 if shares else 1) / side.exposure for side in comparison.sides],
+        "ticks": [side.ticks for side in comparison.sides],
+        "unit": "% of all" if shares else "cores",
+        "digits": 2 if shares else 3,
+    }

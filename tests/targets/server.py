@@ -1,0 +1,55 @@
+"""A server under constant load: so many calls a second, each of ``foo`` and then ``bar`` with so many turns of a loop.
+
+    server.py FOO-TURNS BAR-TURNS CALLS-PER-SECOND
+
+Prints "ready" once it is warm.  At each SIGUSR1 prints its calls and its CPU seconds so far.  Runs in CPython 3.6.
+"""
+# ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
+
+import random
+import signal
+import sys
+import time
+
+
+def foo(turns):
+    total = 0
+    for turn in range(turns):
+        total ^= turn
+    return total
+
+
+def bar(turns):
+    total = 0
+    for turn in range(turns):
+        total ^= turn
+    return total
+
+
+def handle(foo_turns, bar_turns):
+    foo(foo_turns)
+    bar(bar_turns)
+
+
+def serve(foo_turns, bar_turns, rate):
+    """One call in each slot of time, anywhere in it: a call at equal distances could keep step with the sampling."""
+    start = time.monotonic()
+    while True:
+        wait = start + (len(answered) + random.random()) / rate - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        handle(foo_turns, bar_turns)
+        answered.append(None)
+
+
+def report(*_):
+    sys.stdout.write("[%d, %r]\n" % (len(answered), time.process_time()))
+    sys.stdout.flush()
+
+
+answered = []
+handle(1000, 1000)
+signal.signal(signal.SIGUSR1, report)
+sys.stdout.write("ready\n")
+sys.stdout.flush()
+serve(*map(int, sys.argv[1:]))

@@ -1,0 +1,35 @@
+"""Computes in ``morning`` until a line comes on standard input, then in ``evening``, and so on by turns.
+
+Prints "ready" first.  Runs in CPython 3.6.
+"""
+
+import select
+import sys
+
+
+def morning():
+    spin(30000)
+
+
+def evening():
+    spin(30000)
+
+
+def spin(turns):
+    total = 0
+    for turn in range(turns):
+        total ^= turn
+
+
+def main():
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    now, then = morning, evening
+    while True:
+        now()
+        if select.select([sys.stdin], [], [], 0)[0]:
+            sys.stdin.readline()
+            now, then = then, now
+
+
+main()

@@ -1,0 +1,229 @@
+"""The live view in a real terminal, over a load that changes."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import BUSY, RECORDED_FILES, BusyProcess, wait_for_other_recordings
+from interpreters import discover
+from target_process import TargetProcess
+from tmux_terminal import Terminal
+
+from pyflame_ebpf.profile_file import load_profile
+
+pytestmark = pytest.mark.root
+TOP = (sys.executable, "-m", "pyflame_ebpf", "top")
+OTHER_PROGRAM = "def elsewhere():\n    while True: pass\nelsewhere()"
+DEFECT = (
+    "import sys; from pyflame_ebpf import cli, live\n"
+    "def add(self, profiles): raise RuntimeError('made to fail')\n"
+    "live.LiveTotals.add = add\n"
+    "sys.exit(cli.run(['top']))"
+)
+
+
+def row(function: str) -> str:
+    """Matches the row of a function that runs now, with its Total%."""
+    return rf"^ *[\d.]+ +([1-9][\d.]*) .*{function} \("
+
+
+def start(terminal: Terminal, *arguments: str) -> None:
+    """Start it, again where another recording on this host came first."""
+    while True:
+        wait_for_other_recordings()
+        terminal.run([*TOP, *arguments])
+        screen = terminal.wait_for(r"^pyflame-ebpf top|^hint: ")
+        if "another pyflame-ebpf" not in screen:
+            return
+        terminal.run(["clear"])
+        terminal.wait_for(r"\A\$$")
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    with Terminal() as terminal:
+        yield terminal
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[TargetProcess]:
+    target = TargetProcess(discover()[-1], "taking_turns.py")
+    target.wait_until_ready()
+    yield target
+    target.close()
+
+
+@pytest.fixture(scope="module")
+def view(load) -> Iterator[Terminal]:
+    """A view of everything, with another program than the load that runs, too."""
+    with BusyProcess(OTHER_PROGRAM), Terminal() as terminal:
+        start(terminal)
+        terminal.wait_for(r"^ +\d+ .*taking_turns\.py")
+        yield terminal
+
+
+def test_the_hottest_function_changes_with_the_load(view, load):
+    view.wait_for(row("morning"))
+    load.write_line()
+    view.wait_for(row("evening"))
+    screen = view.wait_for(r"^ +0\.0 +0\.0 .*morning \(")
+    assert re.search(row("elsewhere"), screen, re.MULTILINE)
+    load.write_line()
+    view.wait_for(row("morning"))
+
+
+def test_a_filter_leaves_what_it_matches(view, load):
+    view.type("/spin")
+    view.wait_for(r"^filter: /spin_")
+    view.press("Enter")
+    screen = view.wait_for(r"filter /spin/")
+    assert re.search(r"taking_turns\.py", screen)
+    assert "elsewhere" not in screen
+    view.press("/", "C-u", "Enter")
+    view.wait_for(row("elsewhere"))
+
+
+def test_the_columns_sort_by_turns(view, load):
+    screen = view.wait_for(r"^functions by Self%")
+    assert total_of_first_function(screen) < total_percents(screen)
+    view.type("s")
+    screen = view.wait_for(r"^functions by Total%")
+    assert total_of_first_function(screen) == total_percents(screen)
+    view.type("sss")
+    view.wait_for(r"^functions by Self%")
+
+
+def functions_pane(screen: str) -> list[list[str]]:
+    lines = screen.splitlines()
+    names = next(index for index, line in enumerate(lines) if "Total%" in line and "by Total%" not in line)
+    return [line.split() for line in lines[names + 1 : -1] if line.strip()]
+
+
+def total_of_first_function(screen: str) -> float:
+    return float(functions_pane(screen)[0][1])
+
+
+def total_percents(screen: str) -> float:
+    """The highest Total% that is shown."""
+    return max(float(cells[1]) for cells in functions_pane(screen))
+
+
+def test_lines_show_where_a_function_is_executing(view, load):
+    view.type("l")
+    view.wait_for(r"^lines by")
+    view.wait_for(r"spin \(\S*taking_turns\.py:2[123]\)")
+    view.type("l")
+    view.wait_for(r"^functions by")
+
+
+def test_a_process_restricts_the_functions_to_its_own(view, load):
+    screen = view.wait_for(row("elsewhere"))
+    pids = [int(found[1]) for found in re.finditer(r"^ +(\d+) .*[\d.]+ ", screen, re.MULTILINE)]
+    view.press(*["Down"] * (pids.index(load.pid) + 1))
+    view.type("p")
+    screen = view.wait_for(rf"process {load.pid}$")
+    assert re.search(r"morning \(", screen)
+    assert "elsewhere (" not in "\n".join(" ".join(cells) for cells in functions_pane(screen))
+    view.press("Escape")
+    view.wait_for(row("elsewhere"))
+
+
+def test_a_pause_keeps_the_screen_while_samples_are_taken(view, load):
+    samples = re.compile(r"([\d,]+) samples")
+    view.type(" ")
+    paused = view.wait_for(r"^PAUSED")
+    load.write_line()
+    load.write_line()
+    view.type("l")  # is obeyed, and shows the same moment
+    still = view.wait_for(r"^lines by")
+    assert samples.search(still)[1] == samples.search(paused)[1]
+    view.type("l ")
+    going_on = view.wait_for(r"^pyflame-ebpf top")
+    assert int(samples.search(going_on)[1].replace(",", "")) > int(samples.search(paused)[1].replace(",", ""))
+
+
+def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(view, load, tmp_path):
+    directory = tmp_path / "saved"
+    view.type("w")
+    view.wait_for(r"^save to: pyflame-\d+")
+    view.press("C-u")
+    view.type(str(directory))
+    view.press("Enter")
+    view.wait_for(r"^saved in ")
+    assert sorted(path.name for path in directory.iterdir()) == RECORDED_FILES
+    with (directory / "profile.json.gz").open("rb") as stream:
+        profile = load_profile(stream)
+    names = {frame.name for stack in profile.stacks for frame in stack}
+    assert {"morning", "evening", "elsewhere"} <= names
+    assert profile.total > 99
+    view.wait_for(row("elsewhere"))
+
+
+def test_a_directory_that_cannot_be_saved_to_is_told(view, tmp_path):
+    view.type("w")
+    view.press("C-u")
+    view.type(str(tmp_path / "missing" / "saved"))
+    view.press("Enter")
+    view.wait_for(r"missing/saved cannot be made: ")
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50), (40, 12), (120, 40)])
+def test_the_screen_follows_the_size_of_the_window(view, load, columns, lines):
+    view.resize(columns, lines)
+    view.press("Escape")
+    view.wait_for(rf"\A(.*\n){{{lines - 1}}}\? help  q quit")
+    screen = view.wait_for(r"spin \(\S*taking_turns\.py:20\)|spin \(\S*…\S*20\)")
+    assert max(map(len, screen.splitlines())) <= columns
+    assert ("Total s" in screen) == (columns >= 80)
+
+
+def test_the_help_names_the_keys(view):
+    view.type("?")
+    view.wait_for(r"^ +q, Ctrl-C  quit")
+    view.press("x")
+    view.wait_for(r"Total%")
+
+
+@pytest.mark.parametrize("key", ["q", "C-c"])
+def test_the_terminal_is_restored_at_the_end(terminal, key):
+    start(terminal)
+    assert "pyflame_ebpf top" not in terminal.screen()
+    terminal.press(key)
+    terminal.wait_for(r"pyflame_ebpf top$")
+    assert_usable(terminal)
+
+
+def assert_usable(terminal: Terminal) -> None:
+    """What is typed is shown, line by line, and the status of the last command was what a shell can tell."""
+    terminal.run(["sh", "-c", "stty -a"])
+    screen = terminal.wait_for(r"\becho\b.*\n")
+    assert re.search(r" icanon\b", screen)
+    assert re.search(r" echo\b", screen)
+    assert "susp = ^Z" in screen
+
+
+def test_a_defect_gives_the_terminal_back_and_is_reported(terminal):
+    wait_for_other_recordings()
+    terminal.run([sys.executable, "-c", DEFECT])
+    terminal.wait_for(r"error: a defect in pyflame-ebpf: RuntimeError: made to fail")
+    assert_usable(terminal)
+
+
+def test_a_duration_ends_it(terminal):
+    start(terminal, "--duration", "2")
+    terminal.wait_for(r"^\$$")
+    assert_usable(terminal)
+
+
+def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal):
+    with BusyProcess(BUSY.format(seconds=600)) as busy:
+        start(terminal, "--pid", str(busy.pid))
+        terminal.wait_for(r"<module> \(")
+        busy.kill()
+        screen = terminal.wait_for(rf"^process {busy.pid} ended")
+    assert "<module> (" in screen
+    assert not Path("/proc", str(busy.pid)).exists()

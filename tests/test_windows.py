@@ -1,0 +1,160 @@
+"""Naming while a recording goes on: a second's samples at a time, each stack and each file read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import environment, pyflame
+from test_symbolize import (
+    IDENTITY,
+    LAYOUT,
+    PYTHON,
+    RECORDING,
+    code_event,
+    count,
+    name_kernel_address,
+    native,
+    native_frame,
+    parse_at,
+    python_frame,
+    stack_event,
+)
+
+from pyflame_ebpf import native_symbols
+from pyflame_ebpf.elf_image import ElfImage, open_regular
+from pyflame_ebpf.native_symbols import NativeSymbols
+from pyflame_ebpf.processes import Mapping
+from pyflame_ebpf.profile import Frame, Profile
+from pyflame_ebpf.profile_builder import NOT_NAMED
+from pyflame_ebpf.symbolize import Symbolizer
+
+
+class Names:
+    """Native names that become known later, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+        self.asked: list[int] = []
+
+    def name(self, _identity: object, address: int) -> Frame | None:
+        self.asked.append(address)
+        return native(self.known[address]) if address in self.known else None
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+@pytest.fixture
+def symbols(names) -> Symbolizer:
+    return Symbolizer(lambda *_: b"", names.name, name_kernel_address)
+
+
+def window(symbols: Symbolizer, second: int, *counts) -> Profile:
+    found = symbols.window(symbols.add_counts(second, list(counts)), RECORDING, {IDENTITY: PYTHON})
+    assert found.name(60.0)
+    return found.profile()
+
+
+def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(symbols):
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    assert window(symbols, 0, count(samples=3)).total == 3
+    later = window(symbols, 1, count(samples=4))
+    assert (later.total, later.stacks) == (4, [(parse_at(11),)])
+    assert symbols.profile(RECORDING, {}).total == symbols.samples == 7
+
+
+def test_a_stack_that_the_window_before_had_is_not_named_again(symbols, names):
+    names.known[0x5000] = "work"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    first, second = window(symbols, 0, count()), window(symbols, 1, count())
+    assert second.stacks == first.stacks
+    assert second.stacks[0] is first.stacks[0]
+    assert names.asked == [0x5000]
+
+
+def test_what_had_no_name_is_asked_for_again_in_the_end(symbols, names):
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    assert window(symbols, 0, count()).stacks == [(native("0x5000"),)]
+    names.known[0x5000] = "work"
+    assert symbols.profile(RECORDING, {}).stacks == [(native("work"),)]
+
+
+def test_names_that_are_forgotten_are_asked_for_again(symbols, names):
+    names.known[0x5000] = "early"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    window(symbols, 0, count())
+    names.known[0x5000] = "late"
+    symbols.forget_names()
+    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+
+
+def test_code_that_comes_after_its_stack_is_named_in_the_end(symbols):
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    window(symbols, 0, count())
+    symbols.add_code(code_event(), LAYOUT)
+    assert symbols.profile(RECORDING, {}).stacks == [(parse_at(11),)]
+
+
+def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols):
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    found = symbols.window(symbols.add_counts(0, [count(samples=5)]), RECORDING, {IDENTITY: PYTHON})
+    assert not found.name(0.0)
+    profile = found.profile()
+    assert (profile.total, profile.stacks) == (5, [(NOT_NAMED,)])
+
+
+# ---- files ----
+
+
+def libc() -> Mapping:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
+        path = next(line.split()[-1] for line in maps if "/libc.so.6" in line or "/libc-2" in line)
+    with open_regular(path) as file:
+        segment = next(segment for segment in ElfImage(file).segments if segment.flags & 1)
+    begin = segment.vaddr & ~4095
+    size = (segment.file_size + 8191) & ~4095
+    return Mapping(begin, begin + size, segment.offset & ~4095, True, 1, Path(path).stat().st_ino, path)
+
+
+def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch):
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        start = ElfImage(file).symbol("qsort").vaddr
+    symbols = NativeSymbols()
+    opened = []
+
+    def open_mapped(wanted: Mapping):
+        opened.append(wanted)
+        return open_regular(wanted.path)
+
+    def name(address: int) -> str:
+        return symbols.lookup(0, [mapping], address, open_mapped)[1]
+
+    assert name(start + 4) == "qsort"
+    before = len(opened)
+    assert [name(start + offset) for offset in (1, 2, 3)] == ["qsort"] * 3
+    assert len(opened) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(native_symbols, "_functions_in_file", lambda *_: ({}, ""))
+        assert name(start - 1) != "qsort"
+    symbols.close()
+
+
+# ---- the command line ----
+
+
+def test_without_a_terminal_top_says_what_to_do():
+    run = pyflame("top")
+    assert run.returncode == 2
+    assert "top needs a terminal" in run.stderr
+    assert "pyflame-ebpf record --all" in run.stderr
+
+
+def test_an_interval_below_a_second_is_refused():
+    run = pyflame("top", "--interval", "0.5", env=environment(TERM="xterm"))
+    assert run.returncode == 2
+    assert "--interval" in run.stderr

@@ -1,0 +1,66 @@
+"""A terminal that a test types into and looks at: a window of a tmux server of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import time
+import uuid
+from collections.abc import Sequence
+
+from command_line import environment
+
+TIMEOUT = 60.0  # seconds; a stuck program, not a slow machine, takes longer
+LOOK = 0.1  # seconds between two looks
+
+
+class Terminal:
+    """A shell in a window of ``columns`` by ``lines``; ended at the end of the ``with``."""
+
+    def __init__(self, columns: int = 120, lines: int = 40) -> None:
+        self._server = f"pyflame-test-{uuid.uuid4().hex[:12]}"
+        self._tmux("-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(lines), "env PS1='$ ' sh")
+        self._tmux("set-option", "-g", "window-size", "manual")
+        self.wait_for(r"^\$")
+
+    def _tmux(self, *arguments: str) -> str:
+        command = ["tmux", "-L", self._server, *arguments]
+        run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=True)
+        return run.stdout
+
+    def run(self, command: Sequence[str]) -> None:
+        """Type a command and Enter."""
+        self.type(shlex.join(command))
+        self.press("Enter")
+
+    def press(self, *keys: str) -> None:
+        """Press keys by tmux's names of them."""
+        self._tmux("send-keys", *keys)
+
+    def type(self, text: str) -> None:
+        """Type characters."""
+        self._tmux("send-keys", "-l", text)
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Make the window as large as this."""
+        self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
+
+    def screen(self) -> str:
+        """What is on the screen."""
+        return self._tmux("capture-pane", "-p")
+
+    def wait_for(self, pattern: str) -> str:
+        """The screen once it matches; fails with what it shows instead."""
+        deadline = time.monotonic() + TIMEOUT
+        while not re.search(pattern, screen := self.screen(), re.MULTILINE):
+            assert time.monotonic() < deadline, f"never showed {pattern!r}:\n{screen}"
+            time.sleep(LOOK)
+        return screen
+
+    def __enter__(self) -> Terminal:  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tmux("kill-server")
