@@ -3,7 +3,7 @@
 import { batch } from "@preact/signals";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
-import { isDark, type Model } from "./model";
+import { isDark, shownColour, type Model } from "./model";
 import { Processes, toggled } from "./processes";
 import type { Tab } from "./state";
 import { Table } from "./table";
@@ -165,9 +165,9 @@ function Foot({ model }: { model: Model }) {
 
 function Legend({ model }: { model: Model }) {
   const { palette } = model;
-  const { colour } = model.state;
-  if (colour.value !== "kind") {
-    return <div class="key">{colour.value === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
+  const colour = shownColour(model.state);
+  if (colour !== "kind") {
+    return <div class="key">{colour === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
   }
   const { python, native, kernel, mark } = palette.value;
   const kinds: [string, string][] = [
