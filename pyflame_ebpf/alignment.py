@@ -8,11 +8,13 @@ as one of the other's where the ends of their names agree; a process is known by
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from pyflame_ebpf.profile import Frame, Process, Profile, Stack, Thread
+from pyflame_ebpf.profile import Frame, Process, Profile, SampleKey, Stack, Thread
 
 _PYTHON_DIRECTORY = re.compile(r"python\d+(?:\.\d+)?t?")
 _PYTHON_PROGRAM = re.compile(r"python(?:\d+(?:\.\d+)?t?)?")
@@ -180,3 +182,28 @@ def _without_numbers(profile: Profile, commands: Mapping[str, str]) -> Profile:
         command = command_of(process)
         processes.append(replace(process, pid=0, command=commands.get(command, command), scheduler_cpu=None))
     return replace(profile, processes=processes, threads=[Thread(0, thread.name) for thread in profile.threads])
+
+
+# Both in one
+
+
+def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
+    """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples."""
+    processes = {each.command: each for side in (before, after) for each in side.processes}
+    threads = {each.name: each for side in (before, after) for each in side.threads}
+    lists: dict[str, Any] = {
+        "processes": list(processes.values()),
+        "threads": list(threads.values()),
+        "stacks": [*before.stacks, *after.stacks],
+    }
+    process_at = {command: at for at, command in enumerate(processes)}
+    thread_at = {name: at for at, name in enumerate(threads)}
+    sides = []
+    for side, stacks_at in ((before, 0), (after, len(before.stacks))):
+        samples: Counter[SampleKey] = Counter()
+        for key, count in side.samples.items():
+            process = process_at[side.processes[key.process].command]
+            thread = thread_at[side.threads[key.thread].name]
+            samples[replace(key, process=process, thread=thread, stack=key.stack + stacks_at)] += count
+        sides.append(replace(side, **lists, samples=samples))
+    return sides[0], sides[1]

@@ -321,7 +321,8 @@ def _diff(  # noqa: PLR0913, PLR0917 - one for each option
         typer.Option("--frequency", min=1, metavar="HZ", help="How often folded stacks were sampled; likewise."),
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option("--format", "-f", metavar="FORMAT", help="table, svg, json, csv, folded (two counts).")
+        str | None,
+        typer.Option("--format", "-f", metavar="FORMAT", help="table, svg, html, json, csv, folded (two counts)."),
     ] = None,
     output: Annotated[
         str | None,

@@ -151,8 +151,8 @@ class Comparison:
 
 
 def knows_cores(profile: Profile) -> bool:
-    """Whether samples can be told in cores."""
-    return bool(profile.recording.frequency and profile.recording.duration)
+    """Whether samples can be told in cores: duration and frequency are known, and long enough for a tick."""
+    return profile.recording.frequency * profile.recording.duration >= 1
 
 
 def compare(

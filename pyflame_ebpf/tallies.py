@@ -53,7 +53,7 @@ class Span:
     """The time of a recording, cut into equal parts.
 
     ``ticks_per_cpu`` is 0 where duration or frequency is unknown.  ``parts`` are the samples in each whole part, none
-    where there are too few to tell how much they scatter; ``parts_in_all`` says how many parts the duration is long.
+    where there are too few, or no times of samples, to tell how much they scatter; ``parts_in_all`` says how many parts the duration is long.
     """
 
     samples: int
@@ -72,7 +72,8 @@ class Span:
         counts = Counter[int]()
         for key, count in profile.samples.items():
             counts[key.second // width] += count
-        parts = tuple(counts[part] for part in range(whole)) if whole >= _PARTS_MIN else ()
+        has_times = recording.started > 0  # what other tools wrote has all of its samples in the first second
+        parts = tuple(counts[part] for part in range(whole)) if has_times and whole >= _PARTS_MIN else ()
         ticks = recording.frequency * recording.duration
         return cls(counts.total(), ticks, recording.cpus, width, parts, recording.duration / width)
 

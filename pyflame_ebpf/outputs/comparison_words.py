@@ -51,10 +51,17 @@ def basis(comparison: Comparison) -> Iterator[str]:
     """What was compared, and what the signs mean; one line each."""
     yield f"before: {_recorded(comparison.before)}"
     yield f"after:  {_recorded(comparison.after)}"
+    thresholds = ", ".join(
+        f"{changes.threshold:.1f} for {len(changes.rows):,} {name}"
+        for name, changes in (
+            ("functions", comparison.functions),
+            ("lines", comparison.lines),
+            ("processes", comparison.processes),
+        )
+    )
     yield (
-        f"{_PLUS_MINUS} is {CONFIDENCE:g} standard errors (95 %); ~ and grey: no change beyond noise, fewer than "
-        f"{STANDARD_ERRORS:g} (functions {comparison.functions.threshold:.1f}, lines {comparison.lines.threshold:.1f}, "
-        f"processes {comparison.processes.threshold:.1f}, since there are many)."
+        f"{_PLUS_MINUS} is 95 % ({CONFIDENCE:g} standard errors); ~ and grey: no change beyond noise, which ends at "
+        f"{STANDARD_ERRORS:g} standard errors, among many rows later ({thresholds})."
     )
     if comparison.moved:
         old, new = min(comparison.moved.items())

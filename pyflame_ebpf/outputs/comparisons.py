@@ -50,6 +50,7 @@ COMPARISON_FORMATS: dict[str, ComparisonFormat] = {
     for each in (
         ComparisonFormat("table", "changes.txt", _writer("comparison_table", "write_comparison_table")),
         ComparisonFormat("svg", "difference.svg", _write_graph),
+        ComparisonFormat("html", "difference.html", _writer("html_report", "write_html_comparison")),
         ComparisonFormat("json", "changes.json", _writer("comparison_files", "write_comparison_json")),
         ComparisonFormat("csv", "changes.csv", _writer("comparison_files", "write_comparison_csv")),
         ComparisonFormat("folded", "difference.folded", _writer("differential", "write_differential_folded")),

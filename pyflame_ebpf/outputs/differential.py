@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TextIO
 
+from pyflame_ebpf.alignment import side_by_side
 from pyflame_ebpf.comparison import STANDARD_ERRORS, Change, Comparison, Measure
 from pyflame_ebpf.labels import Label
 from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
@@ -19,7 +20,6 @@ from pyflame_ebpf.outputs.flamegraph import BOXES_MAX, NARROWEST, Graph, Words, 
 from pyflame_ebpf.outputs.folded import folded_name
 from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks, labelled_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
-from pyflame_ebpf.profile import Profile, SampleKey
 
 _STEPS = (STANDARD_ERRORS, 6.0, 12.0, 24.0)  # standard errors from which on a change has the next deeper shade
 _LEGEND = [
@@ -41,33 +41,13 @@ class BothStacks:
 
 def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
     """Name every stack of both, each file as short as it can be among those of both."""
-    before, after = _side_by_side(comparison.before, comparison.after)
+    before, after = side_by_side(comparison.before, comparison.after)
     named = [labelled_stacks(side, options) for side in (before, after)]
     labels: dict[Label, int] = {}
     for stacks in named:
         for label in stacks.labels:
             labels.setdefault(label, len(labels))
     return BothStacks(*(_by_common_labels(stacks, labels) for stacks in named))
-
-
-def _side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
-    """Both with the lists of both, so that the same is named the same way."""
-    lists: dict[str, Any] = {
-        "processes": [*before.processes, *after.processes],
-        "threads": [*before.threads, *after.threads],
-        "stacks": [*before.stacks, *after.stacks],
-    }
-    moved: Counter[SampleKey] = Counter()
-    for key, count in after.samples.items():
-        moved[
-            replace(
-                key,
-                process=key.process + len(before.processes),
-                thread=key.thread + len(before.threads),
-                stack=key.stack + len(before.stacks),
-            )
-        ] = count
-    return replace(before, **lists), replace(after, **lists, samples=moved)
 
 
 def _by_common_labels(stacks: LabelledStacks, labels: Mapping[Label, int]) -> LabelledStacks:

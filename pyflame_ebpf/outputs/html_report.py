@@ -12,22 +12,43 @@ from html import escape
 from importlib.resources import files
 from typing import TextIO
 
+from pyflame_ebpf.alignment import side_by_side
+from pyflame_ebpf.comparison import Comparison
 from pyflame_ebpf.labels import visible
+from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
+from pyflame_ebpf.outputs.comparison_words import doubts, headline, saving
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
-from pyflame_ebpf.outputs.report_data import packed_report
+from pyflame_ebpf.outputs.report_data import packed_comparison, packed_report
 from pyflame_ebpf.profile import Profile
 
+_NEEDS_SCRIPTS = "This report needs a browser that runs scripts; the SVG and CSV files of the same recording do not."
 _LINE = 1 << 16  # characters of the packed data on one line: editors and mail gateways choke on longer ones
 
 
 def write_html_report(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
     """Write the whole profile as one page; ``options`` decide what it shows at first."""
+    unopened = f"{escape(_title(profile))}. {escape(closing_line(profile))}. {_NEEDS_SCRIPTS}"
+    _write_page(stream, _title(profile), unopened, packed_report(profile, options, profile.sources))
+
+
+def write_html_comparison(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
+    """Write both recordings as one page, which shows the change."""
+    before, after = side_by_side(comparison.before, comparison.after)
+    words = [headline(comparison), *doubts(comparison)]
+    if options.core_hour_price is not None:
+        words.insert(1, saving(comparison, options.core_hour_price))
+    packed = packed_comparison(before, after, options.output, words)
+    _write_page(stream, "CPU before and after", f"{escape(' '.join(words))} {_NEEDS_SCRIPTS}", packed)
+
+
+def _write_page(stream: TextIO, title: str, unopened: str, data: bytes) -> None:
+    """Write the page; ``unopened`` is the HTML that stands there until the script takes over, or where none may run."""
     script, style = _resource("page.js"), _resource("page.css")
-    stream.write(_head(_title(profile), script, style))
-    stream.write(f'<body>\n<div id="page"><p class="unopened">{_unopened(profile)}</p></div>\n')
+    stream.write(_head(title, script, style))
+    stream.write(f'<body>\n<div id="page"><p class="unopened">{unopened}</p></div>\n')
     stream.write('<script type="application/octet-stream" id="report-data">\n')
-    packed = base64.b64encode(packed_report(profile, options, profile.sources)).decode("ascii")
+    packed = base64.b64encode(data).decode("ascii")
     stream.writelines(f"{packed[at : at + _LINE]}\n" for at in range(0, len(packed), _LINE))
     stream.write(f"</script>\n<script>{script}</script>\n</body>\n</html>\n")
 
@@ -58,11 +79,3 @@ def _resource(name: str) -> str:
 def _title(profile: Profile) -> str:
     host = visible(profile.recording.host)
     return f"CPU of {host}" if host else "CPU report"
-
-
-def _unopened(profile: Profile) -> str:
-    """What stands there until the script takes over, and stays where none may run."""
-    return (
-        f"{escape(_title(profile))}. {escape(closing_line(profile))}. "
-        "This report needs a browser that runs scripts; flamegraph.svg and processes.csv of the same recording do not."
-    )

@@ -19,11 +19,11 @@ import struct
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pyflame_ebpf.labels import frame_label, process_label, short_files, thread_label, visible
+from pyflame_ebpf.labels import command_label, frame_label, process_label, short_files, thread_label, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
@@ -58,6 +58,22 @@ Sources = Mapping[str, Mapping[int, str]]  # file of a Python frame → line →
 
 def packed_report(profile: Profile, options: OutputOptions, sources: Sources) -> bytes:
     """The data of the page, compressed with gzip; ``options`` are what it shows at first."""
+    return _packed(profile, [profile], options, sources, None)
+
+
+def packed_comparison(before: Profile, after: Profile, options: OutputOptions, words: Sequence[str]) -> bytes:
+    """The same of two recordings with the same processes, threads and stacks; ``words`` say what changed."""
+    both = replace(after, samples=before.samples + after.samples)
+    return _packed(both, [before, after], options, after.sources, {"words": list(words)})
+
+
+def _packed(
+    profile: Profile,
+    recordings: Sequence[Profile],
+    options: OutputOptions,
+    sources: Sources,
+    compared: dict[str, Any] | None,
+) -> bytes:
     columns = _Columns()
     tree = _Tree(profile)
     document = {
@@ -72,7 +88,8 @@ def packed_report(profile: Profile, options: OutputOptions, sources: Sources) ->
         "functions": _functions(tree.functions, short_files(python_files(profile))),
         "frames": {"function": columns.add(tree.frame_function), "line": columns.add(tree.frame_line)},
         "nodes": {"rise": columns.add(tree.rise), "entry": columns.add(tree.entry)},
-        "recordings": [_recording(profile, tree, columns)],
+        "recordings": [_recording(each, tree, columns) for each in recordings],
+        "compared": compared,
         "sources": _sources(tree.functions, sources),
     }
     text = json.dumps(document, separators=(",", ":")).encode("ascii")
@@ -188,7 +205,7 @@ def _first_view(options: OutputOptions) -> dict[str, Any]:
 def _processes(processes: list[Process]) -> dict[str, list[Any]]:
     return {
         "pid": [each.pid for each in processes],
-        "label": [process_label(each).text for each in processes],
+        "label": [(process_label(each) if each.pid else command_label(each)).text for each in processes],
         "name": [visible(each.name) for each in processes],
         "command": [visible(each.command or each.name) for each in processes],
         "interpreter": [visible(each.interpreter) for each in processes],
