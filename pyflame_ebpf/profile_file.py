@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
+from pyflame_ebpf import profile_columns as checked
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.profile import (
     Frame,
@@ -31,6 +31,7 @@ from pyflame_ebpf.profile import (
     Stack,
     Thread,
 )
+from pyflame_ebpf.profile_columns import WrongContentError
 
 FORMAT = "pyflame-ebpf profile"
 VERSION = 3  # 2 had no build ids and no source text; 1 no native stacks: no "plumbing" of frames, "native" of samples
@@ -38,7 +39,6 @@ _JSON_BYTES_MAX = 1 << 30
 _FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
 _NO_NODE = -1
 _HEXADECIMAL = re.compile(r"[0-9a-f]{2,128}")
-_Item = TypeVar("_Item")
 _FLAGS = [False, True]
 _KINDS = list(FrameKind)
 _GILS = list(Gil)
@@ -50,10 +50,6 @@ class UnusableProfileError(PyflameError):
     """A saved profile that cannot be read back."""
 
     exit_code = 18
-
-
-class _WrongContentError(Exception):
-    """Something in the file is not what the format says; the text tells what."""
 
 
 def save_profile(profile: Profile, stream: BinaryIO) -> None:
@@ -73,7 +69,7 @@ def load_profile(stream: BinaryIO, name: str = "profile.json.gz") -> Profile:
             f"{name} was written by a newer pyflame-ebpf (profile format {error.version}; this one reads {VERSION}).",
             "Upgrade pyflame-ebpf on this machine, or make the report where the recording was made.",
         ) from error
-    except _WrongContentError as error:
+    except WrongContentError as error:
         raise UnusableProfileError(
             f"{name} is not a profile that can be read: {error}.",
             "Give the directory that `pyflame-ebpf record` wrote, or its profile.json.gz, copied whole.",
@@ -201,13 +197,13 @@ def _unpacked(stream: BinaryIO) -> bytes:
         with gzip.GzipFile(fileobj=stream, mode="rb") as packed:
             content = packed.read(_JSON_BYTES_MAX + 1)
     except gzip.BadGzipFile as error:
-        raise _WrongContentError("it is not compressed with gzip, or damaged") from error
+        raise WrongContentError("it is not compressed with gzip, or damaged") from error
     except EOFError as error:
-        raise _WrongContentError("it is cut short") from error
+        raise WrongContentError("it is cut short") from error
     except zlib.error as error:
-        raise _WrongContentError("it is damaged") from error
+        raise WrongContentError("it is damaged") from error
     if len(content) > _JSON_BYTES_MAX:
-        raise _WrongContentError(f"it unpacks to more than {_JSON_BYTES_MAX >> 20} MiB")
+        raise WrongContentError(f"it unpacks to more than {_JSON_BYTES_MAX >> 20} MiB")
     return content
 
 
@@ -215,10 +211,10 @@ def _parsed(content: bytes) -> dict[str, Any]:
     try:
         document = json.loads(content, parse_constant=_refused_constant)
     except (ValueError, RecursionError) as error:
-        raise _WrongContentError("it does not hold JSON") from error
+        raise WrongContentError("it does not hold JSON") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise _WrongContentError(f'it does not say that it is a "{FORMAT}"')
-    version = _integer(document.get("version"))
+        raise WrongContentError(f'it does not say that it is a "{FORMAT}"')
+    version = checked.integer(document.get("version"))
     if version > VERSION:
         raise _NewerVersionError(version)
     return document
@@ -233,34 +229,34 @@ def _profile(document: dict[str, Any]) -> Profile:
         _fill_version_1(document)
     if document["version"] <= 2:  # noqa: PLR2004 - a version
         document |= {"build_ids": {"file": [], "build_id": []}, "sources": {"file": [], "line": [], "text": []}}
-    texts = [_text(each) for each in _list(document, "texts")]
-    processes = _processes(_table(document, "processes"), texts)
-    threads = _threads(_table(document, "threads"), texts)
-    frames = _frames(_table(document, "frames"), texts)
-    nodes = _nodes(_table(document, "nodes"), frames)
-    stacks = _stacks(_list(document, "stacks"), nodes)
-    samples = _samples(_table(document, "samples"), processes, threads, stacks)
+    texts = [checked.text(each) for each in checked.listed(document, "texts")]
+    processes = _processes(checked.table(document, "processes"), texts)
+    threads = _threads(checked.table(document, "threads"), texts)
+    frames = _frames(checked.table(document, "frames"), texts)
+    nodes = _nodes(checked.table(document, "nodes"), frames)
+    stacks = _stacks(checked.listed(document, "stacks"), nodes)
+    samples = _samples(checked.table(document, "samples"), processes, threads, stacks)
     return Profile(
-        _recording(_table(document, "recording")),
+        _recording(checked.table(document, "recording")),
         processes,
         threads,
         stacks,
         samples,
-        _build_ids(_table(document, "build_ids"), texts),
-        _sources(_table(document, "sources"), texts),
+        _build_ids(checked.table(document, "build_ids"), texts),
+        _sources(checked.table(document, "sources"), texts),
     )
 
 
 def _build_ids(table: dict[str, Any], texts: list[str]) -> dict[str, str]:
-    files, build_ids = _columns(table, file=_chosen_from(texts), build_id=_text)
+    files, build_ids = checked.columns(table, file=checked.chosen_from(texts), build_id=checked.text)
     if not all(_HEXADECIMAL.fullmatch(build_id) for build_id in build_ids):
-        raise _WrongContentError("a build id is not one")
+        raise WrongContentError("a build id is not one")
     return dict(zip(files, build_ids, strict=True))
 
 
 def _sources(table: dict[str, Any], texts: list[str]) -> dict[str, dict[int, str]]:
     sources: dict[str, dict[int, str]] = {}
-    columns = _columns(table, file=_chosen_from(texts), line=_integer, text=_text)
+    columns = checked.columns(table, file=checked.chosen_from(texts), line=checked.integer, text=checked.text)
     for file, line, text in zip(*columns, strict=True):
         sources.setdefault(file, {})[line] = text
     return sources
@@ -268,53 +264,62 @@ def _sources(table: dict[str, Any], texts: list[str]) -> dict[str, dict[int, str
 
 def _fill_version_1(document: dict[str, Any]) -> None:
     """Adds the columns that the first version had not."""
-    frames, samples = _table(document, "frames"), _table(document, "samples")
-    frames["plumbing"] = [0] * len(_list(frames, "kind"))
-    samples["native"] = [_NATIVE_OUTCOMES.index(NativeOutcome.NONE)] * len(_list(samples, "count"))
+    frames, samples = checked.table(document, "frames"), checked.table(document, "samples")
+    frames["plumbing"] = [0] * len(checked.listed(frames, "kind"))
+    samples["native"] = [_NATIVE_OUTCOMES.index(NativeOutcome.NONE)] * len(checked.listed(samples, "count"))
 
 
 def _recording(table: dict[str, Any]) -> Recording:
-    frequency = _integer(table.get("frequency"))
+    frequency = checked.integer(table.get("frequency"))
     if frequency < 0:
-        raise _WrongContentError("its sampling frequency is negative")
+        raise WrongContentError("its sampling frequency is negative")
     return Recording(
-        started=_number(table.get("started")),
-        duration=_number(table.get("duration")),
+        started=checked.number(table.get("started")),
+        duration=checked.number(table.get("duration")),
         frequency=frequency,
-        cpus=_integer(table.get("cpus")),
-        host=_text(table.get("host")),
-        kernel=_text(table.get("kernel")),
-        arguments=tuple(_text(each) for each in _list(table, "arguments")),
-        profiler_version=_text(table.get("profiler_version")),
-        scheduler_cpu=_number_or_none(table.get("scheduler_cpu")),
-        lost=_integer(table.get("lost")),
-        counters={name: _integer(value) for name, value in _table(table, "counters").items()},
+        cpus=checked.integer(table.get("cpus")),
+        host=checked.text(table.get("host")),
+        kernel=checked.text(table.get("kernel")),
+        arguments=tuple(checked.text(each) for each in checked.listed(table, "arguments")),
+        profiler_version=checked.text(table.get("profiler_version")),
+        scheduler_cpu=checked.number_or_none(table.get("scheduler_cpu")),
+        lost=checked.integer(table.get("lost")),
+        counters={name: checked.integer(value) for name, value in checked.table(table, "counters").items()},
     )
 
 
 def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
-    text = _chosen_from(texts)
-    columns = _columns(
+    text = checked.chosen_from(texts)
+    columns = checked.columns(
         table,
-        pid=_integer,
+        pid=checked.integer,
         name=text,
         command=text,
         interpreter=text,
         interpreter_file=text,
-        scheduler_cpu=_number_or_none,
+        scheduler_cpu=checked.number_or_none,
     )
     return [Process(*row) for row in zip(*columns, strict=True)]
 
 
 def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
-    return [Thread(*row) for row in zip(*_columns(table, tid=_integer, name=_chosen_from(texts)), strict=True)]
+    return [
+        Thread(*row)
+        for row in zip(*checked.columns(table, tid=checked.integer, name=checked.chosen_from(texts)), strict=True)
+    ]
 
 
 def _frames(table: dict[str, Any], texts: list[str]) -> list[Frame]:
-    text = _chosen_from(texts)
-    kind = _chosen_from(_KINDS)
-    columns = _columns(
-        table, kind=kind, name=text, file=text, first_line=_integer, line=_integer, plumbing=_chosen_from(_FLAGS)
+    text = checked.chosen_from(texts)
+    kind = checked.chosen_from(_KINDS)
+    columns = checked.columns(
+        table,
+        kind=kind,
+        name=text,
+        file=text,
+        first_line=checked.integer,
+        line=checked.integer,
+        plumbing=checked.chosen_from(_FLAGS),
     )
     return [Frame(*row) for row in zip(*columns, strict=True)]
 
@@ -324,9 +329,11 @@ _Node = tuple[int, Frame, int]  # index of the caller's node, frame, frames from
 
 def _nodes(table: dict[str, Any], frames: list[Frame]) -> list[_Node]:
     nodes: list[_Node] = []
-    for caller, frame in zip(*_columns(table, caller=_integer, frame=_chosen_from(frames)), strict=True):
+    for caller, frame in zip(
+        *checked.columns(table, caller=checked.integer, frame=checked.chosen_from(frames)), strict=True
+    ):
         if not _NO_NODE <= caller < len(nodes):
-            raise _WrongContentError("a stack's frames are out of order")
+            raise WrongContentError("a stack's frames are out of order")
         nodes.append((caller, frame, 1 if caller == _NO_NODE else nodes[caller][2] + 1))
     return nodes
 
@@ -335,11 +342,11 @@ def _stacks(ends: list[Any], nodes: list[_Node]) -> list[Stack]:
     allowance = _FRAMES_MAX
     stacks = []
     for end in ends:
-        if not _NO_NODE <= _integer(end) < len(nodes):
-            raise _WrongContentError("a stack refers to frames that are not there")
+        if not _NO_NODE <= checked.integer(end) < len(nodes):
+            raise WrongContentError("a stack refers to frames that are not there")
         allowance -= 0 if end == _NO_NODE else nodes[end][2]
         if allowance < 0:
-            raise _WrongContentError(f"its stacks have more than {_FRAMES_MAX:,} frames")
+            raise WrongContentError(f"its stacks have more than {_FRAMES_MAX:,} frames")
         stacks.append(_stack(end, nodes))
     return stacks
 
@@ -355,85 +362,21 @@ def _stack(end: int, nodes: list[_Node]) -> Stack:
 def _samples(
     table: dict[str, Any], processes: list[Process], threads: list[Thread], stacks: list[Stack]
 ) -> Counter[SampleKey]:
-    columns = _columns(
+    columns = checked.columns(
         table,
-        second=_integer,
-        process=_index_into(processes),
-        thread=_index_into(threads),
-        stack=_index_into(stacks),
-        kernel_mode=_chosen_from(_FLAGS),
-        gil=_chosen_from(_GILS),
-        outcome=_chosen_from(_OUTCOMES),
-        native=_chosen_from(_NATIVE_OUTCOMES),
-        count=_integer,
+        second=checked.integer,
+        process=checked.index_into(processes),
+        thread=checked.index_into(threads),
+        stack=checked.index_into(stacks),
+        kernel_mode=checked.chosen_from(_FLAGS),
+        gil=checked.chosen_from(_GILS),
+        outcome=checked.chosen_from(_OUTCOMES),
+        native=checked.chosen_from(_NATIVE_OUTCOMES),
+        count=checked.integer,
     )
     samples: Counter[SampleKey] = Counter()
     for *key, count in zip(*columns, strict=True):
         if count < 1:
-            raise _WrongContentError("a sample count is not positive")
+            raise WrongContentError("a sample count is not positive")
         samples[SampleKey(*key)] += count
     return samples
-
-
-def _columns(table: dict[str, Any], **readers: Callable[[Any], Any]) -> list[list[Any]]:
-    """The named columns, each value through its reader; all of one length."""
-    columns = [[reader(value) for value in _list(table, name)] for name, reader in readers.items()]
-    if len({len(column) for column in columns}) > 1:
-        raise _WrongContentError(f"its columns {', '.join(readers)} differ in length")
-    return columns
-
-
-def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name)
-    if not isinstance(value, dict):
-        raise _WrongContentError(f"it has no table {name}")
-    return value
-
-
-def _list(document: dict[str, Any], name: str) -> list[Any]:
-    value = document.get(name)
-    if not isinstance(value, list):
-        raise _WrongContentError(f"it has no list {name}")
-    return value
-
-
-def _chosen_from(choices: Sequence[_Item]) -> Callable[[Any], _Item]:
-    index = _index_into(choices)
-    return lambda value: choices[index(value)]
-
-
-def _index_into(choices: Sequence[Any]) -> Callable[[Any], int]:
-    count = len(choices)
-
-    def index(value: Any) -> int:
-        if type(value) is not int or not 0 <= value < count:
-            raise _WrongContentError(f"it refers to entry {value!r:.20} of a list of {count}")
-        return value
-
-    return index
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise _WrongContentError(f"it has {value!r:.20} where a whole number is needed")
-    return value
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value) if type(value) in (int, float) else math.nan
-    except OverflowError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise _WrongContentError(f"it has {value!r:.20} where a number is needed")
-    return number
-
-
-def _number_or_none(value: Any) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _WrongContentError(f"it has {value!r:.20} where a text is needed")
-    return value

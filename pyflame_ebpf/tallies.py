@@ -54,8 +54,8 @@ class Span:
     """The time of a recording, cut into equal parts.
 
     ``ticks_per_cpu`` is 0 where duration or frequency is unknown.  ``parts`` are the samples in each whole part, none
-    where there are too few, or no times of samples, to tell how much they scatter; ``parts_in_all`` says how many
-    parts the duration is long.
+    where there are too few, or no times of samples, to tell how much they scatter; ``parts_in_all`` says how many parts
+    the duration is long.
     """
 
     samples: int

@@ -18,6 +18,7 @@ from pyflame_ebpf.profile import NativeOutcome
 TRIES = 3  # its mappings, or the rest of its memory, may be yet to come
 FAILURES_MAX = 32  # of a process, in a row: copying its stacks does not help
 BYTES_MAX = 64 << 20  # kept at the same time
+WHOLE_COPY = 31 << 12  # bytes that a copy has at least which ends because it is long enough, not the stack's memory
 
 RowsOf = Callable[[Identity], RowAt]
 Finished = Callable[[int, list[NativeFrame], NativeOutcome], None]
@@ -87,6 +88,8 @@ class UnfinishedStacks:
     def _walk(self, stack_id: int, copy: _Copy) -> None:
         memory = StackMemory(copy.start, b"".join(copy.parts))
         frames, outcome = walk(copy.registers, memory, self._rows_of(copy.identity))
+        if outcome is NativeOutcome.UNREADABLE and copy.size >= WHOLE_COPY:
+            outcome = NativeOutcome.TOO_DEEP
         copy.tries += 1
         if not outcome.cut_short:
             self._failures.pop(copy.identity, None)

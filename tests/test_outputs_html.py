@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from profiles import hostile_profile, profiles, realistic_profile, wide_profile
 
-from pyflame_ebpf.labels import process_label, thread_label, visible
+from pyflame_ebpf.labels import command_label, process_label, thread_label, visible
 from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.profile import Profile
@@ -86,8 +86,9 @@ def expected(profile: Profile) -> Counter:
             f"{kinds.index(each.kind.value)} {visible(each.name) or '?'} {each.line}"
             for each in profile.stacks[key.stack]
         ]
+        process = profile.processes[key.process]
         owners = (
-            f"p {process_label(profile.processes[key.process]).text}",
+            f"p {(process_label(process) if process.pid else command_label(process)).text}",
             f"t {thread_label(profile.threads[key.thread]).text}",
         )
         how = (

@@ -82,6 +82,12 @@ def test_a_part_that_does_not_follow_is_not_taken_for_the_next(process):
     assert process.finished[9][1] is NativeOutcome.UNREADABLE
 
 
+def test_a_stack_that_is_longer_than_its_copy_is_too_deep(process):
+    process.copy([0x1801] * (31 * 512))
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.TOO_DEEP
+
+
 def test_mappings_that_become_known_later_still_help(process):
     process.known = False
     process.copy([0])

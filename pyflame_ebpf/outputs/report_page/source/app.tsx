@@ -4,7 +4,7 @@ import { batch } from "@preact/signals";
 import { knowsCores } from "./comparison";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
-import { isDark, type Model } from "./model";
+import { isDark, shownColour, type Model } from "./model";
 import { Processes, toggled } from "./processes";
 import type { Tab } from "./state";
 import { Table } from "./table";
@@ -201,12 +201,12 @@ function Foot({ model }: { model: Model }) {
 
 function Legend({ model }: { model: Model }) {
   const { palette } = model;
-  const { colour } = model.state;
-  if (colour.value === "change") {
+  const colour = shownColour(model.state);
+  if (colour === "change") {
     return <ChangeLegend model={model} />;
   }
-  if (colour.value !== "kind") {
-    return <div class="key">{colour.value === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
+  if (colour !== "kind") {
+    return <div class="key">{colour === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
   }
   const { python, native, kernel, mark } = palette.value;
   const kinds: [string, string][] = [

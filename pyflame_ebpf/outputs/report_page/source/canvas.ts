@@ -39,6 +39,7 @@ export class FlameCanvas {
   focused: Place | null = null;
   pointed: Place | null = null;
   width = 0;
+  private height = 0;
   private readonly pen: CanvasRenderingContext2D;
   private readonly widths = new Map<string, number>();
 
@@ -73,7 +74,10 @@ export class FlameCanvas {
     if (moved || turned) {
       this.scroller.scrollTop = scene.rootAtTop ? 0 : height;
       this.focused = this.find(this.focused?.node ?? -1);
+    } else if (!scene.rootAtTop) {
+      this.scroller.scrollTop += this.height - this.scroller.clientHeight; // what was at the bottom stays there
     }
+    this.height = this.scroller.clientHeight;
     this.draw();
   }
 

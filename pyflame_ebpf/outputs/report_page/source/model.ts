@@ -5,7 +5,7 @@ import { changeOf, scaleOf, shadeOf, type Change, type Pair, type Scales } from 
 import type { Recording, Report } from "./data";
 import { moduleColour, DARK, hashOf, LIGHT, type Palette } from "./palette";
 import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Groups, type Stacks } from "./stacks";
-import type { Row, State } from "./state";
+import type { Colour, Row, State } from "./state";
 import {
   calleesTree,
   callersTree,
@@ -385,6 +385,11 @@ export function processColour(model: Model, process: number): string {
   return place < 0 ? others : curves[place % curves.length];
 }
 
+// Without processes at the root a box may be of several, and has no one colour of a process.
+export function shownColour({ colour, top }: State): Colour {
+  return colour.value === "process" && top.value === "none" ? "kind" : colour.value;
+}
+
 // The colour of every box of a tree, by label where that decides it.
 export function colouring(model: Model, tree: Tree, weights: TreeWeights): (node: number) => string {
   const other = model.other.value;
@@ -395,7 +400,7 @@ export function colouring(model: Model, tree: Tree, weights: TreeWeights): (node
   const palette = model.palette.value;
   const dark = isDark(model.state, model.systemDark);
   const { threadsAt, functionsAt, framesAt } = labelsOf(report);
-  const by = model.state.colour.value;
+  const by = shownColour(model.state);
   const known = new Map<number, string>();
   const ofFunction = (func: number): string => {
     const { kind, module, modules } = report.functions;
