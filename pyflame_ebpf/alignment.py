@@ -188,8 +188,11 @@ def _without_numbers(profile: Profile, commands: Mapping[str, str]) -> Profile:
 
 
 def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
-    """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples."""
-    processes = {each.command: each for side in (before, after) for each in side.processes}
+    """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples.
+
+    Processes that run the same are one, and are called by their command.
+    """
+    processes = {each.command: replace(each, name=each.command) for side in (before, after) for each in side.processes}
     threads = {each.name: each for side in (before, after) for each in side.threads}
     lists: dict[str, Any] = {
         "processes": list(processes.values()),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from statistics import NormalDist
 
-from pyflame_ebpf.alignment import aligned
+from pyflame_ebpf.alignment import Aligned, aligned
 from pyflame_ebpf.profile import Frame, Profile
 from pyflame_ebpf.tallies import Span, Subject, Tally, tallies
 
@@ -155,29 +155,50 @@ def knows_cores(profile: Profile) -> bool:
     return profile.recording.frequency * profile.recording.duration >= 1
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How to count and to sort.
+
+    ``is_shown`` says which frames count.  The interpreter's C functions count as the Python function's that they serve,
+    unless ``interpreter_apart``.  Rows are sorted by what they used themselves, or ``by_total``.
+    """
+
+    is_shown: Callable[[Frame], bool] = lambda _frame: True
+    interpreter_apart: bool = False
+    by_total: bool = False
+
+
+DEFAULT_RULES = Rules()
+
+
 def compare(
     before: Profile,
     after: Profile,
     measure: Measure = Measure.CORES,
-    is_shown: Callable[[Frame], bool] = lambda _frame: True,
-    *,
-    by_total: bool = False,
+    rules: Rules = DEFAULT_RULES,
 ) -> Comparison:
-    """Compare; the measure is SHARE in any case where cores are unknown; ``is_shown`` says which frames count."""
+    """Compare; the measure is SHARE in any case where cores are unknown."""
     alike = aligned(before, after)
+    interpreters = set() if rules.interpreter_apart else _interpreters(alike)
     known = knows_cores(before) and knows_cores(after)
     measure = measure if known else Measure.SHARE
     spans = Span.of(alike.before), Span.of(alike.after)
-    counted = tallies(alike.before, is_shown), tallies(alike.after, is_shown)
+    counted = [tallies(each, rules.is_shown, interpreters) for each in (alike.before, alike.after)]
     sides = Side.of(spans[0], measure), Side.of(spans[1], measure)
     functions, lines, processes = (
-        _changes(sides, old, new, by_total) for old, new in zip(counted[0].tables, counted[1].tables, strict=True)
+        _changes(sides, old, new, rules.by_total) for old, new in zip(counted[0].tables, counted[1].tables, strict=True)
     )
     total = None
     if known:
         old, new = (Side.of(span, Measure.CORES) for span in spans)
         total = _change(old, new, counted[0].all, counted[1].all)
     return Comparison(measure, total, functions, lines, processes, alike.before, alike.after, alike.moved)
+
+
+def _interpreters(alike: Aligned) -> set[str]:
+    """The files that hold the interpreters, as frames name them."""
+    every = (process.interpreter_file for side in (alike.before, alike.after) for process in side.processes)
+    return {alike.moved.get(file, file) for file in every if file}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, Stack
@@ -102,9 +103,11 @@ class Tallies:
         return self.functions, self.lines, self.processes
 
 
-def tallies(profile: Profile, is_shown: Callable[[Frame], bool]) -> Tallies:
+def tallies(profile: Profile, is_shown: Callable[[Frame], bool], interpreters: AbstractSet[str]) -> Tallies:
     """Count; a function's own samples are those in which it is the innermost frame that is shown.
 
+    C functions in files of ``interpreters``, where they serve a Python function, are how that runs (they allocate its
+    objects, add its numbers), and count as its own.
     A line's own samples are those in which it is the innermost line of Python, with the C functions that it called.
     What calls itself is counted once for a stack.
     """
@@ -117,7 +120,7 @@ def tallies(profile: Profile, is_shown: Callable[[Frame], bool]) -> Tallies:
         everything.add(part, count)
         by_stack[key.stack, part] += count
         by_process.setdefault(key.process, Tally()).add(part, count)
-    numbers = _FrameNumbers(is_shown)
+    numbers = _FrameNumbers(is_shown, interpreters)
     functions, lines = _Sums(), _Sums()
     known: dict[int, tuple[list[int], list[int]]] = {}
     for (stack, part), count in by_stack.items():
@@ -144,19 +147,31 @@ def _processes(profile: Profile, by_process: dict[int, Tally]) -> Table:
 class _FrameNumbers:
     """Gives each function and line a number, by frame object: hashing frames costs more than all else here."""
 
-    def __init__(self, is_shown: Callable[[Frame], bool]) -> None:
+    def __init__(self, is_shown: Callable[[Frame], bool], interpreters: AbstractSet[str]) -> None:
         self.functions: dict[Subject, int] = {}
         self.lines: dict[Subject, int] = {}
         self._is_shown = is_shown
+        self._interpreters = interpreters
         self._known: dict[int, tuple[int | None, int | None]] = {}
 
     def of(self, stack: Stack) -> tuple[list[int], list[int]]:
         """The functions and the lines on a stack, innermost first, each once."""
         known = self._known
-        numbers = [known.get(id(frame)) or self._number(frame) for frame in reversed(stack)]
+        frames = self._without_servants(stack) if self._interpreters else stack
+        numbers = [known.get(id(frame)) or self._number(frame) for frame in reversed(frames)]
         functions = list(dict.fromkeys([function for function, _ in numbers if function is not None]))
         lines = list(dict.fromkeys([line for _, line in numbers if line is not None]))
         return functions or [_number_of(self.functions, NO_FRAME)], lines
+
+    def _without_servants(self, stack: Stack) -> Stack:
+        """The stack without what the interpreter does for its Python functions."""
+        for at, frame in enumerate(stack):
+            if frame.kind is FrameKind.PYTHON:
+                return stack[:at] + tuple([each for each in stack[at:] if not self._serves(each)])
+        return stack
+
+    def _serves(self, frame: Frame) -> bool:
+        return frame.kind is FrameKind.NATIVE and frame.file in self._interpreters
 
     def _number(self, frame: Frame) -> tuple[int | None, int | None]:
         function = line = None

@@ -116,7 +116,7 @@ def test_without_a_format_a_directory_gets_every_output(recordings, tmp_path):
         "diff", recordings / "before.json.gz", recordings / "after.json.gz", "--output", tmp_path / "changes"
     )
     assert ended.returncode == 0
-    names = {"changes.txt", "changes.json", "changes.csv", "difference.folded", "difference.svg"}
+    names = {"changes.txt", "changes.json", "changes.csv", "difference.folded", "difference.svg", "difference.html"}
     assert names | {"difference-reversed.svg"} <= {path.name for path in (tmp_path / "changes").iterdir()}
 
 

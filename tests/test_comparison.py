@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from profiles import ProfileWriter, native, profiles, python, realistic_profile, recording
 
-from pyflame_ebpf.comparison import Change, Measure, compare, knows_cores
+from pyflame_ebpf.comparison import Change, Measure, Rules, compare, knows_cores
 from pyflame_ebpf.profile import Process, Profile, Thread
 
 FOO = python("foo", "/srv/app.py", 1, 3)
@@ -70,10 +70,33 @@ def test_what_c_functions_use_belongs_to_the_line_that_called_them():
     assert (foo.subject.line, foo.own.samples_before, foo.own.samples_after) == (3, 100, 10)
 
 
+INTERPRETER = "/usr/lib/libpython3.12.so.1.0"
+ALLOCATE, COPY = native("_PyObject_Malloc", INTERPRETER), native("memcpy", "/usr/lib/libc.so.6")
+
+
+def in_interpreter(counts):
+    made = profile_of(counts)
+    made.processes = [replace(each, interpreter_file=INTERPRETER) for each in made.processes]
+    return made
+
+
+def test_what_the_interpreter_does_for_a_function_is_the_functions_own():
+    start = native("Py_BytesMain", INTERPRETER)
+    profile = in_interpreter({(start, MAIN, FOO, ALLOCATE): 60, (start, MAIN, FOO, ALLOCATE, COPY): 30, (start,): 10})
+    own = {row.subject.name: row.own.samples_before for row in compare(profile, profile).functions.rows}
+    assert own == {"foo": 60, "memcpy": 30, "Py_BytesMain": 10, "<module>": 0}
+
+
+def test_the_interpreter_can_be_told_apart():
+    profile = in_interpreter({(MAIN, FOO, ALLOCATE): 60})
+    functions = compare(profile, profile, rules=Rules(interpreter_apart=True)).functions
+    assert row_of(functions, "_PyObject_Malloc").own.samples_before == 60
+
+
 def test_frames_that_are_not_shown_leave_their_samples_to_their_callers():
     sort = native("list_sort", "/usr/bin/python3")
     before = profile_of({(MAIN, FOO, sort): 100, (sort,): 50})
-    functions = compare(before, before, is_shown=lambda frame: frame != sort).functions
+    functions = compare(before, before, rules=Rules(lambda frame: frame != sort)).functions
     own = {row.subject.name: row.own.samples_before for row in functions.rows}
     assert own == {"<module>": 0, "foo": 100, "[no frame is shown]": 50}
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from pyflame_ebpf.commands.report import STANDARD_OUTPUT, load
 from pyflame_ebpf.commands.terminal import warn
 from pyflame_ebpf.commands.written_outputs import NothingSampled, write_to_standard_output
-from pyflame_ebpf.comparison import Comparison, Measure, compare, knows_cores
+from pyflame_ebpf.comparison import Comparison, Measure, Rules, compare, knows_cores
 from pyflame_ebpf.errors import UsageError
 from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
 from pyflame_ebpf.outputs.comparison_options import DEFAULT_COMPARISON_OPTIONS, TABLES, ComparisonOptions
@@ -89,8 +89,9 @@ def diff(request: Request) -> None:
     request.check()
     before, after = _parts(request)
     measure = Measure.SHARE if request.normalize else Measure.CORES
-    is_shown = shown_frames(request.options.output)
-    comparison = compare(before, after, measure, is_shown, by_total=request.by_total)
+    output = request.options.output
+    rules = Rules(shown_frames(output), interpreter_apart=output.all_frames, by_total=request.by_total)
+    comparison = compare(before, after, measure, rules)
     if request.options.core_hour_price is not None and comparison.total is None:
         raise UsageError("without duration and frequency of both there is no telling what is saved", _TELL_TIMES)
     for doubt in doubts(comparison):

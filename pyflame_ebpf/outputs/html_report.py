@@ -38,7 +38,12 @@ def write_html_comparison(comparison: Comparison, stream: TextIO, options: Compa
     words = [headline(comparison), *doubts(comparison)]
     if options.core_hour_price is not None:
         words.insert(1, saving(comparison, options.core_hour_price))
-    packed = packed_comparison(before, after, options.output, words)
+    thresholds = {
+        "function": comparison.functions.threshold,
+        "line": comparison.lines.threshold,
+        "process": comparison.processes.threshold,
+    }
+    packed = packed_comparison(before, after, options.output, {"words": words, "thresholds": thresholds})
     _write_page(stream, "CPU before and after", f"{escape(' '.join(words))} {_NEEDS_SCRIPTS}", packed)
 
 

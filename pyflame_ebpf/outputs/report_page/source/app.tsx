@@ -1,6 +1,7 @@
 // The page: facts and switches, the timeline, what is filtered, and below it the chosen view.
 
 import { batch } from "@preact/signals";
+import { knowsCores } from "./comparison";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
 import { isDark, shownColour, type Model } from "./model";
@@ -48,7 +49,9 @@ function Head({ model }: { model: Model }) {
         CPU{recording.host ? " of " : ""}
         <bdi>{recording.host}</bdi>
       </h1>
+      {report.compared ? <p class="changed">{report.compared.words.join(" ")}</p> : null}
       <p class="facts">{facts.filter(Boolean).join(" · ")}</p>
+      {report.compared ? <Sides model={model} /> : null}
       <nav class="switch" role="tablist" aria-label="Views">
         {TABS.map(([each, name]) => (
           <button key={each} type="button" role="tab" aria-selected={state.tab.value === each} onClick={() => (state.tab.value = each)}>
@@ -71,6 +74,39 @@ function Head({ model }: { model: Model }) {
         </button>
       </span>
     </header>
+  );
+}
+
+// Which of two recordings is shown (boxes are as wide as they are in that), and in what they are compared.
+function Sides({ model }: { model: Model }) {
+  const { state, report } = model;
+  const show = (side: number) =>
+    batch(() => {
+      state.range.value = null;
+      state.recording.value = side;
+    });
+  return (
+    <span class="tools">
+      <span class="switch" role="group" aria-label="Recording">
+        {["Before", "After"].map((name, side) => (
+          <button key={name} type="button" aria-pressed={state.recording.value === side} onClick={() => show(side)}>
+            {name}
+          </button>
+        ))}
+      </span>
+      <span class="set">
+        <button
+          type="button"
+          class="toggle"
+          disabled={!report.recordings.every(knowsCores)}
+          aria-pressed={state.shares.value}
+          title="Compare shares of all samples, not cores"
+          onClick={() => (state.shares.value = !state.shares.value)}
+        >
+          Normalised
+        </button>
+      </span>
+    </span>
   );
 }
 
@@ -166,6 +202,9 @@ function Foot({ model }: { model: Model }) {
 function Legend({ model }: { model: Model }) {
   const { palette } = model;
   const colour = shownColour(model.state);
+  if (colour === "change") {
+    return <ChangeLegend model={model} />;
+  }
   if (colour !== "kind") {
     return <div class="key">{colour === "module" ? "One colour for each module" : "Colours of the timeline"}</div>;
   }
@@ -179,6 +218,27 @@ function Legend({ model }: { model: Model }) {
   return (
     <ul class="key" aria-label="Colours">
       {kinds.map(([name, background]) => (
+        <li key={name}>
+          <i style={{ background }} />
+          {name}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function ChangeLegend({ model }: { model: Model }) {
+  const { less, more, same } = model.palette.value;
+  const shades: [string, string][] = [
+    ["Much less CPU", less[3]],
+    ["Less", less[1]],
+    ["No change beyond noise", same],
+    ["More", more[1]],
+    ["Much more", more[3]],
+  ];
+  return (
+    <ul class="key" aria-label="Colours">
+      {shades.map(([name, background]) => (
         <li key={name}>
           <i style={{ background }} />
           {name}

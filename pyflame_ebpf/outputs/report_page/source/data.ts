@@ -86,6 +86,11 @@ export interface FirstView {
   threads: boolean;
 }
 
+export interface Compared {
+  words: string[]; // what changed
+  thresholds: Record<string, number>; // standard errors from which on a change is one, by what the rows are
+}
+
 export interface Report {
   first: FirstView;
   gils: string[];
@@ -98,7 +103,8 @@ export interface Report {
   frameLine: Uint32Array;
   rise: Uint32Array;
   entry: Uint32Array;
-  recordings: Recording[];
+  recordings: Recording[]; // one, or the two of a comparison: before, after
+  compared: Compared | null;
   sources: { ofFunction: Record<string, number>; texts: Record<string, string>[] };
 }
 
@@ -160,6 +166,7 @@ function reportFrom(document: Json, columns: Uint8Array): Report {
     frameLine: column(document.frames.line),
     rise: column(document.nodes.rise),
     entry: column(document.nodes.entry),
+    compared: document.compared ?? null,
     recordings: document.recordings.map((each: Json) => recordingFrom(each, column)),
     sources: document.sources,
   };

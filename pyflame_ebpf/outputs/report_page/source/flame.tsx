@@ -3,8 +3,9 @@
 import { effect, type ReadonlySignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { FlameCanvas, ROW, type Place } from "./canvas";
+import { changeInWords } from "./comparison";
 import { Kind } from "./data";
-import { colouring, litNodes, rowOf, type Model } from "./model";
+import { changed, colouring, litNodes, otherTreeWeights, rowOf, type Model } from "./model";
 import type { Row } from "./state";
 import { labelsOf, type Tree, type TreeWeights } from "./tree";
 import { grouped, percent, seconds } from "./words";
@@ -27,6 +28,7 @@ export interface DrawnBox {
   top: number;
   width: number;
   samples: number;
+  colour: string;
   lit: boolean;
   found: boolean;
 }
@@ -136,7 +138,7 @@ function showIn(
     weights,
     zoom,
     rootAtTop,
-    colour: colouring(model, tree),
+    colour: colouring(model, tree, weights),
     palette,
     label: model.label,
     isMark,
@@ -164,6 +166,12 @@ function describe(model: Model, flame: FlameCanvas, place: Place | null): void {
   if (place.node < 0) {
     const words = `${grouped(place.samples)} samples  ·  ${percent(place.samples, all)} of all`;
     model.state.details.value = [`${grouped(place.merged)} functions too narrow to show; zoom in to see them`, words];
+    return;
+  }
+  const other = model.other.value;
+  if (other) {
+    const change = changed(model, other, place.samples, otherTreeWeights(other, tree).total[place.node]);
+    model.state.details.value = [model.label(tree.label[place.node]), changeInWords(change, model.state.shares.value)];
     return;
   }
   const parent = tree.parent[place.node];
@@ -206,6 +214,7 @@ function drawnBoxes(flame: FlameCanvas, scroller: HTMLElement): DrawnBox[] {
               top,
               width: place.width,
               samples: place.samples,
+              colour: scene.colour(node),
               lit: scene.lit?.[node] === 1,
               found: scene.matches?.(label) ?? false,
             },

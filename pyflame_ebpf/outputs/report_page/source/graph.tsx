@@ -116,6 +116,7 @@ function Choices({ model }: { model: Model }) {
       <label class="choice">
         <span>Colour</span>
         <select value={state.colour.value} onChange={(event) => (state.colour.value = event.currentTarget.value as Colour)}>
+          {model.report.compared ? <option value="change">by change</option> : null}
           <option value="kind">by kind</option>
           <option value="module">by module</option>
           <option value="process">by process</option>

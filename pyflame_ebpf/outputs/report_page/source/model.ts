@@ -1,6 +1,7 @@
 // What follows from the recording and from what the user has chosen, each thing computed once it is looked at.
 
 import { computed, type ReadonlySignal } from "@preact/signals";
+import { changeOf, scaleOf, shadeOf, type Change, type Pair, type Scales } from "./comparison";
 import type { Recording, Report } from "./data";
 import { moduleColour, DARK, hashOf, LIGHT, type Palette } from "./palette";
 import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Groups, type Stacks } from "./stacks";
@@ -24,6 +25,14 @@ export interface TableRow {
   text: string;
   self: number;
   total: number;
+  otherSelf: number; // in the other recording of a comparison
+  otherTotal: number;
+}
+
+// The recording that is compared with: all of it, with the same processes and threads as the part that is shown.
+export interface Other {
+  weights: Weights;
+  scales: Scales; // before, after
 }
 
 export interface Search {
@@ -40,6 +49,7 @@ export interface Model {
   part: ReadonlySignal<Part>;
   weights: ReadonlySignal<Weights>;
   whole: ReadonlySignal<Weights>; // of the whole recording
+  other: ReadonlySignal<Other | null>; // null where nothing is compared
   hidden: ReadonlySignal<Uint8Array>;
   tree: ReadonlySignal<Tree>;
   treeWeights: ReadonlySignal<TreeWeights>;
@@ -65,6 +75,7 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
   });
   const weights = computed(() => weigh(recording.value, stacks, part.value));
   const whole = computed(() => weigh(recording.value, stacks, everything(recording.value)));
+  const other = computed(() => (report.compared ? otherOf(report, stacks, state, part.value, weights.value) : null));
   const hidden = computed(() =>
     hiddenFunctions(report, {
       native: !state.native.value,
@@ -88,7 +99,7 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
       return func < 0 ? null : make(report, stacks, { ...shape.value, hidden: showing(shape.value.hidden, func), lines: false }, func);
     });
   const groups = computed(() => groupsOf(report, stacks, state.grouping.value, hidden.value));
-  const rows = computed(() => tableRows(report, stacks, state.grouping.value, groups.value, weights.value));
+  const rows = computed(() => tableRows(report, stacks, state.grouping.value, groups.value, weights.value, other.value));
   const wanted = computed(() => patternOf(state.filter.value));
   const names = new Map<number, string>();
   const label = (of: number): string => {
@@ -99,7 +110,7 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
     }
     return text;
   };
-  return {
+  const model: Model = {
     report,
     stacks,
     state,
@@ -108,6 +119,7 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
     part,
     weights,
     whole,
+    other,
     hidden,
     tree,
     treeWeights: computed(() => treeWeights(tree.value, weights.value)),
@@ -118,13 +130,56 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
     shownRows: computed(() => {
       const filter = wanted.value;
       const shown = filter ? rows.value.filter((row) => filter.test(row.text)) : rows.value.slice();
-      return sorted(shown, state);
+      return sorted(model, shown);
     }),
     search: computed(() => searchFor(state.search.value, label)),
     palette: computed(() => (isDark(state, systemDark) ? DARK : LIGHT)),
     curveProcesses: busiest(report, stacks, whole.peek()),
     label,
   };
+  return model;
+}
+
+function otherOf(report: Report, stacks: Stacks, state: State, part: Part, weights: Weights): Other {
+  const side = state.recording.value;
+  const shown = report.recordings[side];
+  const recording = report.recordings[1 - side];
+  const found = weigh(recording, stacks, { ...part, from: 0, to: recording.seconds });
+  const shares = state.shares.value;
+  const own = scaleOf(shown, Math.min(part.to, shown.duration) - part.from, weights.all, shares);
+  const its = scaleOf(recording, recording.duration, found.all, shares);
+  return { weights: found, scales: side === 1 ? [its, own] : [own, its] };
+}
+
+// The change of what was sampled so often in what is shown and in the other recording.
+export function changed(model: Model, { scales }: Other, own: number, others: number): Change {
+  const pair: Pair = model.state.recording.value === 1 ? [others, own] : [own, others];
+  return changeOf(pair, scales);
+}
+
+export function rowChange(model: Model, other: Other, row: TableRow): Change {
+  return model.state.withCallees.value ? changed(model, other, row.total, row.otherTotal) : changed(model, other, row.self, row.otherSelf);
+}
+
+// Whether a row changed by more than noise, among so many rows.
+export function isBeyondNoise(model: Model, change: Change): boolean {
+  const { thresholds } = model.report.compared!;
+  return Math.abs(change.score) >= (thresholds[model.state.grouping.value] ?? thresholds.process);
+}
+
+const othersOf = new WeakMap<Weights, WeakMap<Tree, TreeWeights>>();
+
+// The weights of a tree in the other recording.
+export function otherTreeWeights(other: Other, tree: Tree): TreeWeights {
+  let known = othersOf.get(other.weights);
+  if (!known) {
+    othersOf.set(other.weights, (known = new WeakMap()));
+  }
+  let made = known.get(tree);
+  if (!made) {
+    known.set(tree, (made = treeWeights(tree, other.weights)));
+  }
+  return made;
 }
 
 export function isDark(state: State, systemDark: { value: boolean }): boolean {
@@ -151,20 +206,47 @@ export function functionOf(report: Report, row: Row | null): number {
   return row?.grouping === "line" ? report.frameFunction[row.key] : -1;
 }
 
-function tableRows(report: Report, stacks: Stacks, grouping: Grouping, groups: Groups, weights: Weights): TableRow[] {
+function tableRows(report: Report, stacks: Stacks, grouping: Grouping, groups: Groups, weights: Weights, other: Other | null): TableRow[] {
   const { self, total } = groupWeights(stacks, groups, weights);
+  const others = other ? groupWeights(stacks, groups, other.weights) : { self: self, total: total };
   const rows: TableRow[] = [];
   for (let key = 0; key < total.length; key += 1) {
-    if (total[key] > 0) {
-      const shownSelf = grouping === "process" || grouping === "thread" ? total[key] : self[key];
-      rows.push({ key, text: rowText(report, grouping, key), self: shownSelf, total: total[key] });
+    if (total[key] > 0 || others.total[key] > 0) {
+      const isWhole = grouping === "process" || grouping === "thread";
+      rows.push({
+        key,
+        text: rowText(report, grouping, key),
+        self: isWhole ? total[key] : self[key],
+        total: total[key],
+        otherSelf: isWhole ? others.total[key] : others.self[key],
+        otherTotal: others.total[key],
+      });
     }
   }
   return rows;
 }
 
-function sorted(rows: TableRow[], state: State): TableRow[] {
-  const by = state.sort.value;
+function sorted(model: Model, rows: TableRow[]): TableRow[] {
+  const { state } = model;
+  const other = model.other.value;
+  return other ? sortedByChange(model, other, rows) : sortedBySamples(rows, state);
+}
+
+function sortedByChange(model: Model, other: Other, rows: TableRow[]): TableRow[] {
+  const { sort, ascending } = model.state;
+  const sign = ascending.value ? 1 : -1;
+  const figures = rows.map((row) => ({ row, change: rowChange(model, other, row) }));
+  const size = ({ change }: { change: Change }) =>
+    sort.value === "before" ? change.before : sort.value === "after" ? change.after : Math.abs(change.change) + (isBeyondNoise(model, change) ? 1e6 : 0);
+  figures.sort((one, two) => {
+    const names = compared(one.row.text, two.row.text);
+    return sort.value === "name" ? sign * names : sign * (size(one) - size(two)) || names;
+  });
+  return figures.map(({ row }) => row);
+}
+
+function sortedBySamples(rows: TableRow[], state: State): TableRow[] {
+  const by = state.sort.value === "name" ? "name" : state.sort.value === "total" ? "total" : "self";
   const sign = state.ascending.value ? 1 : -1;
   const other = by === "self" ? "total" : "self";
   return rows.sort((one, two) => {
@@ -309,7 +391,11 @@ export function shownColour({ colour, top }: State): Colour {
 }
 
 // The colour of every box of a tree, by label where that decides it.
-export function colouring(model: Model, tree: Tree): (node: number) => string {
+export function colouring(model: Model, tree: Tree, weights: TreeWeights): (node: number) => string {
+  const other = model.other.value;
+  if (other && model.state.colour.value === "change") {
+    return byChange(model, other, tree, weights);
+  }
   const { report, stacks } = model;
   const palette = model.palette.value;
   const dark = isDark(model.state, model.systemDark);
@@ -344,5 +430,14 @@ export function colouring(model: Model, tree: Tree): (node: number) => string {
       known.set(label, colour);
     }
     return colour;
+  };
+}
+
+function byChange(model: Model, other: Other, tree: Tree, weights: TreeWeights): (node: number) => string {
+  const palette = model.palette.value;
+  const others = otherTreeWeights(other, tree);
+  return (node) => {
+    const shade = shadeOf(changed(model, other, weights.total[node], others.total[node]));
+    return shade > 0 ? palette.more[shade - 1] : shade < 0 ? palette.less[-shade - 1] : palette.same;
   };
 }

@@ -20,6 +20,9 @@ export interface Palette {
   kernel: string[];
   curves: string[]; // processes
   others: string;
+  same: string; // no change beyond noise
+  more: string[]; // the larger, the deeper
+  less: string[];
 }
 
 export const LIGHT: Palette = {
@@ -42,6 +45,9 @@ export const LIGHT: Palette = {
   kernel: ["#bcb1f1", "#aaadee", "#ccb8ef", "#b1bfed", "#d9c3ef", "#c9c7f0"],
   curves: ["#6b9bd8", "#f0a35a", "#78bd93", "#d98bb0", "#a996dd", "#d8bd55", "#63bfc6", "#de8275"],
   others: "#c3beb4",
+  same: "#dedad1",
+  more: ["#f6d3cb", "#f4b5a6", "#f0927f", "#ec7664"],
+  less: ["#cfdff2", "#afccee", "#8db7e8", "#6fa5e3"],
 };
 
 export const DARK: Palette = {
@@ -64,6 +70,9 @@ export const DARK: Palette = {
   kernel: ["#514592", "#3f3f8d", "#614893", "#3e4d89", "#704e97", "#5b549c"],
   curves: ["#3f6aa5", "#a4682a", "#3d7a57", "#96527a", "#6a579f", "#86712a", "#2f7a80", "#9c4f43"],
   others: "#57534b",
+  same: "#3a3732",
+  more: ["#5c3530", "#7a362e", "#98352b", "#b3332a"],
+  less: ["#2f4258", "#2a4a73", "#25528e", "#215aa9"],
 };
 
 // A number for a text that is the same everywhere.

@@ -1,15 +1,16 @@
 // What the user has chosen. All of it is in the URL's fragment, so that a view can be shared.
 
 import { batch, computed, effect, signal, type Signal } from "@preact/signals";
+import { knowsCores } from "./comparison";
 import type { Report } from "./data";
 import { GROUPINGS, type Grouping } from "./stacks";
 import type { TopLevel } from "./tree";
 
 export type Tab = "functions" | "processes" | "trust";
 export type Mode = "flame" | "sandwich" | "lines";
-export type Colour = "kind" | "module" | "process";
+export type Colour = "change" | "kind" | "module" | "process";
 export type Theme = "auto" | "light" | "dark";
-export type Sort = "name" | "self" | "total";
+export type Sort = "name" | "self" | "total" | "before" | "after" | "change";
 
 export interface Row {
   grouping: Grouping;
@@ -18,6 +19,8 @@ export interface Row {
 
 export interface State {
   recording: Signal<number>;
+  shares: Signal<boolean>; // a comparison by shares of all samples, not by cores
+  withCallees: Signal<boolean>; // a comparison's table tells totals
   range: Signal<readonly [number, number] | null>; // seconds from the start, end excluded
   processes: Signal<ReadonlySet<number>>;
   threads: Signal<ReadonlySet<number>>;
@@ -58,9 +61,11 @@ interface Field {
 }
 
 export function stateOf(report: Report): State {
-  const { first } = report;
+  const { first, compared } = report;
   return {
-    recording: signal(0),
+    recording: signal(report.recordings.length - 1),
+    shares: signal(compared !== null && !report.recordings.every(knowsCores)),
+    withCallees: signal(false),
     range: signal(null),
     processes: signal(new Set<number>()),
     threads: signal(new Set<number>()),
@@ -77,11 +82,11 @@ export function stateOf(report: Report): State {
     threadFrames: signal(first.threads),
     lineFrames: signal(first.lines),
     top: signal<TopLevel>(first.top),
-    colour: signal<Colour>("kind"),
+    colour: signal<Colour>(compared ? "change" : "kind"),
     search: signal(""),
     filter: signal(""),
     grouping: signal<Grouping>("function"),
-    sort: signal<Sort>("self"),
+    sort: signal<Sort>(compared ? "change" : "self"),
     ascending: signal(false),
     selected: signal(null),
     zoom: signal(-1),
@@ -131,6 +136,7 @@ export function keepInFragment(report: Report, state: State): void {
 function fieldsOf(report: Report, state: State): Field[] {
   const { processes, threads, functions } = report;
   return [
+    ...(report.compared ? [sideField(state), flag("shares", state.shares), flag("callees", state.withCallees)] : []),
     rangeField(report, state),
     setField("process", state.processes, processes.pid.length),
     setField("thread", state.threads, threads.tid.length),
@@ -147,11 +153,11 @@ function fieldsOf(report: Report, state: State): Field[] {
     flag("threads", state.threadFrames),
     flag("lines", state.lineFrames),
     choice("top", state.top, ["process", "command", "none"]),
-    choice("colour", state.colour, ["kind", "module", "process"]),
+    choice("colour", state.colour, [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"]),
     text("search", state.search),
     text("filter", state.filter),
     choice("by", state.grouping, GROUPINGS),
-    choice("sort", state.sort, ["self", "total", "name"]),
+    choice("sort", state.sort, report.compared ? ["change", "before", "after", "name"] : ["self", "total", "name"]),
     flag("ascending", state.ascending),
     rowField(state.selected, {
       function: functions.kind.length,
@@ -214,7 +220,7 @@ function rangeField(report: Report, state: State): Field {
     read: () => (state.range.value ? state.range.value.join("-") : ""),
     write: (given) => {
       const found = /^(\d{1,9})-(\d{1,9})$/.exec(given);
-      const seconds = report.recordings[0].seconds;
+      const seconds = report.recordings[state.recording.peek()].seconds;
       const [from, to] = found ? [Number(found[1]), Math.min(Number(found[2]), seconds)] : [0, 0];
       const isPart = from < to && (from > 0 || to < seconds);
       const now = state.range.peek();
@@ -223,6 +229,16 @@ function rangeField(report: Report, state: State): Field {
       } else if (!now || now[0] !== from || now[1] !== to) {
         state.range.value = [from, to];
       }
+    },
+  };
+}
+
+function sideField({ recording }: State): Field {
+  return {
+    key: "side",
+    read: () => (recording.value === 0 ? "before" : ""),
+    write: (given) => {
+      recording.value = given === "before" ? 0 : 1;
     },
   };
 }

@@ -4,7 +4,8 @@ import { batch } from "@preact/signals";
 import { elementScroll, observeElementOffset, observeElementRect, Virtualizer } from "@tanstack/virtual-core";
 import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useLayoutEffect, useReducer, useRef } from "preact/hooks";
-import { functionOf, type Model, type TableRow } from "./model";
+import { changeInWords, figure, signedFigure, type Change } from "./comparison";
+import { functionOf, isBeyondNoise, rowChange, type Model, type TableRow } from "./model";
 import { GROUPINGS, type Grouping } from "./stacks";
 import type { Row, Sort } from "./state";
 import { grouped, percent, plural, rowText, seconds } from "./words";
@@ -56,21 +57,54 @@ export function Table({ model }: { model: Model }) {
           />
           <output>{state.filter.value ? `${grouped(rows.length)} of ${grouped(model.rows.value.length)}` : grouped(rows.length)}</output>
         </label>
+        {model.report.compared ? (
+          <span class="set">
+            <button
+              type="button"
+              class="toggle"
+              aria-pressed={state.withCallees.value}
+              title="What each used itself, or with what it called"
+              onClick={() => (state.withCallees.value = !state.withCallees.value)}
+            >
+              With callees
+            </button>
+          </span>
+        ) : null}
         <button type="button" class="icon" title="Close the table (t)" aria-label="Close the table" onClick={() => closeTable(model)}>
           ✕
         </button>
       </header>
-      <div class="grid" role="table" aria-rowcount={rows.length + 1} aria-label={`${NAMES[grouping]}s by CPU`}>
+      <div class={model.report.compared ? "grid compared" : "grid"} role="table" aria-rowcount={rows.length + 1} aria-label={`${NAMES[grouping]}s by CPU`}>
         <div class="line head" role="row">
           <Head model={model} sort="name" text={NAMES[grouping]} />
-          <Head model={model} sort="self" text="Self" unit="%" />
-          <Head model={model} sort="self" text="s" unit="" quiet />
-          <Head model={model} sort="total" text="Total" unit="%" />
-          <Head model={model} sort="total" text="s" unit="" quiet />
+          {model.report.compared ? <ChangeHeads model={model} /> : <SampleHeads model={model} />}
         </div>
         {rows.length === 0 ? <Nothing model={model} /> : <Body model={model} rows={rows} />}
       </div>
     </section>
+  );
+}
+
+function SampleHeads({ model }: { model: Model }) {
+  return (
+    <>
+      <Head model={model} sort="self" text="Self" unit="%" />
+      <Head model={model} sort="self" text="s" unit="" quiet />
+      <Head model={model} sort="total" text="Total" unit="%" />
+      <Head model={model} sort="total" text="s" unit="" quiet />
+    </>
+  );
+}
+
+function ChangeHeads({ model }: { model: Model }) {
+  const unit = model.state.shares.value ? "%" : "cores";
+  return (
+    <>
+      <Head model={model} sort="before" text="Before" />
+      <Head model={model} sort="after" text="After" />
+      <Head model={model} sort="change" text="Change" />
+      <Head model={model} sort="change" text={`± ${unit}`} quiet />
+    </>
   );
 }
 
@@ -156,8 +190,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
 
 function Line({ model, row, index, top }: { model: Model; row: TableRow; index: number; top: number }) {
   const { state } = model;
-  const all = model.weights.value.all;
-  const recording = model.recording.value;
+  const other = model.other.value;
   const own = { grouping: state.grouping.value, key: row.key };
   const selected = state.selected.value;
   const pointed = state.pointedBox.value;
@@ -188,11 +221,37 @@ function Line({ model, row, index, top }: { model: Model; row: TableRow; index: 
         <Mark model={model} row={own} />
         <bdi>{row.text}</bdi>
       </span>
+      {other ? <ChangeFigures model={model} change={rowChange(model, other, row)} /> : <SampleFigures model={model} row={row} />}
+    </div>
+  );
+}
+
+function SampleFigures({ model, row }: { model: Model; row: TableRow }) {
+  const all = model.weights.value.all;
+  const recording = model.recording.value;
+  return (
+    <>
       <Figure samples={row.self} all={all}>{percent(row.self, all).replace(" %", "")}</Figure>
       <span role="cell" class="figure">{row.self ? seconds(row.self, recording).replace(" s", "") : "–"}</span>
       <Figure samples={row.total} all={all}>{percent(row.total, all).replace(" %", "")}</Figure>
       <span role="cell" class="figure">{seconds(row.total, recording).replace(" s", "")}</span>
-    </div>
+    </>
+  );
+}
+
+function ChangeFigures({ model, change }: { model: Model; change: Change }) {
+  const shares = model.state.shares.value;
+  const kind = !isBeyondNoise(model, change) ? "noise" : change.change > 0 ? "grew" : "shrank";
+  return (
+    <>
+      <span role="cell" class={`figure ${kind}`}>{figure(change.before, shares)}</span>
+      <span role="cell" class={`figure ${kind}`}>{figure(change.after, shares)}</span>
+      <span role="cell" class={`figure ${kind}`}>
+        {kind === "noise" ? "~ " : ""}
+        <b>{signedFigure(change.change, shares)}</b>
+      </span>
+      <span role="cell" class={`figure ${kind}`}>±{figure(change.error, shares)}</span>
+    </>
   );
 }
 
@@ -221,6 +280,10 @@ function Figure({ samples, all, children }: { samples: number; all: number; chil
 export function detailsOf(model: Model, row: TableRow): readonly [string, string] {
   const all = model.weights.value.all;
   const recording = model.recording.value;
+  const other = model.other.value;
+  if (other) {
+    return [row.text, changeInWords(rowChange(model, other, row), model.state.shares.value)];
+  }
   return [
     row.text,
     `${percent(row.self, all)} itself, ${seconds(row.self, recording)}  ·  ${percent(row.total, all)} with what it calls, ` +
