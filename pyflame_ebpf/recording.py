@@ -136,7 +136,7 @@ class Recorder:
         self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
-        self._native = _NativeFrames(self._table)
+        self._native = _NativeFrames(self._table, live=live)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(
             self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
@@ -153,6 +153,8 @@ class Recorder:
         self._table.scan()
         for pid in self._options.pids:
             self._sampler.add_target(pid)
+        if self._live:
+            self._kernel_symbols.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = kernel.host_cpu_seconds()
         self._started_at = time.time()
         self._started = self._drained = time.monotonic()
@@ -166,7 +168,7 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM)
+        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM) or self._window is not None
         wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
@@ -300,9 +302,9 @@ def _lost(counters: dict[str, int]) -> int:
 class _NativeFrames:
     """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
 
-    def __init__(self, table: ProcessTable) -> None:
+    def __init__(self, table: ProcessTable, *, live: bool) -> None:
         self._table = table
-        self._symbols = NativeSymbols()
+        self._symbols = NativeSymbols(live=live)
         self._perf_maps = PerfMaps()
         self._alive: dict[Identity, bool] = {}  # when names were asked for
 

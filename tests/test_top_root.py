@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import BUSY, RECORDED_FILES, BusyProcess, wait_for_other_recordings
+from command_line import BUSY, RECORDED_FILES, BusyProcess
 from interpreters import discover
 from target_process import TargetProcess
 from tmux_terminal import Terminal
@@ -16,14 +16,22 @@ from tmux_terminal import Terminal
 from pyflame_ebpf.profile_file import load_profile
 
 pytestmark = pytest.mark.root
-TOP = (sys.executable, "-m", "pyflame_ebpf", "top")
+WAIT_FOR_OTHERS = 240.0  # seconds
+PATIENTLY = """
+import sys, time
+from pyflame_ebpf import cli
+from pyflame_ebpf.commands import top
+from pyflame_ebpf.recording import AlreadyRecording
+while (code := cli.run(sys.argv[1:])) == AlreadyRecording.exit_code:
+    time.sleep(0.05)
+sys.exit(code)
+"""  # other tests on this host may record meanwhile
 OTHER_PROGRAM = "def elsewhere():\n    while True: pass\nelsewhere()"
-DEFECT = (
-    "import sys; from pyflame_ebpf import cli, live\n"
-    "def add(self, profiles): raise RuntimeError('made to fail')\n"
-    "live.LiveTotals.add = add\n"
-    "sys.exit(cli.run(['top']))"
-)
+DEFECT = """
+from pyflame_ebpf import live
+def add(self, profiles): raise RuntimeError("made to fail")
+live.LiveTotals.add = add
+"""
 
 
 def row(function: str) -> str:
@@ -31,16 +39,17 @@ def row(function: str) -> str:
     return rf"^ *[\d.]+ +([1-9][\d.]*) .*{function} \("
 
 
-def start(terminal: Terminal, *arguments: str) -> None:
-    """Start it, again where another recording on this host came first."""
-    while True:
-        wait_for_other_recordings()
-        terminal.run([*TOP, *arguments])
-        screen = terminal.wait_for(r"^pyflame-ebpf top|^hint: ")
-        if "another pyflame-ebpf" not in screen:
-            return
-        terminal.run(["clear"])
-        terminal.wait_for(r"\A\$$")
+@pytest.fixture(scope="module")
+def program(tmp_path_factory) -> Path:
+    """``top``, started again while another recording on this host comes first."""
+    program = tmp_path_factory.mktemp("top") / "top"
+    program.write_text(PATIENTLY)
+    return program
+
+
+def start(terminal: Terminal, program: Path, *arguments: str) -> None:
+    terminal.run([sys.executable, str(program), "top", *arguments])
+    terminal.wait_for(r"^pyflame-ebpf top", WAIT_FOR_OTHERS)
 
 
 @pytest.fixture
@@ -58,10 +67,10 @@ def load() -> Iterator[TargetProcess]:
 
 
 @pytest.fixture(scope="module")
-def view(load) -> Iterator[Terminal]:
+def view(load, program) -> Iterator[Terminal]:
     """A view of everything, with another program than the load that runs, too."""
     with BusyProcess(OTHER_PROGRAM), Terminal() as terminal:
-        start(terminal)
+        start(terminal, program)
         terminal.wait_for(r"^ +\d+ .*changing_load\.py")
         yield terminal
 
@@ -189,11 +198,11 @@ def test_the_help_names_the_keys(view):
 
 
 @pytest.mark.parametrize("key", ["q", "C-c"])
-def test_the_terminal_is_restored_at_the_end(terminal, key):
-    start(terminal)
-    assert "pyflame_ebpf top" not in terminal.screen()
+def test_the_terminal_is_restored_at_the_end(terminal, program, key):
+    start(terminal, program)
+    assert str(program) not in terminal.screen()
     terminal.press(key)
-    terminal.wait_for(r"pyflame_ebpf top$")
+    terminal.wait_for(re.escape(f"{program} top"))
     assert_usable(terminal)
 
 
@@ -206,22 +215,23 @@ def assert_usable(terminal: Terminal) -> None:
     assert "susp = ^Z" in screen
 
 
-def test_a_defect_gives_the_terminal_back_and_is_reported(terminal):
-    wait_for_other_recordings()
-    terminal.run([sys.executable, "-c", DEFECT])
-    terminal.wait_for(r"error: a defect in pyflame-ebpf: RuntimeError: made to fail")
+def test_a_defect_gives_the_terminal_back_and_is_reported(terminal, tmp_path):
+    broken = tmp_path / "broken"
+    broken.write_text(DEFECT + PATIENTLY)
+    terminal.run([sys.executable, str(broken), "top"])
+    terminal.wait_for(r"^error: a defect in pyflame-ebpf: RuntimeError: made to fail", WAIT_FOR_OTHERS)
     assert_usable(terminal)
 
 
-def test_a_duration_ends_it(terminal):
-    start(terminal, "--duration", "2")
+def test_a_duration_ends_it(terminal, program):
+    start(terminal, program, "--duration", "2")
     terminal.wait_for(r"^\$$")
     assert_usable(terminal)
 
 
-def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal):
+def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal, program):
     with BusyProcess(BUSY.format(seconds=600)) as busy:
-        start(terminal, "--pid", str(busy.pid))
+        start(terminal, program, "--pid", str(busy.pid))
         terminal.wait_for(r"<module> \(")
         busy.kill()
         screen = terminal.wait_for(rf"^process {busy.pid} ended")
