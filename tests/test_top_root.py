@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from command_line import BUSY, RECORDED_FILES, BusyProcess
 from interpreters import discover
 from target_process import TargetProcess
-from tmux_terminal import Terminal
+from tmux_terminal import TIMEOUT, Terminal
 
 from pyflame_ebpf.profile_file import load_profile
 
@@ -86,6 +88,16 @@ def test_a_defect_gives_the_terminal_back_and_is_reported(terminal, tmp_path):
     terminal.run([sys.executable, str(broken), "top"])
     terminal.wait_for(r"^error: a defect in pyflame-ebpf: RuntimeError: made to fail", WAIT_FOR_OTHERS)
     assert_usable(terminal)
+
+
+def test_it_ends_when_its_terminal_is_closed(program, tmp_path):
+    with Terminal() as closed:
+        closed.run(["exec", "env", f"TMPDIR={tmp_path}", sys.executable, str(program), "top"])
+        closed.wait_for(r"^pyflame-ebpf top", WAIT_FOR_OTHERS)
+        ended = os.pidfd_open(closed.pid)
+    assert select.select([ended], [], [], TIMEOUT)[0]
+    os.close(ended)
+    assert not list(tmp_path.iterdir())  # no report of a defect
 
 
 def test_a_duration_ends_it(terminal, program):

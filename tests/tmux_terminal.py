@@ -51,6 +51,11 @@ class Terminal:
         """Make the window as large as this."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 
+    @property
+    def pid(self) -> int:
+        """The shell's PID."""
+        return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
     def screen(self) -> str:
         """What is on the screen."""
         return self._tmux("capture-pane", "-p")
@@ -68,7 +73,7 @@ class Terminal:
 
     def close(self) -> None:
         """End the shell and what runs in it."""
-        self._tmux("kill-server")
+        subprocess.run(["tmux", "-L", self._server, "kill-server"], capture_output=True, timeout=TIMEOUT, check=False)
 
     def __exit__(self, *_: object) -> None:
         self.close()
