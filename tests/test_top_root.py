@@ -20,12 +20,16 @@ from pyflame_ebpf.profile_file import load_profile
 pytestmark = pytest.mark.root
 WAIT_FOR_OTHERS = 240.0  # seconds
 PATIENTLY = """
-import sys, time
+import contextlib, io, sys, time
 from pyflame_ebpf import cli
 from pyflame_ebpf.commands import top
 from pyflame_ebpf.recording import AlreadyRecording
-while (code := cli.run(sys.argv[1:])) == AlreadyRecording.exit_code:
+code = AlreadyRecording.exit_code
+while code == AlreadyRecording.exit_code:
     time.sleep(0.05)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = cli.run(sys.argv[1:])
+sys.stderr.write(said.getvalue())
 sys.exit(code)
 """  # other tests on this host may record meanwhile
 FUNCTIONS = r"(morning|evening|spin|elsewhere) \("
