@@ -136,7 +136,7 @@ class Recorder:
         self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
-        self._native = NativeFrames(self._table)
+        self._native = NativeFrames(self._table, live=live)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(
             self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
@@ -154,6 +154,8 @@ class Recorder:
         self._table.scan()
         for pid in self._options.pids:
             self._sampler.add_target(pid)
+        if self._live:
+            self._kernel_symbols.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = kernel.host_cpu_seconds()
         self._started_at = time.time()
         self._started = self._drained = time.monotonic()
@@ -167,7 +169,7 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM)
+        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM) or self._window is not None
         wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
