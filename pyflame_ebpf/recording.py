@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import platform
 import time
@@ -216,7 +217,10 @@ class Recorder:
             self._table.process_ended(event)
 
     def _drain(self) -> None:
-        second, before = int(self._drained - self._started), self._drained
+        before = self._drained
+        second = int(before - self._started)
+        if self._duration is not None:  # what was counted last, while it ended
+            second = min(second, max(0, math.ceil(self._duration) - 1))
         self._drained = time.monotonic()
         counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
         if self._live:
