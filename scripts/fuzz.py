@@ -40,12 +40,15 @@ INSTRUMENTED = (
     "debug_files",
     "dwarf_numbers",
     "elf_image",
+    "elf_notes",
     "frame_entries",
     "frame_index",
     "function_table",
     "perf_map",
     "plain_frames",
     "plt",
+    "symbol_search",
+    "unwind_row",
     "unwind_rows",
 )
 SOURCE = """
