@@ -18,7 +18,16 @@ from typing import BinaryIO, NamedTuple
 
 from pyflame_ebpf.elf_notes import notes_in
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.function_table import NAME_MAX, SYMBOL, Hit, SymbolTable, functions_at, string_at
+from pyflame_ebpf.function_table import (
+    NAME_MAX,
+    SYMBOL,
+    FunctionAt,
+    Hit,
+    SymbolTable,
+    function_index,
+    functions_at,
+    string_at,
+)
 from pyflame_ebpf.symbol_search import GnuHash, Symbol, scan
 
 PF_X = 1
@@ -357,6 +366,19 @@ class ElfImage:
     def dynamic_functions(self, vaddrs: Iterable[int]) -> dict[int, Hit]:
         """The functions of .dynsym that hold addresses; BadElf."""
         return functions_at(self._table(self._dynamic_tables), vaddrs, whole=False)
+
+    def static_index(self) -> FunctionAt:
+        """The same for one address at a time, while the file is open; BadElf."""
+        return function_index(self._table(self._static_tables), self._section_ends)
+
+    def dynamic_index(self) -> FunctionAt:
+        """The same for .dynsym; BadElf."""
+        return function_index(self._table(self._dynamic_tables), whole=False)
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols it has, of which it may have named functions."""
+        return sum(tables.symbols.size for tables in (self._static_tables, self._dynamic_tables)) // SYMBOL.size
 
     def _table(self, tables: _Tables) -> SymbolTable:
         return SymbolTable(self._symbol_bytes(tables), lambda start: self._name(tables.strings, start))

@@ -31,6 +31,7 @@ _IS_FUNCTION = bytes(info & 15 in (_STT_FUNC, _STT_GNU_IFUNC) for info in range(
 _IS_SET = bytes(map(bool, range(256)))
 
 Hit = tuple[str, int]  # function, offset in it
+FunctionAt = Callable[[int], Hit | None]
 
 
 class SymbolTable(NamedTuple):
@@ -53,6 +54,11 @@ def functions_at(
         return {}
     nearby = _Nearby(table, _keys_near(table.symbols, wanted), section_ends if whole else None)
     return {vaddr: hit for vaddr in wanted if (hit := nearby.at(vaddr))}
+
+
+def function_index(table: SymbolTable, section_ends: Sequence[int] = (), *, whole: bool = True) -> FunctionAt:
+    """The same for one address at a time, of a table that is kept: some 150 bytes for each of its functions."""
+    return _Nearby(table, _keys_near(table.symbols, None), section_ends if whole else None).at
 
 
 class _Nearby:
@@ -89,14 +95,16 @@ class _Nearby:
         return max(limit - start, 0) if limit else 1 << 64
 
 
-def _keys_near(symbols: bytes, wanted: set[int]) -> list[int]:
-    """Addresses of functions above their numbers, sorted: those in the wanted blocks and enough before them."""
+def _keys_near(symbols: bytes, wanted: set[int] | None) -> list[int]:
+    """Addresses of functions above their numbers, sorted: those in the wanted blocks and enough before them, or all."""
     symbols = symbols[: min(len(symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size]
     kinds = _function_flags(symbols)
     indices = compress(range(len(kinds)), kinds)
     vaddrs = array("Q", symbols)[1 :: SYMBOL.size // 8]
     halves = array("H", vaddrs.tobytes())
-    if not any(halves[place::4].tobytes().strip(b"\0") for place in (2, 3)):  # below 4 GiB, as nearly all files
+    if wanted is not None and not any(
+        halves[place::4].tobytes().strip(b"\0") for place in (2, 3)
+    ):  # below 4 GiB, as nearly all files
         blocks = list(compress(halves[1::4], kinds))
         chosen = _chosen_blocks(Counter(blocks), {vaddr >> _BLOCK_SHIFT for vaddr in wanted})
         indices = compress(indices, map(chosen.__getitem__, blocks))

@@ -22,7 +22,8 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.sampler import Sampler
-from pyflame_ebpf.unwind_rows import PAGE_SIZE, TooManyRows, UnwindRow, UnwindTable, unpack_row
+from pyflame_ebpf.unwind_row import UnwindRow, unpack_row
+from pyflame_ebpf.unwind_rows import PAGE_SIZE, TooManyRows, UnwindTable
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time

@@ -16,9 +16,9 @@ from pyflame_ebpf.profile import Frame, FrameKind
 class NativeFrames:
     """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
 
-    def __init__(self, table: ProcessTable) -> None:
+    def __init__(self, table: ProcessTable, *, live: bool) -> None:
         self._table = table
-        self._symbols = NativeSymbols()
+        self._symbols = NativeSymbols(live=live)
         self._perf_maps = PerfMaps()
         self._alive: dict[Identity, bool] = {}  # when names were asked for
 

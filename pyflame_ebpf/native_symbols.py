@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -20,7 +22,7 @@ from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
 from pyflame_ebpf.elf_image import ElfImage, Segment
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.function_table import Hit
+from pyflame_ebpf.function_table import FunctionAt, Hit
 from pyflame_ebpf.plt import PltStubs
 from pyflame_ebpf.processes import Mapping
 
@@ -32,6 +34,8 @@ STRIPPED = "stripped: only exported functions have names without its debug file"
 PERF_MAP = "only a perf map could name it"
 KEPT_MAX = 64 << 20  # characters of names of all files
 _PLACES_MAX = 1 << 16
+_INDEXED_MAX = 200_000  # symbols of a file that is kept at hand, in 30 MB
+_REST = 50  # a larger one is read again after so many times as long as it took
 _VDSO = "[vdso]"
 _NOWHERE = -1
 _FILES_OF_NO_PROGRAM = ("/memfd:", "/dev/zero", "//anon", "/SYSV", "[anon:", "[heap]", "[stack]")
@@ -51,6 +55,8 @@ class _FileSymbols:
     expected: set[int] = field(default_factory=set)  # addresses that are yet to be looked up
     lack: str = ""
     readable: bool = False
+    index: _FileIndex | None = None
+    rests_until: float = 0.0  # on the monotonic clock: when a large file may be read again
 
     def add(self, hits: dict[int, Hit]) -> None:
         """Keeps what was found."""
@@ -76,10 +82,13 @@ class _FileSymbols:
 class NativeSymbols:
     """Function names by mapped file, each file read once; one object serves all processes.
 
-    The process with ``pid``, 0 for one that is gone, is where separate debug files are looked for first.
+    A ``live`` one is asked for names all the time: it keeps an index of each file that is not too large for that, and
+    reads a larger one seldom.  The process with ``pid``, 0 for one that is gone, is where separate debug files are
+    looked for first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, live: bool = False) -> None:
+        self._live = live
         self._files: dict[_FileIdentity, _FileSymbols] = {}
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
         self._demangler = Demangler()
@@ -110,8 +119,11 @@ class NativeSymbols:
         return symbols.lack
 
     def close(self) -> None:
-        """Ends what demangles."""
+        """Ends what demangles, and closes files."""
         self._demangler.close()
+        for symbols in self._files.values():
+            if symbols.index is not None:
+                symbols.index.close()
 
     def _function(self, pid: int, mapping: Mapping, offset: int, open_mapped: OpenMapped) -> str:
         symbols = self._symbols(pid, mapping, open_mapped)
@@ -123,7 +135,7 @@ class NativeSymbols:
         if vaddr not in symbols.names:
             self._read(symbols, symbols.expected | {vaddr}, pid, mapping, open_mapped)
             symbols.expected = set()
-        plain, at, suffix = symbols.names[vaddr].partition("@")
+        plain, at, suffix = symbols.names.get(vaddr, "").partition("@")
         return self._demangler.demangle(plain) + at + suffix
 
     def _symbols(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
@@ -152,13 +164,23 @@ class NativeSymbols:
         self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
     ) -> None:
         """Adds what a file calls these addresses."""
+        if self._live and time.monotonic() < symbols.rests_until:
+            return
         symbols.names |= dict.fromkeys(vaddrs, "")
         if self._kept > KEPT_MAX:
             symbols.lack = f"the names of all files take more than {KEPT_MAX >> 20} MB"
             return
+        began = time.monotonic()
         try:
             with open_mapped(mapping) as file:
-                found, symbols.lack = _functions_in_file(ElfImage(file), vaddrs, mapping.path, pid)
+                image = ElfImage(file)
+                if self._live and symbols.index is None and image.symbols <= _INDEXED_MAX:
+                    symbols.index = _FileIndex(open_mapped(mapping), mapping.path, pid)
+                if symbols.index is not None:
+                    found = symbols.index.hits(vaddrs)
+                else:
+                    found, symbols.lack = _functions_in_file(image, vaddrs, mapping.path, pid)
+                    symbols.rests_until = time.monotonic() + _REST * (time.monotonic() - began)
         except _DAMAGE as error:
             symbols.lack = _said(error)
         else:
@@ -180,14 +202,51 @@ def _functions_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -
     lack = "" if tables or path == _VDSO else STRIPPED
     with contextlib.suppress(*_DAMAGE):
         tables.append(image.dynamic_functions(everything))
+    return _nearest(vaddrs, stubs, tables), lack
+
+
+def _nearest(vaddrs: set[int], stubs: PltStubs, tables: Sequence[dict[int, Hit]]) -> dict[int, Hit]:
+    """Of all that holds an address, the function that starts nearest."""
     hits = {}
     for vaddr in vaddrs:
         found = [table[vaddr] for table in tables if vaddr in table]
         if tables and (stub := stubs.at(vaddr, tables[0])):
             found.insert(0, stub)
         if found:
-            hits[vaddr] = min(found, key=lambda hit: hit[1])  # the function that starts nearest
-    return hits, lack
+            hits[vaddr] = min(found, key=lambda hit: hit[1])
+    return hits
+
+
+class _FileIndex:
+    """A file's functions for look-ups of a few addresses again and again; it stays open."""
+
+    def __init__(self, file: BinaryIO, path: str, pid: int) -> None:
+        self._open = contextlib.ExitStack()
+        self._image = ElfImage(self._open.enter_context(file))
+        self._tables: list[FunctionAt] = []
+        for index in (partial(self._best, path, pid), self._image.dynamic_index):
+            with contextlib.suppress(*_DAMAGE):
+                self._tables.append(index())
+
+    def _best(self, path: str, pid: int) -> FunctionAt:
+        """As ``_best_functions``; BadElf where there is nothing better than what every file has."""
+        if not self._image.stripped:
+            return self._image.static_index()
+        found = self._open.enter_context(separate_debug_file(self._image, path, pid or None))
+        if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
+            found = ElfImage(self._open.enter_context(unpacked))
+        return (found or self._image).static_index()
+
+    def hits(self, vaddrs: set[int]) -> dict[int, Hit]:
+        """What holds those addresses that something holds."""
+        stubs = PltStubs(self._image, vaddrs)
+        everything = vaddrs | stubs.choosers
+        tables = [{vaddr: hit for vaddr in everything if (hit := at(vaddr))} for at in self._tables]
+        return _nearest(vaddrs, stubs, tables)
+
+    def close(self) -> None:
+        """Closes what it read."""
+        self._open.close()
 
 
 def is_without_file(mapping: Mapping) -> bool:

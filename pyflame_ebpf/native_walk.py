@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pyflame_ebpf.events import Registers
 from pyflame_ebpf.profile import NativeOutcome
-from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
+from pyflame_ebpf.unwind_row import CfaKind, OtherRegister, RbpKind, UnwindRow
 
 FRAMES_MAX = 8704  # as PF_MAX_NATIVE_FRAMES
 _ADDRESSES = (1 << 64) - 1

@@ -32,7 +32,7 @@ from pyflame_ebpf.native_walk import RowAt, WalkStopped
 from pyflame_ebpf.processes import Mapping
 from pyflame_ebpf.profile import NativeOutcome, Process
 from pyflame_ebpf.sampler import Sampler
-from pyflame_ebpf.unwind_rows import UnwindRow
+from pyflame_ebpf.unwind_row import UnwindRow
 
 # A program has no libraries at its exec; the dynamic linker maps the interpreter some milliseconds later, and a
 # program that embeds Python may load it at any time.  Seconds after the first look.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import platform
 import time
@@ -136,7 +137,7 @@ class Recorder:
         self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler, native=options.native)
-        self._native = NativeFrames(self._table)
+        self._native = NativeFrames(self._table, live=live)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(
             self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
@@ -154,6 +155,8 @@ class Recorder:
         self._table.scan()
         for pid in self._options.pids:
             self._sampler.add_target(pid)
+        if self._live:
+            self._kernel_symbols.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = kernel.host_cpu_seconds()
         self._started_at = time.time()
         self._started = self._drained = time.monotonic()
@@ -167,7 +170,7 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM)
+        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM) or self._window is not None
         wait = WARM if more else POLL
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
@@ -214,7 +217,10 @@ class Recorder:
             self._table.process_ended(event)
 
     def _drain(self) -> None:
-        second, before = int(self._drained - self._started), self._drained
+        before = self._drained
+        second = int(before - self._started)
+        if self._duration is not None:  # what was counted last, while it ended
+            second = min(second, max(0, math.ceil(self._duration) - 1))
         self._drained = time.monotonic()
         counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
         if self._live:

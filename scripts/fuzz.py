@@ -29,7 +29,8 @@ from pyflame_ebpf.debug_files import debug_link, debug_paths, is_debug_file_of, 
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.perf_map import PerfMap
 from pyflame_ebpf.plt import PltStubs
-from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable, unpack_rows
+from pyflame_ebpf.unwind_row import unpack_rows
+from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
 
 INPUT_MAX = 1 << 16  # bytes
 TIME_MAX = 10  # seconds of one input
@@ -39,12 +40,15 @@ INSTRUMENTED = (
     "debug_files",
     "dwarf_numbers",
     "elf_image",
+    "elf_notes",
     "frame_entries",
     "frame_index",
     "function_table",
     "perf_map",
     "plain_frames",
     "plt",
+    "symbol_search",
+    "unwind_row",
     "unwind_rows",
 )
 SOURCE = """

@@ -12,7 +12,7 @@ die() {
 
 is_provisioned() {
     local program
-    for program in gcc shellcheck debootstrap ruby node npm; do
+    for program in gcc shellcheck debootstrap ruby node npm tmux; do
         command -v "$program" >/dev/null || return 1
     done
         .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.demangle' 2>/dev/null &&

@@ -16,7 +16,8 @@ from pyflame_ebpf import bpf_abi, cpython_layout, events, native_walk, sampler
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.cpython_layout import LAYOUTS, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.profile import Gil, NativeOutcome, Outcome
-from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROW, ROWS_MAX, CfaKind, OtherRegister, RbpKind
+from pyflame_ebpf.unwind_row import ROW, CfaKind, OtherRegister, RbpKind
+from pyflame_ebpf.unwind_rows import PAGE_SHIFT, ROWS_MAX
 
 BPF = Path(__file__).parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()

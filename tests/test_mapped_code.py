@@ -13,7 +13,8 @@ from pyflame_ebpf import bpf_abi, mapped_code, processes
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.mapped_code import MappedCode, allow_open_files, open_code
-from pyflame_ebpf.unwind_rows import UnwindTable, unpack_rows
+from pyflame_ebpf.unwind_row import unpack_rows
+from pyflame_ebpf.unwind_rows import UnwindTable
 
 ME = Identity(1, os.getpid(), 0)
 OTHER = Identity(2, os.getpid(), 0)

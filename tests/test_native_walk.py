@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyflame_ebpf.events import Registers
 from pyflame_ebpf.native_walk import FRAMES_MAX, StackMemory, WalkStopped, walk
 from pyflame_ebpf.profile import NativeOutcome
-from pyflame_ebpf.unwind_rows import CfaKind, OtherRegister, RbpKind, UnwindRow
+from pyflame_ebpf.unwind_row import CfaKind, OtherRegister, RbpKind, UnwindRow
 
 STACK = 0x7FFF_0000
 LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000

@@ -12,7 +12,7 @@ from pyflame_ebpf.events import Registers, StackCopyEvent
 from pyflame_ebpf.native_walk import WalkStopped
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.unfinished_stacks import FAILURES_MAX, TRIES, UnfinishedStacks
-from pyflame_ebpf.unwind_rows import CfaKind, RbpKind, UnwindRow
+from pyflame_ebpf.unwind_row import CfaKind, RbpKind, UnwindRow
 
 PROCESS = Identity(1, 2, 3)
 STACK = 0x7000

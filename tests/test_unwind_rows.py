@@ -16,17 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
-from pyflame_ebpf.unwind_rows import (
-    PAGE_SHIFT,
-    PAGE_SIZE,
-    ROWS_MAX,
-    CfaKind,
-    OtherRegister,
-    RbpKind,
-    TooManyRows,
-    UnwindTable,
-    unpack_rows,
-)
+from pyflame_ebpf.unwind_row import CfaKind, OtherRegister, RbpKind, unpack_rows
+from pyflame_ebpf.unwind_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows, UnwindTable
 
 CHECK_UNWIND_ROWS = Path(__file__).parent.parent / "scripts" / "check_unwind_rows.py"
 NONE = (CfaKind.NONE, 0, RbpKind.SAME, 0)

@@ -144,6 +144,35 @@ def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch):
     symbols.close()
 
 
+@pytest.mark.parametrize("indexed", [0, 1_000_000])
+def test_a_live_view_names_as_a_recording_does(monkeypatch, indexed):
+    """By an index of the file, or reading it again where that would be too large."""
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", indexed)
+    monkeypatch.setattr(native_symbols, "_REST", 0)
+    mapping = libc()
+    addresses = range(mapping.start, mapping.end, 4099)
+    named = []
+    for live in (False, True):
+        symbols = NativeSymbols(live=live)
+        named.append([symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path)) for at in addresses[:60]])
+        symbols.close()
+    assert named[0] == named[1]
+    assert any("+0x" not in name for _, name in named[0])
+
+
+def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch):
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", 0)
+    monkeypatch.setattr(native_symbols, "_REST", 1e9)
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        first, second = (ElfImage(file).symbol(name).vaddr for name in ("qsort", "strtol"))
+    symbols = NativeSymbols(live=True)
+    named = [symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path))[1] for at in (first, second)]
+    symbols.close()
+    assert named[0] == "qsort"
+    assert "+0x" in named[1]
+
+
 # ---- the command line ----
 
 

@@ -23,7 +23,11 @@ class Terminal:
         self._server = f"pyflame-test-{uuid.uuid4().hex[:12]}"
         self._tmux("-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(lines), "env PS1='$ ' sh")
         self._tmux("set-option", "-g", "window-size", "manual")
-        self.wait_for(r"^\$")
+        try:
+            self.wait_for(r"^\$")
+        except BaseException:
+            self.close()
+            raise
 
     def _tmux(self, *arguments: str) -> str:
         command = ["tmux", "-L", self._server, *arguments]
@@ -47,13 +51,18 @@ class Terminal:
         """Make the window as large as this."""
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 
+    @property
+    def pid(self) -> int:
+        """The shell's PID."""
+        return int(self._tmux("display-message", "-p", "#{pane_pid}"))
+
     def screen(self) -> str:
         """What is on the screen."""
         return self._tmux("capture-pane", "-p")
 
-    def wait_for(self, pattern: str) -> str:
+    def wait_for(self, pattern: str, timeout: float = TIMEOUT) -> str:
         """The screen once it matches; fails with what it shows instead."""
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + timeout
         while not re.search(pattern, screen := self.screen(), re.MULTILINE):
             assert time.monotonic() < deadline, f"never showed {pattern!r}:\n{screen}"
             time.sleep(LOOK)
@@ -62,5 +71,9 @@ class Terminal:
     def __enter__(self) -> Terminal:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         return self
 
+    def close(self) -> None:
+        """End the shell and what runs in it."""
+        subprocess.run(["tmux", "-L", self._server, "kill-server"], capture_output=True, timeout=TIMEOUT, check=False)
+
     def __exit__(self, *_: object) -> None:
-        self._tmux("kill-server")
+        self.close()

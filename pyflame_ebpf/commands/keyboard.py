@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import errno
 import os
 import select
 import sys
@@ -78,13 +80,14 @@ class Keyboard(AbstractContextManager["Keyboard"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Give the terminal back; what was typed and not read is dropped."""
-        termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def pressed(self) -> list[str]:
-        """The keys pressed since the last call; EOFError once the terminal is gone."""
+        """The keys pressed since the last call; OSError once the terminal is gone."""
         if not select.select([self._descriptor], [], [], 0)[0]:
             return []
         data = os.read(self._descriptor, 4096)
         if not data:
-            raise EOFError
+            raise OSError(errno.EIO, "the terminal is gone")
         return keys_in(self._decode.decode(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import sys
@@ -103,15 +104,22 @@ class LiveScreen:
         self._save: BackgroundSave | None = None
 
     def run(self, signals: StopSignals) -> None:
-        """Samples, shows and obeys until it is to end."""
+        """Samples, shows and obeys until it is to end, or nobody can see it any more."""
+        try:
+            self._run(signals)
+        except OSError as error:
+            if error.errno != errno.EIO:  # as a terminal that is gone answers
+                raise
+        if self._save is not None:
+            say(f"still saving to {self._save.path}")
+            self.saved.append(self._save.outcome(None) or "")
+
+    def _run(self, signals: StopSignals) -> None:
         with Keyboard() as keyboard, _whole_screen() as console:
             while not (signals.noted or self._is_over()) and self._obey(keyboard):
                 self._draw(console)
                 self._recorder.step()
                 self._take_in()
-        if self._save is not None:
-            say(f"still saving to {self._save.path}")
-            self.saved.append(self._save.outcome(None) or "")
 
     def _is_over(self) -> bool:
         return self._request.duration is not None and self._recorder.elapsed >= self._request.duration

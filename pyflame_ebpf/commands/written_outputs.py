@@ -149,7 +149,7 @@ def print_table(profile: Profile, *, on_stderr: bool = False) -> None:
     """Print the table of processes and the closing line."""
     from rich.console import Console  # noqa: PLC0415 - not before the first sample
 
-    from pyflame_ebpf.outputs.process_table import print_process_table  # noqa: PLC0415 - not before the first sample
+    from pyflame_ebpf.outputs.table import print_process_table  # noqa: PLC0415 - not before the first sample
 
     stream = sys.stderr if on_stderr else sys.stdout
     if stream is None:

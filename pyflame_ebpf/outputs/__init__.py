@@ -87,7 +87,7 @@ OUTPUT_FORMATS: dict[str, OutputFormat] = {
             "table",
             "processes.txt",
             "the same as a table of plain text",
-            _utf8("process_table", "write_process_table"),
+            _utf8("table", "write_process_table"),
             recorded=False,
         ),
         OutputFormat(
