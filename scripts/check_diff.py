@@ -8,8 +8,8 @@
 The server (tests/targets/server.py) answers calls at a fixed rate.  Each turns a loop in ``foo`` 75,000 times and in
 ``bar`` 25,000 times, and 8,000 times in ``foo`` once that is optimised: 67 % less.  Status 1 unless 'pyflame-ebpf diff'
 says so within the error that it states and ``foo`` comes first in its table; and unless no recording of the same server
-is told from another, neither in all nor in any function, where the server's own CPU clock, which stands beside, says the
-same of both.
+is told from another, neither in all nor in any function, where the server's own CPU clock, which stands beside, says
+the same of both.
 """
 
 from __future__ import annotations
