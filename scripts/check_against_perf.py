@@ -6,8 +6,8 @@
 
 Both sample the CPU clock of one process (tests/targets/libraries.py mixture); perf unwinds by DWARF afterwards.
 Status 1 unless the share of each function, at the leaf and anywhere in the stack, differs by no more than three
-standard errors of both and half a point.  Functions that either cannot name count by file.  Those in the stack are compared over
-whole stacks: perf cuts some short.
+standard errors of both and half a point.  Functions that either cannot name count by file.
+Those in the stack are compared over whole stacks: perf cuts some short.
 """
 
 from __future__ import annotations
