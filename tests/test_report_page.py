@@ -1,16 +1,19 @@
 """The report in a real browser: what each control shows, by mouse and by keyboard."""
 
+import io
 from collections import Counter
 
 import pytest
 from playwright.sync_api import expect
-from profiles import hostile_profile, realistic_profile, wide_profile
+from profiles import hostile_profile, realistic_profile, recording, wide_profile
 from report_page import Opened, box, chromium_browser, click_box, drag, drawn, fragment, rows
 
+from pyflame_ebpf.folded_file import load_folded
 from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line, process_rows
 from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.selection import Selection
 
 pytestmark = pytest.mark.browser
 PARENT, SELF = "basket (shop/views.py:41)", "loads (json/__init__.py:299)"
@@ -312,6 +315,15 @@ def test_the_processes_have_the_figures_of_the_csv(open_report):
         )
 
 
+def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report):
+    profile = realistic_profile()
+    profile.recording = recording(duration=59.4)
+    page = open_report(profile, "#tab=processes&range=58-60")
+    row = process_rows(Selection(begin=58.0).of(profile))[0]
+    cells = page.locator(".sheet tbody tr", has_text=str(row.pid)).locator("td").all_text_contents()
+    assert float(cells[5]) == pytest.approx(row.cpu_percent, abs=0.06)
+
+
 def test_a_process_and_a_thread_are_filters(open_report):
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only gunicorn (1201)").check()
@@ -331,6 +343,20 @@ def test_trust_states_every_outcome_and_the_circumstances(open_report):
     text = page.locator(".trust").inner_text()
     for wanted in (closing_line(profile), "frame unreadable", "62.3 s", "web-1", "record --all", "Linux 6.1.0"):
         assert wanted in text
+
+
+def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report):
+    page = open_report(Selection(processes=("nginx",)).of(realistic_profile()), "#tab=trust")
+    charged = page.locator(".trust dl > div", has_text="charged these processes")
+    expect(charged).to_contain_text("4.9 s")
+
+
+@pytest.mark.parametrize("view", ["", "#view=sandwich&selected=function-1", "#tab=processes", "#tab=trust"])
+def test_folded_stacks_are_told_no_time(open_report, view):
+    page = open_report(load_folded(io.BytesIO(b"app;main;work 30\napp;main;rest 10\n"), "stacks.folded"), view)
+    expect(page.locator(".timeline")).to_contain_text("40 samples. When each was taken is not known.")
+    text = page.locator("body").inner_text()
+    assert not {word for word in ("NaN", "Infinity", "\u221e", "1970", " 0 Hz") if word in text}
 
 
 # The page

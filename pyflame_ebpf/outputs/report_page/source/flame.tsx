@@ -180,7 +180,7 @@ function describe(model: Model, flame: FlameCanvas, place: Place | null): void {
     `${percent(place.samples, all)} of all`,
     parent >= 0 ? `${percent(place.samples, weights.total[parent])} of its parent` : "",
     `${percent(weights.self[place.node], all)} itself`,
-    `${seconds(place.samples, recording)} of CPU`,
+    recording.frequency ? `${seconds(place.samples, recording)} of CPU` : "",
   ];
   model.state.details.value = [model.label(tree.label[place.node]), parts.filter(Boolean).join("  ·  ")];
 }

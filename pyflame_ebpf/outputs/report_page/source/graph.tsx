@@ -244,8 +244,8 @@ function Sandwich({ model }: { model: Model }) {
       <h3>
         Callees{" "}
         <span class="soft">
-          of <bdi>{report.functions.label[func]}</bdi>: {percent(total, model.weights.value.all)} of all,{" "}
-          {seconds(total, model.recording.value)}
+          of <bdi>{report.functions.label[func]}</bdi>: {percent(total, model.weights.value.all)} of all
+          {model.recording.value.frequency ? `, ${seconds(total, model.recording.value)}` : ""}
         </span>
       </h3>
       <Flame

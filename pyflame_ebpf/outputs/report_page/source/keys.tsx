@@ -44,7 +44,7 @@ const GROUPS: [string, Key[]][] = [
       { keys: ["p"], does: "plumbing of the interpreter", run: flip(({ state }) => state.plumbing) },
       { keys: ["r"], does: "fold recursion", run: flip(({ state }) => state.fold) },
       { keys: ["i"], does: "icicle: root at the top", run: flip(({ state }) => state.icicle) },
-      { keys: ["c"], does: "colour by kind, module, process", run: ({ state }) => (state.colour.value = after(state.colour.value)) },
+      { keys: ["c"], does: "colour by kind, module, process", run: (model) => nextColour(model) },
     ],
   ],
   [
@@ -89,9 +89,9 @@ function closeOne(one: { value: boolean }, other: { value: boolean }): void {
   }
 }
 
-function after(colour: Colour): Colour {
-  const order: Colour[] = ["kind", "module", "process"];
-  return order[(order.indexOf(colour) + 1) % order.length];
+function nextColour({ report, state }: Model): void {
+  const order: Colour[] = [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"];
+  state.colour.value = order[(order.indexOf(state.colour.value) + 1) % order.length];
 }
 
 export function switchTheme({ state, systemDark }: Model): void {

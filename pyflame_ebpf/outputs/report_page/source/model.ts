@@ -17,7 +17,7 @@ import {
   type Tree,
   type TreeWeights,
 } from "./tree";
-import { groupWeights, weigh, type Part, type Weights } from "./weights";
+import { groupWeights, lengthOf, weigh, type Part, type Weights } from "./weights";
 import { labelText, rowText } from "./words";
 
 export interface TableRow {
@@ -65,6 +65,7 @@ export interface Model {
 }
 
 const CURVES = 8;
+const SHORTEST = 0.001; // seconds of which shares of cores are told
 
 export function modelOf(report: Report, state: State, systemDark: { value: boolean }): Model {
   const stacks = stacksOf(report);
@@ -146,7 +147,7 @@ function otherOf(report: Report, stacks: Stacks, state: State, part: Part, weigh
   const recording = report.recordings[1 - side];
   const found = weigh(recording, stacks, { ...part, from: 0, to: recording.seconds });
   const shares = state.shares.value;
-  const own = scaleOf(shown, Math.min(part.to, shown.duration) - part.from, weights.all, shares);
+  const own = scaleOf(shown, Math.max(lengthOf(shown, part), SHORTEST), weights.all, shares);
   const its = scaleOf(recording, recording.duration, found.all, shares);
   return { weights: found, scales: side === 1 ? [its, own] : [own, its] };
 }
@@ -377,6 +378,18 @@ function busiest(report: Report, stacks: Stacks, weights: Weights): number[] {
   const order = [...samples.keys()].filter((process) => samples[process] > 0);
   order.sort((one, other) => samples[other] - samples[one] || one - other);
   return order.slice(0, order.length === CURVES + 1 ? CURVES + 1 : CURVES);
+}
+
+// The processes of the whole recording that were sampled; the report knows others, too, where some were selected.
+export function sampledProcesses({ stacks, whole }: Model): number[] {
+  const seen = new Set<number>();
+  const { total } = whole.value;
+  for (let node = 0; node < stacks.count; node += 1) {
+    if (stacks.depth[node] === 1 && total[node] > 0) {
+      seen.add(stacks.process[node]);
+    }
+  }
+  return [...seen];
 }
 
 export function processColour(model: Model, process: number): string {

@@ -5,6 +5,7 @@ import { Fragment } from "preact";
 import { useMemo } from "preact/hooks";
 import { patternOf, processColour, type Model } from "./model";
 import { processFigures, type ProcessFigures, type ThreadFigures } from "./process_figures";
+import { lengthOf } from "./weights";
 import { grouped, plural, share, shortCommand } from "./words";
 
 const SHOWN = 300;
@@ -109,15 +110,10 @@ export function toggled(set: ReadonlySet<number>, member: number): ReadonlySet<n
   return made;
 }
 
-// Seconds that the chosen range stands for.
-function spans(model: Model): number {
-  const { from, to } = model.part.value;
-  return model.state.range.value ? to - from : model.recording.value.duration;
-}
-
 function ofOneCore(model: Model, samples: number): string {
-  const time = spans(model);
-  return time > 0 ? share((100 * samples) / model.recording.value.frequency / time) : "–";
+  const recording = model.recording.value;
+  const ticks = recording.frequency * lengthOf(recording, model.part.value);
+  return ticks > 0 ? share((100 * samples) / ticks) : "–";
 }
 
 function part(of: number, all: number): string {
@@ -143,7 +139,7 @@ function ProcessRow({ model, figures, isOpen, turn }: { model: Model; figures: P
         />
         <i class="dot" style={{ background: processColour(model, process) }} />
       </td>
-      <td class="number soft">{pid[process]}</td>
+      <td class="number soft">{pid[process] || ""}</td>
       <td class="words" title={command[process]}>
         <button
           type="button"
@@ -206,7 +202,7 @@ function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures })
           }}
         />
       </td>
-      <td class="number soft">{report.threads.tid[thread]}</td>
+      <td class="number soft">{report.threads.tid[thread] || ""}</td>
       <td class="words">
         <bdi>{report.threads.name[thread]}</bdi>
       </td>

@@ -63,9 +63,9 @@ interface Field {
 export function stateOf(report: Report): State {
   const { first, compared } = report;
   return {
-    recording: signal(report.recordings.length - 1),
-    shares: signal(compared !== null && !report.recordings.every(knowsCores)),
-    withCallees: signal(false),
+    recording: signal(compared?.first.side ?? 0),
+    shares: signal(compared !== null && (compared.first.shares || !report.recordings.every(knowsCores))),
+    withCallees: signal(compared?.first.callees ?? false),
     range: signal(null),
     processes: signal(new Set<number>()),
     threads: signal(new Set<number>()),
@@ -234,11 +234,13 @@ function rangeField(report: Report, state: State): Field {
 }
 
 function sideField({ recording }: State): Field {
+  const sides = ["before", "after"];
+  const first = recording.peek();
   return {
     key: "side",
-    read: () => (recording.value === 0 ? "before" : ""),
+    read: () => (recording.value === first ? "" : sides[recording.value]),
     write: (given) => {
-      recording.value = given === "before" ? 0 : 1;
+      recording.value = sides.includes(given) ? sides.indexOf(given) : first;
     },
   };
 }

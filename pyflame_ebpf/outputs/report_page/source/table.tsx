@@ -284,10 +284,11 @@ export function detailsOf(model: Model, row: TableRow): readonly [string, string
   if (other) {
     return [row.text, changeInWords(rowChange(model, other, row), model.state.shares.value)];
   }
+  const time = (samples: number) => (recording.frequency ? `, ${seconds(samples, recording)}` : "");
   return [
     row.text,
-    `${percent(row.self, all)} itself, ${seconds(row.self, recording)}  ·  ${percent(row.total, all)} with what it calls, ` +
-      `${seconds(row.total, recording)}  ·  ${plural(row.total, "sample")}`,
+    `${percent(row.self, all)} itself${time(row.self)}  ·  ${percent(row.total, all)} with what it calls${time(row.total)}` +
+      `  ·  ${plural(row.total, "sample")}`,
   ];
 }
 

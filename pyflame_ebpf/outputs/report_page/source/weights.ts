@@ -17,6 +17,11 @@ export interface Weights {
   all: number;
 }
 
+// How long the part is; the last second may be cut short.
+export function lengthOf({ seconds, duration }: Recording, { from, to }: Pick<Part, "from" | "to">): number {
+  return Math.max((to >= seconds ? duration : Math.min(to, duration)) - from, 0);
+}
+
 // Calls back for each entry of the samples in the part: its index, its node, its count.
 export function eachSample(
   recording: Recording,

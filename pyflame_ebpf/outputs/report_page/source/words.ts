@@ -64,7 +64,11 @@ export function plural(count: number, noun: string): string {
   return `${grouped(count)} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 }
 
+// CPU time, where it is known how often was sampled.
 export function seconds(samples: number, recording: Recording): string {
+  if (!recording.frequency) {
+    return "–";
+  }
   const value = samples / recording.frequency;
   return `${value >= 100 ? grouped(Math.round(value * 10) / 10) : value.toFixed(2)} s`;
 }
@@ -85,7 +89,8 @@ export function parseClock(text: string): number {
   return text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
 }
 
+// A moment since the epoch, "" for none.
 export function utc(seconds: number): string {
   const moment = new Date(seconds * 1000);
-  return Number.isNaN(moment.getTime()) ? "" : `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  return !seconds || Number.isNaN(moment.getTime()) ? "" : `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
