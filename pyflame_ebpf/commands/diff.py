@@ -23,6 +23,7 @@ from pyflame_ebpf.selection import WHOLE_RECORDING, Selection
 
 _SIDES = ("before", "after")
 _PLAIN_WIDTH = 120  # of what does not go to a terminal
+_TELL_TIMES = "Say them: --duration 60 --frequency 99 (repeat an option where before and after differ)."
 _BOTH_RANGES = "Give both ranges: diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00"
 
 
@@ -97,9 +98,6 @@ def diff(request: Request) -> None:
     for doubt in doubts(comparison):
         warn(doubt)
     _write(comparison, request)
-
-
-_TELL_TIMES = "Say them: --duration 60 --frequency 99 (repeat an option where before and after differ)."
 
 
 def _parts(request: Request) -> tuple[Profile, Profile]:

@@ -132,7 +132,7 @@ def _shown_parts(state: ViewState) -> Iterator[str]:
     if wanted.pid is not None:
         yield f"process {wanted.pid}"
     if wanted.pattern:
-        yield f"filter /{visible(wanted.pattern.pattern)}/"
+        yield f"filter /{wanted.pattern.pattern}/"
 
 
 def _on(value: bool) -> str:
@@ -258,11 +258,11 @@ def help_lines() -> list[Text]:
 
 
 def _last_line(state: ViewState, width: int) -> Text:
-    """What is being typed, else the message, else the keys as far as they fit."""
+    """What is being typed (printable as it is, see ``pressed``), else the message, else the keys as far as they fit."""
     if state.typed is not None:
         asked = "save to: " if state.asks is Action.SAVE else "filter: /"
         room = max(width - len(asked) - 1, 1)
-        return Text.assemble((asked, HEADING), visible(state.typed)[-room:], ("_", "blink"))
+        return Text.assemble((asked, HEADING), state.typed[-room:], ("_", "blink"))
     if state.message:
         return Text(visible(state.message), style=HEADING)
     return Text(_as_many(FOOTER.split("  "), width), style=DIM)

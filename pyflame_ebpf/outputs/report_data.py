@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pyflame_ebpf.labels import frame_label, process_label, short_files, thread_label, visible
+from pyflame_ebpf.labels import command_label, frame_label, process_label, short_files, thread_label, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
@@ -205,7 +205,7 @@ def _first_view(options: OutputOptions) -> dict[str, Any]:
 def _processes(processes: list[Process]) -> dict[str, list[Any]]:
     return {
         "pid": [each.pid for each in processes],
-        "label": [process_label(each).text for each in processes],
+        "label": [(process_label(each) if each.pid else command_label(each)).text for each in processes],
         "name": [visible(each.name) for each in processes],
         "command": [visible(each.command or each.name) for each in processes],
         "interpreter": [visible(each.interpreter) for each in processes],
