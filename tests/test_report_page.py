@@ -337,6 +337,21 @@ def test_a_process_and_a_thread_are_filters(open_report):
     assert "celery (1317)" in {each["text"] for each in drawn(page)}
 
 
+def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report):
+    page = open_report(realistic_profile(), "#tab=processes&commands=nginx")
+    expect(page.locator(".sheet tbody tr")).to_have_count(1)
+    page.locator("#process-filter").press("Escape")
+    expect(page.locator(".sheet tbody tr")).to_have_count(4)
+    assert fragment(page) == "#tab=processes"
+
+
+def test_trust_tells_why_samples_were_lost(open_report):
+    profile = realistic_profile()
+    profile.recording = recording(lost=12, counters={"counts_full": 10, "tail_calls_failed": 2, "ticks": 6000})
+    page = open_report(profile, "#tab=trust")
+    expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
+
+
 def test_trust_states_every_outcome_and_the_circumstances(open_report):
     profile = realistic_profile()
     page = open_report(profile, "#tab=trust")

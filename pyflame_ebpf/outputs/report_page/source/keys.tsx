@@ -1,6 +1,6 @@
 // The keyboard: what each key does, and the overlay that tells.
 
-import { batch } from "@preact/signals";
+import { batch, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { isDark, type Model } from "./model";
 import type { Colour, Tab } from "./state";
@@ -162,10 +162,11 @@ export function listenToKeys(model: Model): void {
 
 // Each press takes back one thing.
 function back({ state }: Model, target: HTMLElement): void {
+  const typed: Record<string, Signal<string>> = { search: state.search, filter: state.filter, "process-filter": state.commands };
   if (state.help.value) {
     state.help.value = false;
-  } else if (target.id === "search" || target.id === "filter") {
-    (target.id === "search" ? state.search : state.filter).value = "";
+  } else if (target.id in typed) {
+    typed[target.id].value = "";
     target.blur();
   } else if (target.matches("input")) {
     target.blur();

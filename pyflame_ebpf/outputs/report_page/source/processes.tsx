@@ -13,9 +13,8 @@ const SHOWN = 300;
 export function Processes({ model }: { model: Model }) {
   const { state, report } = model;
   const figures = useMemo(() => computed(() => processFigures(model)), []);
-  const filter = useSignal("");
   const opened = useSignal<ReadonlySet<number>>(new Set());
-  const pattern = patternOf(filter.value);
+  const pattern = patternOf(state.commands.value);
   const { pid, command, interpreter } = report.processes;
   const every = figures.value;
   const wanted = pattern
@@ -34,9 +33,9 @@ export function Processes({ model }: { model: Model }) {
             aria-label="Filter the processes"
             autocomplete="off"
             spellcheck={false}
-            value={filter.value}
+            value={state.commands.value}
             onInput={(event) => {
-              filter.value = event.currentTarget.value;
+              state.commands.value = event.currentTarget.value;
             }}
           />
           <output>{pattern ? `${grouped(wanted.length)} of ${grouped(every.length)}` : grouped(every.length)}</output>

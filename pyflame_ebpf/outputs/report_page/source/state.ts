@@ -40,6 +40,7 @@ export interface State {
   colour: Signal<Colour>;
   search: Signal<string>;
   filter: Signal<string>;
+  commands: Signal<string>; // filters the table of processes
   grouping: Signal<Grouping>;
   sort: Signal<Sort>;
   ascending: Signal<boolean>;
@@ -85,6 +86,7 @@ export function stateOf(report: Report): State {
     colour: signal<Colour>(compared ? "change" : "kind"),
     search: signal(""),
     filter: signal(""),
+    commands: signal(""),
     grouping: signal<Grouping>("function"),
     sort: signal<Sort>(compared ? "change" : "self"),
     ascending: signal(false),
@@ -156,6 +158,7 @@ function fieldsOf(report: Report, state: State): Field[] {
     choice("colour", state.colour, [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"]),
     text("search", state.search),
     text("filter", state.filter),
+    text("commands", state.commands),
     choice("by", state.grouping, GROUPINGS),
     choice("sort", state.sort, report.compared ? ["change", "before", "after", "name"] : ["self", "total", "name"]),
     flag("ascending", state.ascending),

@@ -2,7 +2,7 @@
 
 import { computed } from "@preact/signals";
 import { useMemo } from "preact/hooks";
-import type { Named } from "./data";
+import type { Named, Recording } from "./data";
 import { sampledProcesses, type Model } from "./model";
 import { eachSample } from "./weights";
 import { clock, grouped, percent, utc } from "./words";
@@ -90,6 +90,17 @@ function Outcomes({ names, counts, part, all }: { names: Named[]; counts: number
   );
 }
 
+// The counters of which the lost samples are the sum.
+const LOSSES: [string, string][] = [
+  ["counts_full", "no room to count them"],
+  ["tail_calls_failed", "the kernel refused to go on"],
+];
+
+function lostByReason({ lost, counters }: Recording): string {
+  const reasons = LOSSES.filter(([name]) => counters[name] > 0).map(([name, reason]) => `${grouped(counters[name])} ${reason}`);
+  return lost && reasons.length ? `${grouped(lost)} (${reasons.join(", ")})` : grouped(lost);
+}
+
 function CpuTime({ model }: { model: Model }) {
   const recording = model.recording.value;
   const { frequency } = recording;
@@ -103,7 +114,7 @@ function CpuTime({ model }: { model: Model }) {
         <Fact name="The scheduler charged these processes">{charged.reduce((all, each) => all + each, 0).toFixed(1)} s</Fact>
       ) : null}
       <Fact name="Samples taken and kept">{grouped(recording.total)}</Fact>
-      <Fact name="Samples lost">{grouped(recording.lost)}</Fact>
+      <Fact name="Samples lost">{lostByReason(recording)}</Fact>
       {frequency ? <Fact name="One sample stands for">{(1000 / frequency).toFixed(2)} ms of one CPU</Fact> : null}
     </dl>
   );
