@@ -1,6 +1,7 @@
 """The report in a real browser: what each control shows, by mouse and by keyboard."""
 
 import io
+import re
 from collections import Counter
 
 import pytest
@@ -402,6 +403,33 @@ def test_options_of_the_command_decide_what_is_shown_at_first(open_report):
     texts = {each["text"] for each in drawn(page)}
     assert "loads (json/__init__.py:346)" in texts
     assert SCANNER not in texts
+
+
+@pytest.mark.parametrize(
+    ("group", "shown"),
+    [
+        ("command", {"gunicorn: worker [shop.wsgi]", "celery -A shop worker"}),
+        ("interpreter", {"CPython 3.11.2", "CPython 3.12.4", "not Python"}),
+    ],
+)
+def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group, shown):
+    page = open_report(realistic_profile(), options=OutputOptions(group_by=(group,)))
+    texts = {each["text"] for each in drawn(page)}
+    assert texts >= shown
+    assert "gunicorn (1201)" not in texts
+
+
+def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report):
+    page = open_report(realistic_profile())
+    page.evaluate(
+        "() => { const replace = history.replaceState.bind(history); window.written = 0;"
+        " history.replaceState = (...given) => { window.written += 1; replace(...given); }; }"
+    )
+    for _ in range(150):
+        page.keyboard.press("i")
+    page.keyboard.press("n")
+    expect(page).to_have_url(re.compile("#native=0$"))
+    assert page.evaluate("window.written") < 70
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -78,7 +78,7 @@ export interface Recording {
 }
 
 export interface FirstView {
-  top: "process" | "command" | "none";
+  top: "process" | "command" | "interpreter" | "none";
   native: boolean;
   kernel: boolean;
   plumbing: boolean;

@@ -110,6 +110,7 @@ function Choices({ model }: { model: Model }) {
         <select value={state.top.value} onChange={(event) => (state.top.value = event.currentTarget.value as TopLevel)}>
           <option value="process">process</option>
           <option value="command">command</option>
+          <option value="interpreter">interpreter</option>
           <option value="none">none</option>
         </select>
       </label>

@@ -18,7 +18,7 @@ import {
   type TreeWeights,
 } from "./tree";
 import { groupWeights, lengthOf, weigh, type Part, type Weights } from "./weights";
-import { labelText, rowText } from "./words";
+import { labelText, ownersText, rowText } from "./words";
 
 export interface TableRow {
   key: number;
@@ -104,6 +104,9 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
   const wanted = computed(() => patternOf(state.filter.value));
   const names = new Map<number, string>();
   const label = (of: number): string => {
+    if (of >= 0 && of < report.processes.pid.length && state.top.value !== "process") {
+      return ownersText(report, state.top.value, of);
+    }
     let text = names.get(of);
     if (text === undefined) {
       text = labelText(report, of);
@@ -400,7 +403,7 @@ export function processColour(model: Model, process: number): string {
 
 // Without processes at the root a box may be of several, and has no one colour of a process.
 export function shownColour({ colour, top }: State): Colour {
-  return colour.value === "process" && top.value === "none" ? "kind" : colour.value;
+  return colour.value === "process" && (top.value === "none" || top.value === "interpreter") ? "kind" : colour.value;
 }
 
 // The colour of every box of a tree, by label where that decides it.

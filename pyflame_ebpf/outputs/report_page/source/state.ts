@@ -127,12 +127,39 @@ export function keepInFragment(report: Report, state: State): void {
       read();
     }
   });
-  effect(() => {
-    const text = fragment.value;
+  const write = sparingly(() => {
+    const text = fragment.peek();
     if (location.hash.slice(1) !== text) {
       history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
     }
   });
+  effect(() => {
+    void fragment.value;
+    write();
+  });
+}
+
+const WRITES_MAX = 60; // in so many milliseconds; browsers refuse some more, Safari from 100 on
+const WRITES_TIME = 30_000;
+const LATER = 1000;
+
+// Does it at once, but not too often: then later, and once for all that was asked meanwhile.
+function sparingly(act: () => void): () => void {
+  let times: number[] = [];
+  let waiting = 0;
+  const now = () => {
+    times.push(performance.now());
+    act();
+  };
+  return () => {
+    clearTimeout(waiting);
+    times = times.filter((time) => time > performance.now() - WRITES_TIME);
+    if (times.length < WRITES_MAX) {
+      now();
+    } else {
+      waiting = setTimeout(now, LATER);
+    }
+  };
 }
 
 function fieldsOf(report: Report, state: State): Field[] {
@@ -154,7 +181,7 @@ function fieldsOf(report: Report, state: State): Field[] {
     flag("plumbing", state.plumbing),
     flag("threads", state.threadFrames),
     flag("lines", state.lineFrames),
-    choice("top", state.top, ["process", "command", "none"]),
+    choice("top", state.top, ["process", "command", "interpreter", "none"]),
     choice("colour", state.colour, [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"]),
     text("search", state.search),
     text("filter", state.filter),

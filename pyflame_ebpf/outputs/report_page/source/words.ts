@@ -1,7 +1,7 @@
 // What things are called, and how figures are written.
 
 import type { Recording, Report } from "./data";
-import { labelsOf, ROOT } from "./tree";
+import { labelsOf, ROOT, type TopLevel } from "./tree";
 import type { Grouping } from "./stacks";
 
 export function labelText(report: Report, label: number): string {
@@ -16,6 +16,11 @@ export function labelText(report: Report, label: number): string {
     return report.threads.label[label - threadsAt];
   }
   return label < framesAt ? report.functions.label[label - functionsAt] : lineText(report, label - framesAt);
+}
+
+// What the processes at the root have in common, of which this is one.
+export function ownersText({ processes }: Report, top: TopLevel, process: number): string {
+  return top === "interpreter" ? processes.interpreter[process] || "not Python" : processes.command[process] || "?";
 }
 
 // A function as labels.py writes it, with the executing line in place of the first one.
