@@ -419,6 +419,13 @@ def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group, shown):
     assert "gunicorn (1201)" not in texts
 
 
+def test_the_search_follows_what_the_root_is_called(open_report):
+    page = open_report(realistic_profile(), "#search=gunicorn \\(1201")
+    expect(page.locator(".seek .share")).not_to_have_text("0.0 % matched")
+    page.get_by_label("Root").select_option("command")
+    expect(page.locator(".seek .share")).to_have_text("0.0 % matched")
+
+
 def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report):
     page = open_report(realistic_profile())
     page.evaluate(

@@ -136,7 +136,10 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
       const shown = filter ? rows.value.filter((row) => filter.test(row.text)) : rows.value.slice();
       return sorted(model, shown);
     }),
-    search: computed(() => searchFor(state.search.value, label)),
+    search: computed(() => {
+      void state.top.value; // by which labels at the root change
+      return searchFor(state.search.value, label);
+    }),
     palette: computed(() => (isDark(state, systemDark) ? DARK : LIGHT)),
     curveProcesses: busiest(report, stacks, whole.peek()),
     label,
