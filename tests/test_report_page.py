@@ -338,6 +338,17 @@ def test_a_process_and_a_thread_are_filters(open_report):
     assert "celery (1317)" in {each["text"] for each in drawn(page)}
 
 
+def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report):
+    page = open_report(realistic_profile(), "#tab=processes")
+    page.get_by_label("Only celery (1317)").check()
+    page.get_by_role("button", name="gunicorn: worker").click()
+    page.get_by_label("Only thread ThreadPoolExec (1209)").check()
+    page.keyboard.press("1")
+    texts = {each["text"] for each in drawn(page)}
+    assert {"thumbnail (shop/images.py:12)", "celery (1317)"} <= texts
+    assert not texts & {"nginx (803)", PARENT}
+
+
 def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report):
     page = open_report(realistic_profile(), "#tab=processes&commands=nginx")
     expect(page.locator(".sheet tbody tr")).to_have_count(1)

@@ -74,7 +74,7 @@ export function Processes({ model }: { model: Model }) {
                   }}
                 />
                 {opened.value.has(each.process)
-                  ? each.threads.map((thread) => <ThreadRow key={thread.thread} model={model} figures={thread} />)
+                  ? each.threads.map((thread) => <ThreadRow key={thread.thread} model={model} process={each.process} figures={thread} />)
                   : null}
               </Fragment>
             ))}
@@ -109,6 +109,11 @@ export function toggled(set: ReadonlySet<number>, member: number): ReadonlySet<n
   return made;
 }
 
+// A process is shown whole, or by the threads of it that are checked.
+function without(set: ReadonlySet<number>, members: number[]): ReadonlySet<number> {
+  return new Set([...set].filter((each) => !members.includes(each)));
+}
+
 function ofOneCore(model: Model, samples: number): string {
   const recording = model.recording.value;
   const ticks = recording.frequency * lengthOf(recording, model.part.value);
@@ -132,9 +137,12 @@ function ProcessRow({ model, figures, isOpen, turn }: { model: Model; figures: P
           type="checkbox"
           aria-label={`Only ${label[process]}`}
           checked={checked}
-          onChange={() => {
-            state.processes.value = toggled(state.processes.value, process);
-          }}
+          onChange={() =>
+            batch(() => {
+              state.processes.value = toggled(state.processes.value, process);
+              state.threads.value = without(state.threads.value, figures.threads.map((each) => each.thread));
+            })
+          }
         />
         <i class="dot" style={{ background: processColour(model, process) }} />
       </td>
@@ -185,7 +193,7 @@ function Place({ model, frame }: { model: Model; frame: number }) {
   );
 }
 
-function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures }) {
+function ThreadRow({ model, process, figures }: { model: Model; process: number; figures: ThreadFigures }) {
   const { report, state } = model;
   const { thread, samples } = figures;
   const checked = state.threads.value.has(thread);
@@ -196,9 +204,12 @@ function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures })
           type="checkbox"
           aria-label={`Only thread ${report.threads.label[thread]}`}
           checked={checked}
-          onChange={() => {
-            state.threads.value = toggled(state.threads.value, thread);
-          }}
+          onChange={() =>
+            batch(() => {
+              state.threads.value = toggled(state.threads.value, thread);
+              state.processes.value = without(state.processes.value, [process]);
+            })
+          }
         />
       </td>
       <td class="number soft">{report.threads.tid[thread] || ""}</td>

@@ -315,8 +315,10 @@ export function open(model: Model, row: Row): void {
     state.selected.value = row;
     if (row.grouping === "process") {
       state.processes.value = new Set([row.key]);
+      state.threads.value = new Set();
     } else if (row.grouping === "thread") {
       state.threads.value = new Set([row.key]);
+      state.processes.value = new Set();
     } else if (row.grouping === "module") {
       state.grouping.value = "function";
       state.filter.value = rowText(model.report, "module", row.key).replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
