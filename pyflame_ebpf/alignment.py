@@ -60,11 +60,13 @@ def _distinct_frames(profile: Profile) -> Iterator[Frame]:
 def _moved_files(before: Mapping[str, AbstractSet[str]], after: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
     """Files of ``before`` only, each with the one of ``after`` only that ends alike and has a function in common."""
     moved: dict[str, str] = {}
+    taken: set[str] = set()
     for parts in range(_PARTS_MAX, 0, -1):
         gone = [file for file in before if file not in after and file not in moved]
-        come = [file for file in after if file not in before and file not in moved.values()]
+        come = [file for file in after if file not in before and file not in taken]
         pairs = _pairs(gone, come, lambda file, parts=parts: _ending(file, parts))  # type: ignore[misc]
         moved.update((old, new) for old, new in pairs if before[old] & after[new])
+        taken.update(moved.values())
     return moved
 
 

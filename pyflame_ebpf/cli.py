@@ -233,7 +233,7 @@ def _report(  # noqa: PLR0913, PLR0917 - one for each option
             "--format",
             "-f",
             metavar="FORMAT",
-            help="folded, svg, csv, table, pprof, speedscope, firefox, jsonl, profile.",
+            help="folded, svg, html, csv, table, pprof, speedscope, firefox, jsonl, profile.",
         ),
     ] = None,
     output: Annotated[

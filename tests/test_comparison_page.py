@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from playwright.sync_api import expect
 from profiles import hostile_profile
 from report_page import Opened, box, chromium_browser, drag, drawn, fragment
 from test_comparison import BAR, FOO, MAIN, profile_of
 
-from pyflame_ebpf.comparison import compare
+from pyflame_ebpf.comparison import Measure, Rules, compare
+from pyflame_ebpf.folded_file import load_folded
 from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
 from pyflame_ebpf.outputs.html_report import write_html_comparison
 
@@ -30,10 +33,11 @@ def open_comparison(chromium, tmp_path):
     """Opens the page of two recordings; at the end, no foreign script has run and ours has not failed."""
     opened = []
 
-    def open_page(before=BEFORE, after=AFTER, fragment="", **settings):
+    def open_page(before=BEFORE, after=AFTER, fragment="", comparison=None, reverse=False, **settings):
         file = tmp_path / "difference.html"
+        options = ComparisonOptions(core_hour_price=0.04, reversed_graph=reverse)
         with file.open("w", encoding="utf-8") as stream:
-            write_html_comparison(compare(before, after), stream, ComparisonOptions(core_hour_price=0.04))
+            write_html_comparison(comparison or compare(before, after), stream, options)
         opened.append(Opened(chromium, **settings))
         return opened[-1].at(file, fragment)
 
@@ -106,6 +110,29 @@ def test_a_shared_view_opens_as_it_was(open_comparison):
     page = open_comparison(fragment="#side=before&shares=1&callees=1")
     assert cells(page)["<module> (srv/app.py:1)"][:2] == ["100.00", "100.00"]
     assert box(page, FOO_BOX)["samples"] == 2250
+
+
+def test_options_of_the_command_decide_what_is_shown_at_first(open_comparison):
+    page = open_comparison(comparison=compare(BEFORE, AFTER, Measure.SHARE, Rules(by_total=True)), reverse=True)
+    assert cells(page)["<module> (srv/app.py:1)"][:2] == ["100.00", "100.00"]
+    assert box(page, FOO_BOX)["samples"] == 2250
+    assert fragment(page) == ""
+    page.get_by_role("group", name="Recording").get_by_role("button", name="After").click()
+    assert fragment(page) == "#side=after"
+
+
+def test_folded_stacks_are_compared_by_shares(open_comparison):
+    before, after = (load_folded(io.BytesIO(b"app;foo %d\napp;bar 750\n" % count), "folded") for count in (2250, 240))
+    page = open_comparison(before, after)
+    expect(page.locator(".timeline")).to_contain_text("990 samples. When each was taken is not known.")
+    assert cells(page)["bar"][:2] == ["25.00", "75.76"]
+
+
+def test_the_key_of_colours_comes_back_to_those_of_the_change(open_comparison):
+    page = open_comparison()
+    for wanted in ("#colour=kind", "#colour=module", "#colour=process", ""):
+        page.keyboard.press("c")
+        assert fragment(page) == wanted
 
 
 def test_a_range_of_the_one_is_compared_with_all_of_the_other(open_comparison):

@@ -1,16 +1,20 @@
 """The report in a real browser: what each control shows, by mouse and by keyboard."""
 
+import io
+import re
 from collections import Counter
 
 import pytest
 from playwright.sync_api import expect
-from profiles import hostile_profile, realistic_profile, wide_profile
+from profiles import hostile_profile, realistic_profile, recording, wide_profile
 from report_page import Opened, box, chromium_browser, click_box, drag, drawn, fragment, rows
 
+from pyflame_ebpf.folded_file import load_folded
 from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line, process_rows
 from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.selection import Selection
 
 pytestmark = pytest.mark.browser
 PARENT, SELF = "basket (shop/views.py:41)", "loads (json/__init__.py:299)"
@@ -312,6 +316,15 @@ def test_the_processes_have_the_figures_of_the_csv(open_report):
         )
 
 
+def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report):
+    profile = realistic_profile()
+    profile.recording = recording(duration=59.4)
+    page = open_report(profile, "#tab=processes&range=58-60")
+    row = process_rows(Selection(begin=58.0).of(profile))[0]
+    cells = page.locator(".sheet tbody tr", has_text=str(row.pid)).locator("td").all_text_contents()
+    assert float(cells[5]) == pytest.approx(row.cpu_percent, abs=0.06)
+
+
 def test_a_process_and_a_thread_are_filters(open_report):
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only gunicorn (1201)").check()
@@ -325,12 +338,52 @@ def test_a_process_and_a_thread_are_filters(open_report):
     assert "celery (1317)" in {each["text"] for each in drawn(page)}
 
 
+def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report):
+    page = open_report(realistic_profile(), "#tab=processes")
+    page.get_by_label("Only celery (1317)").check()
+    page.get_by_role("button", name="gunicorn: worker").click()
+    page.get_by_label("Only thread ThreadPoolExec (1209)").check()
+    page.keyboard.press("1")
+    texts = {each["text"] for each in drawn(page)}
+    assert {"thumbnail (shop/images.py:12)", "celery (1317)"} <= texts
+    assert not texts & {"nginx (803)", PARENT}
+
+
+def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report):
+    page = open_report(realistic_profile(), "#tab=processes&commands=nginx")
+    expect(page.locator(".sheet tbody tr")).to_have_count(1)
+    page.locator("#process-filter").press("Escape")
+    expect(page.locator(".sheet tbody tr")).to_have_count(4)
+    assert fragment(page) == "#tab=processes"
+
+
+def test_trust_tells_why_samples_were_lost(open_report):
+    profile = realistic_profile()
+    profile.recording = recording(lost=12, counters={"counts_full": 10, "tail_calls_failed": 2, "ticks": 6000})
+    page = open_report(profile, "#tab=trust")
+    expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
+
+
 def test_trust_states_every_outcome_and_the_circumstances(open_report):
     profile = realistic_profile()
     page = open_report(profile, "#tab=trust")
     text = page.locator(".trust").inner_text()
     for wanted in (closing_line(profile), "frame unreadable", "62.3 s", "web-1", "record --all", "Linux 6.1.0"):
         assert wanted in text
+
+
+def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report):
+    page = open_report(Selection(processes=("nginx",)).of(realistic_profile()), "#tab=trust")
+    charged = page.locator(".trust dl > div", has_text="charged these processes")
+    expect(charged).to_contain_text("4.9 s")
+
+
+@pytest.mark.parametrize("view", ["", "#view=sandwich&selected=function-1", "#tab=processes", "#tab=trust"])
+def test_folded_stacks_are_told_no_time(open_report, view):
+    page = open_report(load_folded(io.BytesIO(b"app;main;work 30\napp;main;rest 10\n"), "stacks.folded"), view)
+    expect(page.locator(".timeline")).to_contain_text("40 samples. When each was taken is not known.")
+    text = page.locator("body").inner_text()
+    assert not {word for word in ("NaN", "Infinity", "\u221e", "1970", " 0 Hz") if word in text}
 
 
 # The page
@@ -361,6 +414,40 @@ def test_options_of_the_command_decide_what_is_shown_at_first(open_report):
     texts = {each["text"] for each in drawn(page)}
     assert "loads (json/__init__.py:346)" in texts
     assert SCANNER not in texts
+
+
+@pytest.mark.parametrize(
+    ("group", "shown"),
+    [
+        ("command", {"gunicorn: worker [shop.wsgi]", "celery -A shop worker"}),
+        ("interpreter", {"CPython 3.11.2", "CPython 3.12.4", "not Python"}),
+    ],
+)
+def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group, shown):
+    page = open_report(realistic_profile(), options=OutputOptions(group_by=(group,)))
+    texts = {each["text"] for each in drawn(page)}
+    assert texts >= shown
+    assert "gunicorn (1201)" not in texts
+
+
+def test_the_search_follows_what_the_root_is_called(open_report):
+    page = open_report(realistic_profile(), "#search=gunicorn \\(1201")
+    expect(page.locator(".seek .share")).not_to_have_text("0.0 % matched")
+    page.get_by_label("Root").select_option("command")
+    expect(page.locator(".seek .share")).to_have_text("0.0 % matched")
+
+
+def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report):
+    page = open_report(realistic_profile())
+    page.evaluate(
+        "() => { const replace = history.replaceState.bind(history); window.written = 0;"
+        " history.replaceState = (...given) => { window.written += 1; replace(...given); }; }"
+    )
+    for _ in range(150):
+        page.keyboard.press("i")
+    page.keyboard.press("n")
+    expect(page).to_have_url(re.compile("#native=0$"))
+    assert page.evaluate("window.written") < 70
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

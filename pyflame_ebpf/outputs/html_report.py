@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import TextIO
 
 from pyflame_ebpf.alignment import side_by_side
-from pyflame_ebpf.comparison import Comparison
+from pyflame_ebpf.comparison import Comparison, Measure
 from pyflame_ebpf.labels import visible
 from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
 from pyflame_ebpf.outputs.comparison_words import doubts, headline, saving
@@ -43,7 +43,13 @@ def write_html_comparison(comparison: Comparison, stream: TextIO, options: Compa
         "line": comparison.lines.threshold,
         "process": comparison.processes.threshold,
     }
-    packed = packed_comparison(before, after, options.output, {"words": words, "thresholds": thresholds})
+    first = {
+        "side": 0 if options.reversed_graph else 1,
+        "shares": comparison.measure is Measure.SHARE,
+        "callees": comparison.functions.by_total,
+    }
+    compared = {"words": words, "thresholds": thresholds, "first": first}
+    packed = packed_comparison(before, after, options.output, compared)
     _write_page(stream, "CPU before and after", f"{escape(' '.join(words))} {_NEEDS_SCRIPTS}", packed)
 
 

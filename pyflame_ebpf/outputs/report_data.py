@@ -191,7 +191,7 @@ def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
 
 
 def _first_view(options: OutputOptions) -> dict[str, Any]:
-    tops = [group for group in options.group_by if group in ("process", "command")]
+    tops = [group for group in options.group_by if group in ("interpreter", "command", "process")]
     return {
         "top": tops[-1] if tops else "none",
         "native": options.native and not options.python_only,

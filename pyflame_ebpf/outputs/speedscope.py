@@ -72,6 +72,7 @@ class _Frames:
     _files: dict[str, str] = field(default_factory=dict)
     _known: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _stacks: dict[int, list[int]] = field(default_factory=dict)
+    _frames: dict[int, int] = field(default_factory=dict)  # by identity, since naming a frame is slow
 
     def of(self, stack: int) -> list[int]:
         """The frames of a stack that are shown."""
@@ -82,6 +83,12 @@ class _Frames:
         return self._stacks[stack]
 
     def _index(self, frame: Frame) -> int:
+        known = self._frames.get(id(frame))
+        if known is None:
+            known = self._frames[id(frame)] = self._named(frame)
+        return known
+
+    def _named(self, frame: Frame) -> int:
         if frame.kind is FrameKind.PYTHON:
             line = frame.line if self.options.lines else frame.first_line
             return self._add(visible(frame.name) or NAMELESS, visible(frame.file), line)

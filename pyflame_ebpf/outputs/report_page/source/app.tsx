@@ -4,7 +4,7 @@ import { batch } from "@preact/signals";
 import { knowsCores } from "./comparison";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
-import { isDark, shownColour, type Model } from "./model";
+import { isDark, sampledProcesses, shownColour, type Model } from "./model";
 import { Processes, toggled } from "./processes";
 import type { Tab } from "./state";
 import { Table } from "./table";
@@ -37,9 +37,9 @@ function Head({ model }: { model: Model }) {
   const { state, report } = model;
   const recording = model.recording.value;
   const facts = [
-    `${grouped(recording.total)} samples of ${plural(model.curveProcesses.length ? sampledProcesses(model) : 0, "process")}`,
-    `${clock(recording.duration)} at ${grouped(recording.frequency)} Hz`,
-    plural(recording.cpus, "CPU"),
+    `${grouped(recording.total)} samples of ${plural(sampledProcesses(model).length, "process")}`,
+    knowsCores(recording) ? `${clock(recording.duration)} at ${grouped(recording.frequency)} Hz` : "",
+    recording.cpus ? plural(recording.cpus, "CPU") : "",
     utc(recording.started),
     recording.kernel,
   ];
@@ -113,18 +113,6 @@ function Sides({ model }: { model: Model }) {
 function openBoth({ state }: Model): void {
   state.showTable.value = true;
   state.showGraph.value = true;
-}
-
-function sampledProcesses(model: Model): number {
-  const { stacks } = model;
-  const whole = model.whole.value;
-  const seen = new Set<number>();
-  for (let node = 0; node < stacks.count; node += 1) {
-    if (stacks.depth[node] === 1 && whole.total[node] > 0) {
-      seen.add(stacks.process[node]);
-    }
-  }
-  return seen.size;
 }
 
 function missingShare(report: Model["report"], recording: { outcomes: number[]; total: number; lost: number }): number {

@@ -73,12 +73,12 @@ export interface Recording {
   closing: string;
   outcomes: number[];
   nativeOutcomes: number[];
-  seconds: number; // how many there are; the last one may be partial
+  seconds: number; // how many there are, 1 where samples have no times; the last one may be partial
   samples: Samples;
 }
 
 export interface FirstView {
-  top: "process" | "command" | "none";
+  top: "process" | "command" | "interpreter" | "none";
   native: boolean;
   kernel: boolean;
   plumbing: boolean;
@@ -89,6 +89,7 @@ export interface FirstView {
 export interface Compared {
   words: string[]; // what changed
   thresholds: Record<string, number>; // standard errors from which on a change is one, by what the rows are
+  first: { side: number; shares: boolean; callees: boolean }; // what is shown at first; side 0 is before
 }
 
 export interface Report {
@@ -179,7 +180,7 @@ function recordingFrom(from: Json, column: (place: Column) => Uint32Array): Reco
     last += second[index];
     second[index] = last;
   }
-  const seconds = Math.max(1, Math.ceil(from.duration - 1e-6), last + 1);
+  const seconds = hasTimes(from) ? Math.max(1, Math.ceil(from.duration - 1e-6), last + 1) : last + 1;
   return {
     ...from,
     seconds,
@@ -196,6 +197,11 @@ function recordingFrom(from: Json, column: (place: Column) => Uint32Array): Reco
       })),
     },
   };
+}
+
+// Whether it is known when each sample was taken: what other tools wrote has all of them in the first second.
+export function hasTimes({ started, duration, frequency }: Recording): boolean {
+  return started > 0 && duration > 0 && frequency > 0;
 }
 
 function firstSamples(second: Uint32Array, seconds: number): Uint32Array {

@@ -1,6 +1,6 @@
 // The flame graph's place in the page: a canvas that follows the model, with mouse and keyboard.
 
-import { effect, type ReadonlySignal } from "@preact/signals";
+import { computed, effect, type ReadonlySignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { FlameCanvas, ROW, type Place } from "./canvas";
 import { changeInWords } from "./comparison";
@@ -46,7 +46,9 @@ export function Flame({ model, name, tree, weights, rootAtTop, zoom, chosen, mai
       boxes: () => drawnBoxes(flame, scroller.current!),
       focusWidest: () => focusWidestMatch(model, flame),
     });
-    const show = () => showIn(model, flame, tree.value, weights.value, rootAtTop.value, zoom.value);
+    // Looked for in all stacks: not anew for every row that the mouse passes.
+    const litBySelection = computed(() => (tree.value ? litNodes(model, tree.value, model.state.selected.value) : null));
+    const show = () => showIn(model, flame, tree.value, weights.value, rootAtTop.value, zoom.value, litBySelection.value);
     const stop = effect(show);
     const resized = new ResizeObserver(show);
     resized.observe(scroller.current!);
@@ -119,6 +121,7 @@ function showIn(
   weights: TreeWeights | null,
   rootAtTop: boolean,
   zoom: number,
+  litBySelection: Uint8Array | null,
 ): void {
   const { state, report } = model;
   const selected = state.selected.value;
@@ -143,7 +146,7 @@ function showIn(
     label: model.label,
     isMark,
     matches,
-    lit: both(litNodes(model, tree, selected), same(selected, pointed) ? null : litNodes(model, tree, pointed)),
+    lit: both(litBySelection, same(selected, pointed) ? null : litNodes(model, tree, pointed)),
   });
 }
 
@@ -180,7 +183,7 @@ function describe(model: Model, flame: FlameCanvas, place: Place | null): void {
     `${percent(place.samples, all)} of all`,
     parent >= 0 ? `${percent(place.samples, weights.total[parent])} of its parent` : "",
     `${percent(weights.self[place.node], all)} itself`,
-    `${seconds(place.samples, recording)} of CPU`,
+    recording.frequency ? `${seconds(place.samples, recording)} of CPU` : "",
   ];
   model.state.details.value = [model.label(tree.label[place.node]), parts.filter(Boolean).join("  ·  ")];
 }

@@ -110,6 +110,7 @@ function Choices({ model }: { model: Model }) {
         <select value={state.top.value} onChange={(event) => (state.top.value = event.currentTarget.value as TopLevel)}>
           <option value="process">process</option>
           <option value="command">command</option>
+          <option value="interpreter">interpreter</option>
           <option value="none">none</option>
         </select>
       </label>
@@ -244,8 +245,8 @@ function Sandwich({ model }: { model: Model }) {
       <h3>
         Callees{" "}
         <span class="soft">
-          of <bdi>{report.functions.label[func]}</bdi>: {percent(total, model.weights.value.all)} of all,{" "}
-          {seconds(total, model.recording.value)}
+          of <bdi>{report.functions.label[func]}</bdi>: {percent(total, model.weights.value.all)} of all
+          {model.recording.value.frequency ? `, ${seconds(total, model.recording.value)}` : ""}
         </span>
       </h3>
       <Flame

@@ -1,6 +1,6 @@
 // The keyboard: what each key does, and the overlay that tells.
 
-import { batch } from "@preact/signals";
+import { batch, type Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { isDark, type Model } from "./model";
 import type { Colour, Tab } from "./state";
@@ -44,7 +44,7 @@ const GROUPS: [string, Key[]][] = [
       { keys: ["p"], does: "plumbing of the interpreter", run: flip(({ state }) => state.plumbing) },
       { keys: ["r"], does: "fold recursion", run: flip(({ state }) => state.fold) },
       { keys: ["i"], does: "icicle: root at the top", run: flip(({ state }) => state.icicle) },
-      { keys: ["c"], does: "colour by kind, module, process", run: ({ state }) => (state.colour.value = after(state.colour.value)) },
+      { keys: ["c"], does: "colour by kind, module, process", run: (model) => nextColour(model) },
     ],
   ],
   [
@@ -89,9 +89,9 @@ function closeOne(one: { value: boolean }, other: { value: boolean }): void {
   }
 }
 
-function after(colour: Colour): Colour {
-  const order: Colour[] = ["kind", "module", "process"];
-  return order[(order.indexOf(colour) + 1) % order.length];
+function nextColour({ report, state }: Model): void {
+  const order: Colour[] = [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"];
+  state.colour.value = order[(order.indexOf(state.colour.value) + 1) % order.length];
 }
 
 export function switchTheme({ state, systemDark }: Model): void {
@@ -162,10 +162,11 @@ export function listenToKeys(model: Model): void {
 
 // Each press takes back one thing.
 function back({ state }: Model, target: HTMLElement): void {
+  const typed: Record<string, Signal<string>> = { search: state.search, filter: state.filter, "process-filter": state.commands };
   if (state.help.value) {
     state.help.value = false;
-  } else if (target.id === "search" || target.id === "filter") {
-    (target.id === "search" ? state.search : state.filter).value = "";
+  } else if (target.id in typed) {
+    typed[target.id].value = "";
     target.blur();
   } else if (target.matches("input")) {
     target.blur();

@@ -17,8 +17,8 @@ import {
   type Tree,
   type TreeWeights,
 } from "./tree";
-import { groupWeights, weigh, type Part, type Weights } from "./weights";
-import { labelText, rowText } from "./words";
+import { groupWeights, lengthOf, weigh, type Part, type Weights } from "./weights";
+import { labelText, ownersText, rowText } from "./words";
 
 export interface TableRow {
   key: number;
@@ -65,6 +65,7 @@ export interface Model {
 }
 
 const CURVES = 8;
+const SHORTEST = 0.001; // seconds of which shares of cores are told
 
 export function modelOf(report: Report, state: State, systemDark: { value: boolean }): Model {
   const stacks = stacksOf(report);
@@ -103,6 +104,9 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
   const wanted = computed(() => patternOf(state.filter.value));
   const names = new Map<number, string>();
   const label = (of: number): string => {
+    if (of >= 0 && of < report.processes.pid.length && state.top.value !== "process") {
+      return ownersText(report, state.top.value, of);
+    }
     let text = names.get(of);
     if (text === undefined) {
       text = labelText(report, of);
@@ -132,7 +136,10 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
       const shown = filter ? rows.value.filter((row) => filter.test(row.text)) : rows.value.slice();
       return sorted(model, shown);
     }),
-    search: computed(() => searchFor(state.search.value, label)),
+    search: computed(() => {
+      void state.top.value; // by which labels at the root change
+      return searchFor(state.search.value, label);
+    }),
     palette: computed(() => (isDark(state, systemDark) ? DARK : LIGHT)),
     curveProcesses: busiest(report, stacks, whole.peek()),
     label,
@@ -146,7 +153,7 @@ function otherOf(report: Report, stacks: Stacks, state: State, part: Part, weigh
   const recording = report.recordings[1 - side];
   const found = weigh(recording, stacks, { ...part, from: 0, to: recording.seconds });
   const shares = state.shares.value;
-  const own = scaleOf(shown, Math.min(part.to, shown.duration) - part.from, weights.all, shares);
+  const own = scaleOf(shown, Math.max(lengthOf(shown, part), SHORTEST), weights.all, shares);
   const its = scaleOf(recording, recording.duration, found.all, shares);
   return { weights: found, scales: side === 1 ? [its, own] : [own, its] };
 }
@@ -379,6 +386,18 @@ function busiest(report: Report, stacks: Stacks, weights: Weights): number[] {
   return order.slice(0, order.length === CURVES + 1 ? CURVES + 1 : CURVES);
 }
 
+// The processes of the whole recording that were sampled; the report knows others, too, where some were selected.
+export function sampledProcesses({ stacks, whole }: Model): number[] {
+  const seen = new Set<number>();
+  const { total } = whole.value;
+  for (let node = 0; node < stacks.count; node += 1) {
+    if (stacks.depth[node] === 1 && total[node] > 0) {
+      seen.add(stacks.process[node]);
+    }
+  }
+  return [...seen];
+}
+
 export function processColour(model: Model, process: number): string {
   const { curves, others } = model.palette.value;
   const place = model.curveProcesses.indexOf(process);
@@ -387,7 +406,7 @@ export function processColour(model: Model, process: number): string {
 
 // Without processes at the root a box may be of several, and has no one colour of a process.
 export function shownColour({ colour, top }: State): Colour {
-  return colour.value === "process" && top.value === "none" ? "kind" : colour.value;
+  return colour.value === "process" && (top.value === "none" || top.value === "interpreter") ? "kind" : colour.value;
 }
 
 // The colour of every box of a tree, by label where that decides it.

@@ -5,6 +5,7 @@ import { Fragment } from "preact";
 import { useMemo } from "preact/hooks";
 import { patternOf, processColour, type Model } from "./model";
 import { processFigures, type ProcessFigures, type ThreadFigures } from "./process_figures";
+import { lengthOf } from "./weights";
 import { grouped, plural, share, shortCommand } from "./words";
 
 const SHOWN = 300;
@@ -12,9 +13,8 @@ const SHOWN = 300;
 export function Processes({ model }: { model: Model }) {
   const { state, report } = model;
   const figures = useMemo(() => computed(() => processFigures(model)), []);
-  const filter = useSignal("");
   const opened = useSignal<ReadonlySet<number>>(new Set());
-  const pattern = patternOf(filter.value);
+  const pattern = patternOf(state.commands.value);
   const { pid, command, interpreter } = report.processes;
   const every = figures.value;
   const wanted = pattern
@@ -33,9 +33,9 @@ export function Processes({ model }: { model: Model }) {
             aria-label="Filter the processes"
             autocomplete="off"
             spellcheck={false}
-            value={filter.value}
+            value={state.commands.value}
             onInput={(event) => {
-              filter.value = event.currentTarget.value;
+              state.commands.value = event.currentTarget.value;
             }}
           />
           <output>{pattern ? `${grouped(wanted.length)} of ${grouped(every.length)}` : grouped(every.length)}</output>
@@ -74,7 +74,7 @@ export function Processes({ model }: { model: Model }) {
                   }}
                 />
                 {opened.value.has(each.process)
-                  ? each.threads.map((thread) => <ThreadRow key={thread.thread} model={model} figures={thread} />)
+                  ? each.threads.map((thread) => <ThreadRow key={thread.thread} model={model} process={each.process} figures={thread} />)
                   : null}
               </Fragment>
             ))}
@@ -109,15 +109,15 @@ export function toggled(set: ReadonlySet<number>, member: number): ReadonlySet<n
   return made;
 }
 
-// Seconds that the chosen range stands for.
-function spans(model: Model): number {
-  const { from, to } = model.part.value;
-  return model.state.range.value ? to - from : model.recording.value.duration;
+// A process is shown whole, or by the threads of it that are checked.
+function without(set: ReadonlySet<number>, members: number[]): ReadonlySet<number> {
+  return new Set([...set].filter((each) => !members.includes(each)));
 }
 
 function ofOneCore(model: Model, samples: number): string {
-  const time = spans(model);
-  return time > 0 ? share((100 * samples) / model.recording.value.frequency / time) : "–";
+  const recording = model.recording.value;
+  const ticks = recording.frequency * lengthOf(recording, model.part.value);
+  return ticks > 0 ? share((100 * samples) / ticks) : "–";
 }
 
 function part(of: number, all: number): string {
@@ -137,13 +137,16 @@ function ProcessRow({ model, figures, isOpen, turn }: { model: Model; figures: P
           type="checkbox"
           aria-label={`Only ${label[process]}`}
           checked={checked}
-          onChange={() => {
-            state.processes.value = toggled(state.processes.value, process);
-          }}
+          onChange={() =>
+            batch(() => {
+              state.processes.value = toggled(state.processes.value, process);
+              state.threads.value = without(state.threads.value, figures.threads.map((each) => each.thread));
+            })
+          }
         />
         <i class="dot" style={{ background: processColour(model, process) }} />
       </td>
-      <td class="number soft">{pid[process]}</td>
+      <td class="number soft">{pid[process] || ""}</td>
       <td class="words" title={command[process]}>
         <button
           type="button"
@@ -190,7 +193,7 @@ function Place({ model, frame }: { model: Model; frame: number }) {
   );
 }
 
-function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures }) {
+function ThreadRow({ model, process, figures }: { model: Model; process: number; figures: ThreadFigures }) {
   const { report, state } = model;
   const { thread, samples } = figures;
   const checked = state.threads.value.has(thread);
@@ -201,12 +204,15 @@ function ThreadRow({ model, figures }: { model: Model; figures: ThreadFigures })
           type="checkbox"
           aria-label={`Only thread ${report.threads.label[thread]}`}
           checked={checked}
-          onChange={() => {
-            state.threads.value = toggled(state.threads.value, thread);
-          }}
+          onChange={() =>
+            batch(() => {
+              state.threads.value = toggled(state.threads.value, thread);
+              state.processes.value = without(state.processes.value, [process]);
+            })
+          }
         />
       </td>
-      <td class="number soft">{report.threads.tid[thread]}</td>
+      <td class="number soft">{report.threads.tid[thread] || ""}</td>
       <td class="words">
         <bdi>{report.threads.name[thread]}</bdi>
       </td>

@@ -40,6 +40,7 @@ export interface State {
   colour: Signal<Colour>;
   search: Signal<string>;
   filter: Signal<string>;
+  commands: Signal<string>; // filters the table of processes
   grouping: Signal<Grouping>;
   sort: Signal<Sort>;
   ascending: Signal<boolean>;
@@ -63,9 +64,9 @@ interface Field {
 export function stateOf(report: Report): State {
   const { first, compared } = report;
   return {
-    recording: signal(report.recordings.length - 1),
-    shares: signal(compared !== null && !report.recordings.every(knowsCores)),
-    withCallees: signal(false),
+    recording: signal(compared?.first.side ?? 0),
+    shares: signal(compared !== null && (compared.first.shares || !report.recordings.every(knowsCores))),
+    withCallees: signal(compared?.first.callees ?? false),
     range: signal(null),
     processes: signal(new Set<number>()),
     threads: signal(new Set<number>()),
@@ -85,6 +86,7 @@ export function stateOf(report: Report): State {
     colour: signal<Colour>(compared ? "change" : "kind"),
     search: signal(""),
     filter: signal(""),
+    commands: signal(""),
     grouping: signal<Grouping>("function"),
     sort: signal<Sort>(compared ? "change" : "self"),
     ascending: signal(false),
@@ -125,12 +127,39 @@ export function keepInFragment(report: Report, state: State): void {
       read();
     }
   });
-  effect(() => {
-    const text = fragment.value;
+  const write = sparingly(() => {
+    const text = fragment.peek();
     if (location.hash.slice(1) !== text) {
       history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
     }
   });
+  effect(() => {
+    void fragment.value;
+    write();
+  });
+}
+
+const WRITES_MAX = 60; // in so many milliseconds; browsers refuse some more, Safari from 100 on
+const WRITES_TIME = 30_000;
+const LATER = 1000;
+
+// Does it at once, but not too often: then later, and once for all that was asked meanwhile.
+function sparingly(act: () => void): () => void {
+  let times: number[] = [];
+  let waiting = 0;
+  const now = () => {
+    times.push(performance.now());
+    act();
+  };
+  return () => {
+    clearTimeout(waiting);
+    times = times.filter((time) => time > performance.now() - WRITES_TIME);
+    if (times.length < WRITES_MAX) {
+      now();
+    } else {
+      waiting = setTimeout(now, LATER);
+    }
+  };
 }
 
 function fieldsOf(report: Report, state: State): Field[] {
@@ -152,10 +181,11 @@ function fieldsOf(report: Report, state: State): Field[] {
     flag("plumbing", state.plumbing),
     flag("threads", state.threadFrames),
     flag("lines", state.lineFrames),
-    choice("top", state.top, ["process", "command", "none"]),
+    choice("top", state.top, ["process", "command", "interpreter", "none"]),
     choice("colour", state.colour, [...(report.compared ? (["change"] as const) : []), "kind", "module", "process"]),
     text("search", state.search),
     text("filter", state.filter),
+    text("commands", state.commands),
     choice("by", state.grouping, GROUPINGS),
     choice("sort", state.sort, report.compared ? ["change", "before", "after", "name"] : ["self", "total", "name"]),
     flag("ascending", state.ascending),
@@ -234,11 +264,13 @@ function rangeField(report: Report, state: State): Field {
 }
 
 function sideField({ recording }: State): Field {
+  const sides = ["before", "after"];
+  const first = recording.peek();
   return {
     key: "side",
-    read: () => (recording.value === 0 ? "before" : ""),
+    read: () => (recording.value === first ? "" : sides[recording.value]),
     write: (given) => {
-      recording.value = given === "before" ? 0 : 1;
+      recording.value = sides.includes(given) ? sides.indexOf(given) : first;
     },
   };
 }

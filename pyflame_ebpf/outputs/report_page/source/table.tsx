@@ -284,10 +284,11 @@ export function detailsOf(model: Model, row: TableRow): readonly [string, string
   if (other) {
     return [row.text, changeInWords(rowChange(model, other, row), model.state.shares.value)];
   }
+  const time = (samples: number) => (recording.frequency ? `, ${seconds(samples, recording)}` : "");
   return [
     row.text,
-    `${percent(row.self, all)} itself, ${seconds(row.self, recording)}  ·  ${percent(row.total, all)} with what it calls, ` +
-      `${seconds(row.total, recording)}  ·  ${plural(row.total, "sample")}`,
+    `${percent(row.self, all)} itself${time(row.self)}  ·  ${percent(row.total, all)} with what it calls${time(row.total)}` +
+      `  ·  ${plural(row.total, "sample")}`,
   ];
 }
 
@@ -314,8 +315,10 @@ export function open(model: Model, row: Row): void {
     state.selected.value = row;
     if (row.grouping === "process") {
       state.processes.value = new Set([row.key]);
+      state.threads.value = new Set();
     } else if (row.grouping === "thread") {
       state.threads.value = new Set([row.key]);
+      state.processes.value = new Set();
     } else if (row.grouping === "module") {
       state.grouping.value = "function";
       state.filter.value = rowText(model.report, "module", row.key).replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");

@@ -3,9 +3,9 @@
 import { computed, effect, untracked } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import type { Recording } from "./data";
+import { hasTimes, type Recording } from "./data";
 import { everything, processColour, type Model } from "./model";
-import { eachSample, type Part } from "./weights";
+import { eachSample, lengthOf, type Part } from "./weights";
 import { clock, grouped, parseClock, percent, plural, seconds, utc } from "./words";
 
 const HEIGHT = 118;
@@ -20,6 +20,26 @@ interface Curves {
 }
 
 export function Timeline({ model }: { model: Model }) {
+  return hasTimes(model.recording.value) ? <Timed model={model} /> : <Untimed model={model} />;
+}
+
+// In place of a timeline where no times are known, as of folded stacks.
+function Untimed({ model }: { model: Model }) {
+  const recording = model.recording.value;
+  const { all } = model.weights.value;
+  return (
+    <section class="timeline" aria-label="CPU">
+      <div class="range">
+        <output class="chosen" aria-live="polite">
+          <b>{percent(all, model.whole.value.all)}</b> of the samples: <b>{plural(all, "sample")}</b>
+          {recording.frequency ? `, ${seconds(all, recording)} of CPU` : ""}. When each was taken is not known.
+        </output>
+      </div>
+    </section>
+  );
+}
+
+function Timed({ model }: { model: Model }) {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const curves = useMemo(() => computed(() => curvesOf(model)), []);
@@ -263,7 +283,7 @@ function RangeBar({ model, curves }: { model: Model; curves: Curves }) {
   const { all } = model.weights.value;
   const whole = model.whole.value.all;
   const range = model.state.range.value;
-  const spans = Math.max(Math.min(to, range ? to : recording.duration) - from, 0.001);
+  const spans = lengthOf(recording, { from, to });
   const cores = all / recording.frequency / Math.max(spans, LAST_SECOND_LEAST);
   return (
     <div class="range">

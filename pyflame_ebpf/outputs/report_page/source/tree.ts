@@ -24,7 +24,7 @@ export interface TreeWeights {
   total: Int32Array;
 }
 
-export type TopLevel = "process" | "command" | "none";
+export type TopLevel = "process" | "command" | "interpreter" | "none";
 
 export interface Shape {
   hidden: Uint8Array; // by function
@@ -71,7 +71,7 @@ function topLabels(report: Report, top: TopLevel): number[] {
   }
   const first = new Map<string, number>();
   return command.map((text, process) => {
-    const key = `${text}\0${interpreter[process]}`;
+    const key = top === "interpreter" ? interpreter[process] : text;
     if (!first.has(key)) {
       first.set(key, process);
     }

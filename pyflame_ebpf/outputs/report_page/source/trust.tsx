@@ -2,8 +2,8 @@
 
 import { computed } from "@preact/signals";
 import { useMemo } from "preact/hooks";
-import type { Named } from "./data";
-import type { Model } from "./model";
+import type { Named, Recording } from "./data";
+import { sampledProcesses, type Model } from "./model";
 import { eachSample } from "./weights";
 import { clock, grouped, percent, utc } from "./words";
 
@@ -90,20 +90,32 @@ function Outcomes({ names, counts, part, all }: { names: Named[]; counts: number
   );
 }
 
+// The counters of which the lost samples are the sum.
+const LOSSES: [string, string][] = [
+  ["counts_full", "no room to count them"],
+  ["tail_calls_failed", "the kernel refused to go on"],
+];
+
+function lostByReason({ lost, counters }: Recording): string {
+  const reasons = LOSSES.filter(([name]) => counters[name] > 0).map(([name, reason]) => `${grouped(counters[name])} ${reason}`);
+  return lost && reasons.length ? `${grouped(lost)} (${reasons.join(", ")})` : grouped(lost);
+}
+
 function CpuTime({ model }: { model: Model }) {
   const recording = model.recording.value;
+  const { frequency } = recording;
   const { scheduler } = model.report.processes;
-  const sampled = recording.total / recording.frequency;
-  const charged = scheduler.filter((each) => each !== null).reduce((all, each) => all + each, 0);
-  const known = scheduler.some((each) => each !== null);
+  const charged = sampledProcesses(model).map((process) => scheduler[process]).filter((each) => each !== null);
   return (
     <dl>
-      <Fact name="The samples account for">{sampled.toFixed(1)} s</Fact>
+      {frequency ? <Fact name="The samples account for">{(recording.total / frequency).toFixed(1)} s</Fact> : null}
       {recording.scheduler === null ? null : <Fact name="The scheduler charged the host">{recording.scheduler.toFixed(1)} s</Fact>}
-      {known ? <Fact name="The scheduler charged these processes">{charged.toFixed(1)} s</Fact> : null}
+      {charged.length ? (
+        <Fact name="The scheduler charged these processes">{charged.reduce((all, each) => all + each, 0).toFixed(1)} s</Fact>
+      ) : null}
       <Fact name="Samples taken and kept">{grouped(recording.total)}</Fact>
-      <Fact name="Samples lost">{grouped(recording.lost)}</Fact>
-      <Fact name="One sample stands for">{(1000 / recording.frequency).toFixed(2)} ms of one CPU</Fact>
+      <Fact name="Samples lost">{lostByReason(recording)}</Fact>
+      {frequency ? <Fact name="One sample stands for">{(1000 / frequency).toFixed(2)} ms of one CPU</Fact> : null}
     </dl>
   );
 }
@@ -114,12 +126,12 @@ function Circumstances({ model }: { model: Model }) {
     <dl>
       <Fact name="Host">{recording.host || "unknown"}</Fact>
       <Fact name="Kernel">{recording.kernel || "unknown"}</Fact>
-      <Fact name="CPUs">{grouped(recording.cpus)}</Fact>
-      <Fact name="Started">{utc(recording.started)}</Fact>
+      <Fact name="CPUs">{recording.cpus ? grouped(recording.cpus) : "unknown"}</Fact>
+      <Fact name="Started">{utc(recording.started) || "unknown"}</Fact>
       <Fact name="Duration">
-        {clock(recording.duration)} ({recording.duration.toFixed(1)} s)
+        {recording.duration ? `${clock(recording.duration)} (${recording.duration.toFixed(1)} s)` : "unknown"}
       </Fact>
-      <Fact name="Frequency">{grouped(recording.frequency)} Hz on each CPU</Fact>
+      <Fact name="Frequency">{recording.frequency ? `${grouped(recording.frequency)} Hz on each CPU` : "unknown"}</Fact>
       <Fact name="Command line">
         <code>pyflame-ebpf {recording.arguments.join(" ")}</code>
       </Fact>

@@ -6,8 +6,8 @@ import type { Groups, Stacks } from "./stacks";
 export interface Part {
   from: number; // seconds from the start of the recording
   to: number; // the second after the last
-  processes: ReadonlySet<number>; // empty for all
-  threads: ReadonlySet<number>;
+  processes: ReadonlySet<number>; // these, and
+  threads: ReadonlySet<number>; // these; both empty for all
 }
 
 export interface Weights {
@@ -15,6 +15,11 @@ export interface Weights {
   total: Int32Array; // and those of all that it calls
   ends: Int32Array; // the nodes at which sampled stacks end
   all: number;
+}
+
+// How long the part is; the last second may be cut short.
+export function lengthOf({ seconds, duration }: Recording, { from, to }: Pick<Part, "from" | "to">): number {
+  return Math.max((to >= seconds ? duration : Math.min(to, duration)) - from, 0);
 }
 
 // Calls back for each entry of the samples in the part: its index, its node, its count.
@@ -25,13 +30,11 @@ export function eachSample(
   take: (index: number, node: number, count: number) => void,
 ): void {
   const { node, count, firstOf } = recording.samples;
+  const isFiltered = part.processes.size > 0 || part.threads.size > 0;
   const end = firstOf[Math.min(part.to, recording.seconds)];
   for (let index = firstOf[Math.min(part.from, recording.seconds)]; index < end; index += 1) {
     const at = node[index];
-    if (part.processes.size && !part.processes.has(stacks.process[at])) {
-      continue;
-    }
-    if (part.threads.size && !part.threads.has(stacks.thread[at])) {
+    if (isFiltered && !part.processes.has(stacks.process[at]) && !part.threads.has(stacks.thread[at])) {
       continue;
     }
     take(index, at, count[index]);

@@ -1,7 +1,7 @@
 // What things are called, and how figures are written.
 
 import type { Recording, Report } from "./data";
-import { labelsOf, ROOT } from "./tree";
+import { labelsOf, ROOT, type TopLevel } from "./tree";
 import type { Grouping } from "./stacks";
 
 export function labelText(report: Report, label: number): string {
@@ -16,6 +16,11 @@ export function labelText(report: Report, label: number): string {
     return report.threads.label[label - threadsAt];
   }
   return label < framesAt ? report.functions.label[label - functionsAt] : lineText(report, label - framesAt);
+}
+
+// What the processes at the root have in common, of which this is one.
+export function ownersText({ processes }: Report, top: TopLevel, process: number): string {
+  return top === "interpreter" ? processes.interpreter[process] || "not Python" : processes.command[process] || "?";
 }
 
 // A function as labels.py writes it, with the executing line in place of the first one.
@@ -64,7 +69,11 @@ export function plural(count: number, noun: string): string {
   return `${grouped(count)} ${noun}${count === 1 ? "" : noun.endsWith("s") ? "es" : "s"}`;
 }
 
+// CPU time, where it is known how often was sampled.
 export function seconds(samples: number, recording: Recording): string {
+  if (!recording.frequency) {
+    return "–";
+  }
   const value = samples / recording.frequency;
   return `${value >= 100 ? grouped(Math.round(value * 10) / 10) : value.toFixed(2)} s`;
 }
@@ -85,7 +94,8 @@ export function parseClock(text: string): number {
   return text.split(":").reduce((sum, part) => sum * 60 + Number(part), 0);
 }
 
+// A moment since the epoch, "" for none.
 export function utc(seconds: number): string {
   const moment = new Date(seconds * 1000);
-  return Number.isNaN(moment.getTime()) ? "" : `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  return !seconds || Number.isNaN(moment.getTime()) ? "" : `${moment.toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
