@@ -59,7 +59,8 @@ class UnfinishedStacks:
         """Keeps a stack's memory, or more of it."""
         copy = self._copies.get(event.stack_id)
         if copy is None:
-            if self._bytes > BYTES_MAX:
+            # What does not begin at the stack pointer is more of a stack that was finished without it.
+            if self._bytes > BYTES_MAX or event.start > event.registers.sp:
                 return
             copy = self._copies[event.stack_id] = _Copy(event.identity, event.registers, event.start)
         if event.start == copy.start + copy.size:
