@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from profiles import realistic_profile
 
 from pyflame_ebpf.commands.background_save import BackgroundSave
 from pyflame_ebpf.output_directory import OutputUnwritable
+
+
+def open_files() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
@@ -29,9 +34,9 @@ def test_without_room_for_another_process_the_view_is_told(monkeypatch, saving, 
     def refuse() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    before = os.listdir("/proc/self/fd")
+    before = open_files()
     monkeypatch.setattr(os, "fork", refuse)
     with pytest.raises(OutputUnwritable, match="temporarily unavailable"):
         saving()
-    assert os.listdir("/proc/self/fd") == before
+    assert open_files() == before
     assert not (tmp_path / "saved").exists()
