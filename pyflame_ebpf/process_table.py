@@ -11,7 +11,9 @@ import heapq
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import BinaryIO
 
 from pyflame_ebpf import processes
@@ -39,6 +41,7 @@ from pyflame_ebpf.unwind_row import UnwindRow
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
+MAPPED_MAX = 1 << 16  # mappings of one process, of all times; at one time the kernel allows 65,530 (vm.max_map_count)
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
 STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
@@ -67,7 +70,7 @@ class Known:
     state: int = PROCESS_ANNOUNCED
     slot: int = 0  # as in struct process_entry's mappings
     mappings: list[Mapping] = field(default_factory=list)  # executable, now
-    mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
+    mapped: dict[Mapping, None] = field(default_factory=dict)  # ... and at any time, the newest last
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
     places: dict[int, Mapping | None] = field(default_factory=dict)  # page of an address → what is mapped there
@@ -202,6 +205,8 @@ class ProcessTable:
     def _begin_cpu(self, identity: Identity, known: Known) -> None:
         before = self._pids.get(identity.tgid)
         self._pids[identity.tgid] = identity
+        if before is not None:  # replaced by exec, or its end was not heard of
+            self.code.forget(before)
         if before is not None and before.start == identity.start and before in self._known:  # another program by exec
             with contextlib.suppress(PyflameError, OSError):
                 known.cpu_before = self._known[before].cpu_after = processes.cpu_seconds(identity.tgid)
@@ -286,6 +291,8 @@ class ProcessTable:
         self._warm(identity, known)
 
     def _tell(self, identity: Identity, known: Known) -> None:
+        if self._pids.get(identity.tgid) != identity:
+            return  # the entry is another program's by now
         is_known = known.executable in self._interpreters
         entry = ProcessEntry(
             identity.raw(), state=known.state, mappings=known.slot, known=is_known, no_copies=known.no_copies
@@ -306,10 +313,13 @@ class ProcessTable:
         except (PyflameError, OSError):
             return False
         code = [mapping for mapping in mappings if mapping.executable]
-        if not code or code == known.mappings:
+        if not code:
+            return False
+        if code == known.mappings:
+            self._tell(identity, known)  # the programs may have begun its entry anew
             return False
         known.mappings = code
-        known.mapped += [mapping for mapping in code if mapping not in known.mapped]
+        _note(known.mapped, code)
         known.places.clear()
         known.slot = self.code.map_process(identity, code)
         while self.code.evicted:
@@ -428,6 +438,15 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _note(mapped: dict[Mapping, None], code: Iterable[Mapping]) -> None:
+    """Adds what is mapped now; what a process had long ago makes room."""
+    for mapping in code:
+        mapped.pop(mapping, None)
+        mapped[mapping] = None
+    for mapping in list(islice(mapped, max(0, len(mapped) - MAPPED_MAX))):
+        del mapped[mapping]
 
 
 def _same_start(identity: Identity, start_ticks: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf import processes
+from pyflame_ebpf import process_table, processes
 from pyflame_ebpf.bpf_abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, Identity
 from pyflame_ebpf.elf_image import ElfType
 from pyflame_ebpf.events import ExitEvent, ProcessEvent
@@ -290,6 +290,54 @@ def test_program_that_was_replaced_by_exec_is_told_nothing_more(table, sampler):
         assert not table.is_running(old.identity)
         assert table.read_memory(old.identity, 0x400000, 8) == b""
         assert sampler.states_of(old.identity) == []
+
+
+def test_the_slot_of_a_program_that_was_replaced_by_exec_is_given_to_the_next(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        old = met(process.pid)
+        table.process_met(old)
+        table.process_met(met(process.pid, identity=replace(old.identity, exec_id=2), executed=True))
+        assert len(sampler.mappings) == 1
+
+
+def test_program_that_was_replaced_by_exec_does_not_take_its_entry_back(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        old = met(process.pid)
+        table.process_met(old)
+        table.process_met(met(process.pid, identity=replace(old.identity, exec_id=2), executed=True))
+        table.without_copies(old.identity)
+        assert Identity.of(sampler.processes[-1].identity).exec_id == 2
+
+
+def test_process_whose_entry_was_lost_is_told_again_where_its_code_is(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid, state=PROCESS_PYTHON)
+        table.process_met(met(process.pid))
+        sampler.processes.clear()
+        table.process_met(event)
+        assert sampler.processes[-1].mappings == 1 + next(iter(sampler.mappings))
+
+
+def test_of_two_mappings_of_one_place_the_one_that_came_back_counts(table, monkeypatch):
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        first, second = (processes.Mapping(0x1000, 0x2000, 0, True, 0, 0, path) for path in ("first", "second"))
+        for mapping in (first, second, first):
+            monkeypatch.setattr(processes, "mappings", lambda _pid, mapping=mapping: [mapping])
+            table.process_met(event)
+        assert table.mapping_of(event.identity, 0x1800) == first
+
+
+def test_a_process_that_maps_and_unmaps_without_end_does_not_fill_the_memory(table, monkeypatch):
+    monkeypatch.setattr(process_table, "MAPPED_MAX", 2)
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        for page in (1, 2, 3):
+            mapping = processes.Mapping(page << 12, page + 1 << 12, 0, True, 0, 0, "")
+            monkeypatch.setattr(processes, "mappings", lambda _pid, mapping=mapping: [mapping])
+            table.process_met(event)
+        known = [table.mapping_of(event.identity, page << 12) is not None for page in (1, 2, 3)]
+        assert known == [False, True, True]
 
 
 def test_ended_process_keeps_its_name_and_the_time_that_the_scheduler_charged(table):
