@@ -178,9 +178,13 @@ class Recorder:
         now = time.monotonic()
         self._table.look_again(now)
         self._symbolizer.settle()
-        if now - self._drained >= DRAIN:
+        if self._is_drain_due(now):
             self._drain()
             self._sampler.attach_new_cpus()
+
+    def _is_drain_due(self, now: float) -> bool:
+        """Whether another second has begun, each of which has its samples, and nobody waits for those of the last."""
+        return self._window is None and (now - self._started) // DRAIN > (self._drained - self._started) // DRAIN
 
     def window(self) -> Profile | None:
         """The samples of the last second, once they are named; None until then.  For a ``live`` recorder."""
