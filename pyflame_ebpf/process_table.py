@@ -41,6 +41,7 @@ from pyflame_ebpf.unwind_row import UnwindRow
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
+COMMAND_MAX = 4096  # characters of a command line; linkers have a million, and a build starts many
 MAPPED_MAX = 1 << 16  # mappings of one process, of all times; at one time the kernel allows 65,530 (vm.max_map_count)
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
@@ -220,7 +221,7 @@ class ProcessTable:
             command = processes.command_line(identity.tgid)
             name = processes.name(identity.tgid)
             if self.is_running(identity):
-                known.command = command or known.command
+                known.command = _cut(command) or known.command
                 known.name = name or known.name
 
     def _identified_by_programs(self, event: ProcessEvent, known: Known) -> None:
@@ -438,6 +439,10 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _cut(command: str) -> str:
+    return command if len(command) <= COMMAND_MAX else f"{command[: COMMAND_MAX - 1]}…"
 
 
 def _note(mapped: dict[Mapping, None], code: Iterable[Mapping]) -> None:

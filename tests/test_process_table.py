@@ -179,6 +179,16 @@ def test_profile_has_what_the_process_is_called_and_runs(table):
     assert Path(profile_process.interpreter_file).is_file()
 
 
+def test_a_command_line_that_is_too_long_is_cut(table):
+    with running(sys.executable, "-c", WAIT, "x" * 100_000) as process:
+        event = met(process.pid)
+        table.process_met(event)
+        command_line = table.profile_processes()[event.identity].command
+    assert len(command_line) == 4096
+    assert command_line.startswith(sys.executable)
+    assert command_line.endswith("xxx…")
+
+
 def test_process_that_the_programs_identified_is_not_looked_at_again(table, sampler):
     with running(sys.executable, "-c", WAIT) as first, running(sys.executable, "-c", WAIT) as second:
         table.process_met(met(first.pid))
