@@ -56,7 +56,7 @@ class PltStubs:
         self._by_number: dict[int, _Relocation] = {}
         if image.machine == _MACHINE_X86_64:
             # One of each name: a hostile file may have thousands, and each would be read for every address.
-            sections = [found for name in _SECTIONS if (found := image.section(name)) and found.vaddr]
+            sections = [section for name in _SECTIONS if (section := image.section(name)) and section.vaddr]
             for vaddr in vaddrs:
                 if found := sorted(_stubs_before(image, sections, vaddr), reverse=True):
                     self._stubs[vaddr] = found
