@@ -166,3 +166,10 @@ def test_the_end_does_not_wait_for_stacks_that_take_too_long(process):
     process.stacks.finish_all(0)
     process.stacks.finish(1)
     assert not process.finished
+
+
+def test_a_walk_that_takes_too_long_is_broken_off(process, monkeypatch):
+    monkeypatch.setattr(unfinished_stacks, "WALK_MAX", 0.0)
+    process.copy([0x1801, 0])
+    process.stacks.finish_all(1)
+    assert process.finished[9] == ([(0x1000, 0)], NativeOutcome.TOO_DEEP)
