@@ -74,6 +74,16 @@ def test_every_second_has_its_samples(started):
     assert len(seconds) >= 60
 
 
+def test_a_second_ends_on_time(started, monkeypatch):
+    monkeypatch.setattr(recording, "POLL", 0.3)
+    sampler = FakeSampler(1.0)
+    recorder = started(sampler)
+    while not sampler.drains:
+        recorder.step()
+    assert recorder.elapsed == pytest.approx(1.0, abs=0.002)
+    recorder.close()
+
+
 def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, monkeypatch):
     monkeypatch.setattr(recording, "NAME", -1.0)
     sampler = FakeSampler(120.0)
