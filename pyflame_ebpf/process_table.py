@@ -61,7 +61,6 @@ class Known:
     name: str
     command: str = ""
     interpreter: Interpreter | None = None
-    unsupported: UnsupportedInterpreter | None = None
     cpu_before: float = 0.0  # seconds charged to it before the recording, or before its exec
     cpu_after: float | None = None
     executable: FileKey = (0, 0, 0)
@@ -178,6 +177,14 @@ class ProcessTable:
         layout = self._layout_index(interpreter)
         self._sampler.add_executable(key, executable_entry(interpreter.recipe, layout))
 
+    def _has_room_for(self, interpreter: Interpreter) -> bool:
+        """Whether its layout is or becomes known to the programs; processes that make theirs up may use up the room."""
+        try:
+            self._layout_index(interpreter)
+        except PyflameError:
+            return False
+        return True
+
     def _layout_index(self, interpreter: Interpreter) -> int:
         index = self._sampler.add_layout(interpreter.layout)
         self._layouts[index] = interpreter.layout
@@ -266,12 +273,13 @@ class ProcessTable:
         found: Interpreter | UnsupportedInterpreter | None = None
         with contextlib.suppress(PyflameError, OSError):
             found = interpreter_of(look.identity.tgid, self._cache)
+            if isinstance(found, Interpreter) and not self._has_room_for(found):
+                found = None
         if not self.is_running(look.identity):
             return
         if isinstance(found, Interpreter):
             self._found(look.identity, known, found)
             return
-        known.unsupported = found
         if time.monotonic() - known.first_seen >= OTHER_AFTER or self._is_old(look.identity):
             known.state = PROCESS_OTHER
             self._tell(look.identity, known)

@@ -16,6 +16,7 @@ import pytest
 from pyflame_ebpf import process_table, processes
 from pyflame_ebpf.bpf_abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, Identity
 from pyflame_ebpf.elf_image import ElfType
+from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.events import ExitEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Recipe, interpreter_of
 from pyflame_ebpf.process_table import LOOK_AGAIN, OTHER_AFTER, ProcessTable, executable_entry, file_key
@@ -242,6 +243,18 @@ def test_program_without_python_counts_as_other_after_a_while_and_not_before(tab
         look_until_told(table, sampler, event.identity, PROCESS_OTHER)
         assert time.monotonic() - before >= OTHER_AFTER
         assert not table.profile_processes()[event.identity].is_python
+
+
+def test_an_interpreter_for_which_there_is_no_room_counts_as_other_and_ends_nothing(table, sampler, monkeypatch):
+    def refuse(_layout):
+        raise PyflameError("more kinds of interpreter than there is room for")
+
+    monkeypatch.setattr(sampler, "add_layout", refuse)
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        table.process_met(event)
+        look_until_told(table, sampler, event.identity, PROCESS_OTHER)
+    assert table.counts() == (1, 0)
 
 
 def test_program_that_ran_before_the_recording_counts_as_other_at_once(table, sampler):
