@@ -98,8 +98,10 @@ def _line(worker: subprocess.Popen[bytes], patience: float) -> str:
     if worker.stdout is None:
         raise EOFError
     line = b""
+    readable = select.poll()  # select() takes no descriptor from 1024 on, and a recording has many files open
+    readable.register(worker.stdout, select.POLLIN)
     while not line.endswith(b"\n"):
-        if not select.select([worker.stdout], [], [], patience)[0]:
+        if not readable.poll(patience * 1000):
             raise TimeoutError
         part = worker.stdout.read(1 << 16)
         if not part:

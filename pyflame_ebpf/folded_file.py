@@ -92,12 +92,11 @@ class _Folded:
             raise _BadLineError("its counts are too large")
 
     def _index(self, name: str) -> int:
-        index = self.names.setdefault(name, len(self.names))
-        if index == len(self.names) - 1:
+        if name not in self.names:
             self.name_bytes += len(name)
             if self.name_bytes > NAME_BYTES_MAX:
                 raise _BadLineError(f"its names take more than {NAME_BYTES_MAX >> 20} MiB")
-        return index
+        return self.names.setdefault(name, len(self.names))
 
 
 def load_folded(stream: BinaryIO, name: str) -> Profile:

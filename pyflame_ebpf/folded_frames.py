@@ -15,11 +15,19 @@ from pyflame_ebpf.profile import Frame, FrameKind
 JIT = "[jit]"  # as native_symbols calls the file of code that a JIT compiler made
 _MODULE_OFFSET = re.compile(r"(.+)\+0x[0-9a-f]+")
 _SUFFIX = re.compile(r"(.+)_\[([kji0-9])\]")
-_PLACE = re.compile(r"(.*) \((.*):(\d{1,9})\)")
+_LINE_NUMBER = re.compile(r"(\d{1,9})\)")
 _FILE = re.compile(r"(.*) \(([^()]*)\)")
 _KERNEL_MODULE = re.compile(r"(.*) \[([^\[\]]*)\]")
 _PERF_PYTHON = re.compile(r"py::(.*):([^:]+)")
 _AUSTIN_PLACE = re.compile(r"(.*?):([^:]*):(-?\d{1,9})")
+
+
+def _place(name: str) -> tuple[str, str, int] | None:
+    """Function, file and line of ``function (file:line)``; a pattern would take the square of a long name's length."""
+    before, _, last = name.rpartition(":")
+    function, found, file = before.rpartition(" (")
+    number = _LINE_NUMBER.fullmatch(last)
+    return (function, file, int(number[1])) if found and number else None
 
 
 class Frames:
@@ -33,8 +41,8 @@ class Frames:
             return self._of_kind(suffix[1], suffix[2])
         if python := _PERF_PYTHON.fullmatch(name):
             return Frame(FrameKind.PYTHON, python[1], python[2])
-        if place := _PLACE.fullmatch(name):
-            return self._python(place[1], place[2], int(place[3]))
+        if place := _place(name):
+            return self._python(*place)
         if name.startswith("[") and name.endswith("]"):
             return self._bracketed(name)
         return self._with_file(name)
@@ -207,11 +215,16 @@ class PerfProcess(_OwnerByPattern):
         return Owner(pid, process[1], tid=tid, thread=process[1] if tid else "", taken=1)
 
 
-class NamedProcess(_OwnerByPattern):
+class NamedProcess(Owner):
     """A bare ``comm``: no file, no kernel function."""
 
     __slots__ = ()
-    process = re.compile(r"(?!.*_\[k\]$)(?!py::)(?!.+ \(.*\)$).+")
+
+    @classmethod
+    def fits(cls, root: str) -> bool:
+        """Whether a stack's first name is of this kind."""
+        has_file = root.endswith(")") and " (" in root[1:]
+        return not (has_file or root.endswith("_[k]") or root.startswith("py::"))
 
     @classmethod
     def of(cls, names: list[str]) -> Owner:

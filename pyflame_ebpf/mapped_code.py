@@ -20,7 +20,7 @@ from pyflame_ebpf.bpf_abi import Identity, UnwindPage, UnwindPageKey
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.interpreter import load_bias
-from pyflame_ebpf.processes import Mapping
+from pyflame_ebpf.processes import Mapping, ProcessGone
 from pyflame_ebpf.sampler import Sampler
 from pyflame_ebpf.unwind_row import UnwindRow, unpack_row
 from pyflame_ebpf.unwind_rows import PAGE_SIZE, TooManyRows, UnwindTable
@@ -61,6 +61,7 @@ class MappedCode:
         self._files: dict[int, CodeFile] = {}
         self._last_number = NO_FILE
         self._used: dict[Identity, set[int]] = {}  # files that processes have mapped now
+        self._gone: set[Identity] = set()  # processes that ended before their files could be opened
         self._by_build_id: dict[bytes, CodeFile] = {}
         self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
         self._slots: OrderedDict[Identity, int] = OrderedDict()
@@ -128,14 +129,18 @@ class MappedCode:
         if not mapping.inode and mapping.path != "[vdso]":
             return None
         place = (mapping.device, mapping.inode, mapping.path)
-        if place not in self._by_place:
+        if place not in self._by_place and identity not in self._gone:
             if len(self._files) >= FILES_MAX:
                 self._close_unused()
             if len(self._files) < FILES_MAX:
-                self._by_place[place] = self._open(identity, mapping)
+                try:
+                    self._by_place[place] = self._open(identity, mapping)
+                except ProcessGone:  # others may have it mapped, too
+                    self._gone.add(identity)
         return self._by_place.get(place)
 
     def _open(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
+        """The file as far as it can be read, None where it cannot; ProcessGone."""
         with contextlib.ExitStack() as opened:
             try:
                 image = ElfImage(opened.enter_context(self._open_mapped(identity, mapping)))
@@ -143,6 +148,8 @@ class MappedCode:
                 if build_id and build_id in self._by_build_id:
                     return self._by_build_id[build_id]
                 table = UnwindTable(image)
+            except ProcessGone:
+                raise
             except (BadElf, PyflameError, OSError):
                 return None
             opened.pop_all()  # the image reads its file later, too

@@ -68,6 +68,7 @@ class NativeFrames:
     def begin_anew(self) -> None:
         """Forgets all names, and leaves the process that demangles to others."""
         self._symbols = NativeSymbols()
+        self._perf_maps.read_again()
 
     def close(self) -> None:
         """Lets go of files and of the process that demangles."""

@@ -14,7 +14,6 @@ import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -35,6 +34,7 @@ PERF_MAP = "only a perf map could name it"
 KEPT_MAX = 64 << 20  # characters of names of all files
 _PLACES_MAX = 1 << 16
 _INDEXED_MAX = 200_000  # symbols of a file that is kept at hand, in 30 MB
+_INDEXED_IN_ALL = 1_000_000  # ... and of all files that are
 _REST = 50  # a larger one is read again after so many times as long as it took
 _VDSO = "[vdso]"
 _NOWHERE = -1
@@ -93,6 +93,7 @@ class NativeSymbols:
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
         self._demangler = Demangler()
         self._kept = 0
+        self._indexed = 0  # symbols
         self.build_ids: dict[str, str] = {}  # in hex, by mapped file
 
     def lookup(self, pid: int, mappings: Sequence[Mapping], address: int, open_mapped: OpenMapped) -> tuple[str, str]:
@@ -174,8 +175,8 @@ class NativeSymbols:
         try:
             with open_mapped(mapping) as file:
                 image = ElfImage(file)
-                if self._live and symbols.index is None and image.symbols <= _INDEXED_MAX:
-                    symbols.index = _FileIndex(open_mapped(mapping), mapping.path, pid)
+                if self._live and symbols.index is None and self._has_room_for(image.symbols):
+                    symbols.index = self._new_index(_FileIndex(open_mapped(mapping), mapping.path, pid))
                 if symbols.index is not None:
                     found = symbols.index.hits(vaddrs)
                 else:
@@ -186,6 +187,19 @@ class NativeSymbols:
         else:
             self._kept += sum(len(name) for name, _ in found.values())
             symbols.add(found)
+
+    def _new_index(self, index: _FileIndex) -> _FileIndex | None:
+        """The index with its functions, None where those, perhaps of a debug file, are too many."""
+        if not self._has_room_for(index.symbols):
+            index.close()
+            return None
+        self._indexed += index.symbols
+        index.build()
+        return index
+
+    def _has_room_for(self, symbols: int) -> bool:
+        """Whether a file with so many symbols can be kept at hand."""
+        return symbols <= _INDEXED_MAX and self._indexed + symbols <= _INDEXED_IN_ALL
 
 
 def _said(error: BaseException) -> str:
@@ -223,19 +237,30 @@ class _FileIndex:
     def __init__(self, file: BinaryIO, path: str, pid: int) -> None:
         self._open = contextlib.ExitStack()
         self._image = ElfImage(self._open.enter_context(file))
+        self._best = self._image
         self._tables: list[FunctionAt] = []
-        for index in (partial(self._best, path, pid), self._image.dynamic_index):
-            with contextlib.suppress(*_DAMAGE):
-                self._tables.append(index())
+        with contextlib.suppress(*_DAMAGE):
+            self._best = self._find_best(path, pid)
 
-    def _best(self, path: str, pid: int) -> FunctionAt:
-        """As ``_best_functions``; BadElf where there is nothing better than what every file has."""
+    def _find_best(self, path: str, pid: int) -> ElfImage:
+        """The file that ``_best_functions`` takes them from, itself where there is nothing better; BadElf."""
         if not self._image.stripped:
-            return self._image.static_index()
+            return self._image
         found = self._open.enter_context(separate_debug_file(self._image, path, pid or None))
         if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
             found = ElfImage(self._open.enter_context(unpacked))
-        return (found or self._image).static_index()
+        return found or self._image
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols it is made of, some of them twice; BadElf."""
+        return self._image.symbols + (0 if self._best is self._image else self._best.symbols)
+
+    def build(self) -> None:
+        """Reads the functions."""
+        for index in (self._best.static_index, self._image.dynamic_index):
+            with contextlib.suppress(*_DAMAGE):
+                self._tables.append(index())
 
     def hits(self, vaddrs: set[int]) -> dict[int, Hit]:
         """What holds those addresses that something holds."""

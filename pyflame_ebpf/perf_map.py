@@ -113,14 +113,19 @@ class PerfMaps:
                 self._open[key] = open_perf_map(pid)
 
     def at(self, key: object, address: int) -> str:
-        """The name of a process's function, "" for none; the file is read at the first question."""
+        """The name of a process's function, "" for none; the file is read at the first question after its opening."""
+        if key not in self._open:
+            return ""
         if key not in self._read:
-            file = self._open.get(key)
             try:
-                self._read[key] = read_perf_map(file) if file else PerfMap(b"")
+                self._read[key] = read_perf_map(self._open[key])
             except OSError:
                 self._read[key] = PerfMap(b"")
         return self._read[key].at(address)
+
+    def read_again(self) -> None:
+        """Lets the files be read anew at the next question: programs go on writing them."""
+        self._read.clear()
 
     def close(self) -> None:
         """Closes the files."""

@@ -55,7 +55,8 @@ class PltStubs:
         self._by_slot: dict[int, _Relocation] = {}
         self._by_number: dict[int, _Relocation] = {}
         if image.machine == _MACHINE_X86_64:
-            sections = [section for section in image.sections if section.name in _SECTIONS and section.vaddr]
+            # One of each name: a hostile file may have thousands, and each would be read for every address.
+            sections = [section for name in _SECTIONS if (section := image.section(name)) and section.vaddr]
             for vaddr in vaddrs:
                 if found := sorted(_stubs_before(image, sections, vaddr), reverse=True):
                     self._stubs[vaddr] = found

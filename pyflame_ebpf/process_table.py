@@ -11,7 +11,9 @@ import heapq
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import BinaryIO
 
 from pyflame_ebpf import processes
@@ -39,6 +41,8 @@ from pyflame_ebpf.unwind_row import UnwindRow
 LOOK_AGAIN = (0.002, 0.006, 0.02, 0.06, 0.2, 0.6, 2.0, 5.0)
 LOOK_AGAIN_EVERY = 10.0
 MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
+COMMAND_MAX = 4096  # characters of a command line; linkers have a million, and a build starts many
+MAPPED_MAX = 1 << 16  # mappings of one process, of all times; at one time the kernel allows 65,530 (vm.max_map_count)
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
 STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
@@ -57,7 +61,6 @@ class Known:
     name: str
     command: str = ""
     interpreter: Interpreter | None = None
-    unsupported: UnsupportedInterpreter | None = None
     cpu_before: float = 0.0  # seconds charged to it before the recording, or before its exec
     cpu_after: float | None = None
     executable: FileKey = (0, 0, 0)
@@ -67,7 +70,7 @@ class Known:
     state: int = PROCESS_ANNOUNCED
     slot: int = 0  # as in struct process_entry's mappings
     mappings: list[Mapping] = field(default_factory=list)  # executable, now
-    mapped: list[Mapping] = field(default_factory=list)  # ... and at any time
+    mapped: dict[Mapping, None] = field(default_factory=dict)  # ... and at any time, the newest last
     mapped_at: float = 0.0  # monotonic seconds
     map_again: float = MAP_AGAIN  # seconds that must pass before they are read again
     places: dict[int, Mapping | None] = field(default_factory=dict)  # page of an address → what is mapped there
@@ -174,6 +177,14 @@ class ProcessTable:
         layout = self._layout_index(interpreter)
         self._sampler.add_executable(key, executable_entry(interpreter.recipe, layout))
 
+    def _has_room_for(self, interpreter: Interpreter) -> bool:
+        """Whether its layout is or becomes known to the programs; processes that make theirs up may use up the room."""
+        try:
+            self._layout_index(interpreter)
+        except PyflameError:
+            return False
+        return True
+
     def _layout_index(self, interpreter: Interpreter) -> int:
         index = self._sampler.add_layout(interpreter.layout)
         self._layouts[index] = interpreter.layout
@@ -202,6 +213,8 @@ class ProcessTable:
     def _begin_cpu(self, identity: Identity, known: Known) -> None:
         before = self._pids.get(identity.tgid)
         self._pids[identity.tgid] = identity
+        if before is not None:  # replaced by exec, or its end was not heard of
+            self.code.forget(before)
         if before is not None and before.start == identity.start and before in self._known:  # another program by exec
             with contextlib.suppress(PyflameError, OSError):
                 known.cpu_before = self._known[before].cpu_after = processes.cpu_seconds(identity.tgid)
@@ -215,7 +228,7 @@ class ProcessTable:
             command = processes.command_line(identity.tgid)
             name = processes.name(identity.tgid)
             if self.is_running(identity):
-                known.command = command or known.command
+                known.command = _cut(command) or known.command
                 known.name = name or known.name
 
     def _identified_by_programs(self, event: ProcessEvent, known: Known) -> None:
@@ -260,12 +273,13 @@ class ProcessTable:
         found: Interpreter | UnsupportedInterpreter | None = None
         with contextlib.suppress(PyflameError, OSError):
             found = interpreter_of(look.identity.tgid, self._cache)
+            if isinstance(found, Interpreter) and not self._has_room_for(found):
+                found = None
         if not self.is_running(look.identity):
             return
         if isinstance(found, Interpreter):
             self._found(look.identity, known, found)
             return
-        known.unsupported = found
         if time.monotonic() - known.first_seen >= OTHER_AFTER or self._is_old(look.identity):
             known.state = PROCESS_OTHER
             self._tell(look.identity, known)
@@ -286,6 +300,8 @@ class ProcessTable:
         self._warm(identity, known)
 
     def _tell(self, identity: Identity, known: Known) -> None:
+        if self._pids.get(identity.tgid) != identity:
+            return  # the entry is another program's by now
         is_known = known.executable in self._interpreters
         entry = ProcessEntry(
             identity.raw(), state=known.state, mappings=known.slot, known=is_known, no_copies=known.no_copies
@@ -306,10 +322,13 @@ class ProcessTable:
         except (PyflameError, OSError):
             return False
         code = [mapping for mapping in mappings if mapping.executable]
-        if not code or code == known.mappings:
+        if not code:
+            return False
+        if code == known.mappings:
+            self._tell(identity, known)  # the programs may have begun its entry anew
             return False
         known.mappings = code
-        known.mapped += [mapping for mapping in code if mapping not in known.mapped]
+        _note(known.mapped, code)
         known.places.clear()
         known.slot = self.code.map_process(identity, code)
         while self.code.evicted:
@@ -428,6 +447,19 @@ class ProcessTable:
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
         return {identity: _profile_process(identity, known) for identity, known in self._known.items()}
+
+
+def _cut(command: str) -> str:
+    return command if len(command) <= COMMAND_MAX else f"{command[: COMMAND_MAX - 1]}…"
+
+
+def _note(mapped: dict[Mapping, None], code: Iterable[Mapping]) -> None:
+    """Adds what is mapped now; what a process had long ago makes room."""
+    for mapping in code:
+        mapped.pop(mapping, None)
+        mapped[mapping] = None
+    for mapping in list(islice(mapped, max(0, len(mapped) - MAPPED_MAX))):
+        del mapped[mapping]
 
 
 def _same_start(identity: Identity, start_ticks: int) -> bool:

@@ -171,16 +171,20 @@ class Recorder:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
         more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM) or self._window is not None
-        wait = WARM if more else POLL
+        wait = min(WARM if more else POLL, DRAIN - (now - self._started) % DRAIN)
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
         self._take_events(wait)
         now = time.monotonic()
         self._table.look_again(now)
         self._symbolizer.settle()
-        if now - self._drained >= DRAIN:
+        if self._is_drain_due(now):
             self._drain()
             self._sampler.attach_new_cpus()
+
+    def _is_drain_due(self, now: float) -> bool:
+        """Whether another second has begun, each of which has its samples, and nobody waits for those of the last."""
+        return self._window is None and (now - self._started) // DRAIN > (self._drained - self._started) // DRAIN
 
     def window(self) -> Profile | None:
         """The samples of the last second, once they are named; None until then.  For a ``live`` recorder."""
@@ -191,7 +195,7 @@ class Recorder:
         return profile
 
     def _take_events(self, wait: float) -> None:
-        for event in sorted(self._sampler.poll(int(wait * 1000)), key=_urgency):
+        for event in sorted(self._sampler.poll(math.ceil(wait * 1000)), key=_urgency):
             self._take(event)
 
     def _take(self, event: Event) -> None:

@@ -75,7 +75,15 @@ class SourceFiles:
         view = self._views.get(identity)
         if view is None:
             return b""
-        return _read_as(view.user, view.root, posixpath.join(view.directory, file))
+        return _read_as(self._user(identity, view), view.root, posixpath.join(view.directory, file))
+
+    def _user(self, identity: Identity, view: _View) -> Credentials:
+        """Whose rights the process has by now, while it runs: a server that starts as root gives them up later."""
+        with contextlib.suppress(PyflameError, OSError, ValueError, IndexError):
+            user = processes.credentials(identity.tgid)
+            if self._is_running(identity):
+                return user
+        return view.user
 
     def close(self) -> None:
         """Lets go of the roots."""

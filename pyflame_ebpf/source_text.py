@@ -16,7 +16,8 @@ from pyflame_ebpf.profile import FrameKind, Process, Profile
 FILE_MAX = 1 << 20  # bytes of a file
 LINE_MAX = 400  # characters of a line; what is longer ends in "…"
 TEXT_MAX = 4 << 20  # characters of all lines
-READ_MAX = 256 << 20  # bytes of all files
+READ_MAX = 256 << 20  # bytes that the lines of all files take
+_LINE_SIZE = 60  # bytes that a line takes besides its characters
 FUNCTION_LINES_MAX = 400
 _READINGS_MAX = 3  # of one file name, in different processes
 _AROUND = 2  # lines shown before and after one whose function has no body of its own
@@ -43,7 +44,7 @@ _Place = tuple[str, str, int]  # file, name, first line
 def sampled_sources(profile: Profile, read: ReadFile) -> dict[str, Lines]:
     """The text by file and line number of the functions that were sampled, as far as it can be had."""
     functions = _sampled_functions(profile)
-    texts = _Texts(profile, read)
+    texts = _Texts(profile, read, READ_MAX)
     sources: dict[str, Lines] = {}
     room = TEXT_MAX
     for place, function in sorted(functions.items(), key=lambda item: (-item[1].samples, item[0])):
@@ -66,8 +67,8 @@ class _Texts:
 
     profile: Profile
     read: ReadFile
+    room: int  # bytes
     kept: dict[str, dict[int, list[str]]] = field(default_factory=dict)
-    room: int = READ_MAX
 
     def of(self, file: str, processes: Counter[int]) -> Iterator[list[str]]:
         """What the file held in this or that process: what was read first, then what the busiest of these have."""
@@ -78,9 +79,9 @@ class _Texts:
                 return
             if process not in kept:
                 content = self.read(self.profile.processes[process], file)
-                self.room -= len(content)
-                kept[process] = _split(content)
-                yield kept[process]
+                lines = kept[process] = _split(content)
+                self.room -= len(content) + _LINE_SIZE * len(lines)
+                yield lines
 
 
 def _sampled_functions(profile: Profile) -> dict[_Place, _Function]:

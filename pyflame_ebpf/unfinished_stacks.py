@@ -12,17 +12,31 @@ from dataclasses import dataclass, field
 
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.events import Registers, StackCopyEvent
-from pyflame_ebpf.native_walk import NativeFrame, RowAt, StackMemory, walk
+from pyflame_ebpf.native_walk import NativeFrame, RowAt, StackMemory, WalkStopped, walk
 from pyflame_ebpf.profile import NativeOutcome
+from pyflame_ebpf.unwind_row import UnwindRow
 
 TRIES = 3  # its mappings, or the rest of its memory, may be yet to come
 FAILURES_MAX = 32  # of a process, in a row: copying its stacks does not help
+WALK_MAX = 0.5  # seconds; usual ones take milliseconds, but a process may have code that takes long to decode
 BYTES_MAX = 64 << 20  # kept at the same time
 WHOLE_COPY = 31 << 12  # bytes that a copy has at least which ends because it is long enough, not the stack's memory
 
 RowsOf = Callable[[Identity], RowAt]
 Finished = Callable[[int, list[NativeFrame], NativeOutcome], None]
 GiveUp = Callable[[Identity], None]
+
+
+def _in_time(row_at: RowAt) -> RowAt:
+    """The rows of one walk, which ends as too deep when it takes too long: meanwhile nothing else is taken in."""
+    end = time.monotonic() + WALK_MAX
+
+    def row_in_time(address: int) -> UnwindRow | None:
+        if time.monotonic() >= end:
+            raise WalkStopped(NativeOutcome.TOO_DEEP)
+        return row_at(address)
+
+    return row_in_time
 
 
 @dataclass(slots=True)
@@ -59,7 +73,8 @@ class UnfinishedStacks:
         """Keeps a stack's memory, or more of it."""
         copy = self._copies.get(event.stack_id)
         if copy is None:
-            if self._bytes > BYTES_MAX:
+            # What does not begin at the stack pointer is more of a stack that was finished without it.
+            if self._bytes > BYTES_MAX or event.start > event.registers.sp:
                 return
             copy = self._copies[event.stack_id] = _Copy(event.identity, event.registers, event.start)
         if event.start == copy.start + copy.size:
@@ -87,7 +102,7 @@ class UnfinishedStacks:
 
     def _walk(self, stack_id: int, copy: _Copy) -> None:
         memory = StackMemory(copy.start, b"".join(copy.parts))
-        frames, outcome = walk(copy.registers, memory, self._rows_of(copy.identity))
+        frames, outcome = walk(copy.registers, memory, _in_time(self._rows_of(copy.identity)))
         if outcome is NativeOutcome.UNREADABLE and copy.size >= WHOLE_COPY:
             outcome = NativeOutcome.TOO_DEEP
         copy.tries += 1

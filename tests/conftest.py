@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,3 +83,16 @@ def start_target() -> Iterator[StartTarget]:
             return target
 
         yield start
+
+
+@pytest.fixture
+def many_open_files() -> Iterator[None]:
+    """Every descriptor below 1024, more than select() takes, is open, as in the recording of a large host."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, limits[1]), limits[1]))
+    with ExitStack() as opened:
+        while (descriptor := os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)) < 1024:
+            opened.callback(os.close, descriptor)
+        opened.callback(os.close, descriptor)
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)

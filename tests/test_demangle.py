@@ -66,3 +66,10 @@ def test_names_that_are_too_much_are_given_up_after_a_few():
     demangler.deaths = 8
     assert demangler.demangle("_Z1hv") == "_Z1hv"
     demangler.close()
+
+
+def test_many_open_files_are_no_hindrance(many_open_files):
+    demangler = Demangler()
+    assert demangler.demangle("_Z1fv") in ("f()", "_Z1fv" if sys.version_info < (3, 11) else "f()")
+    assert not demangler.deaths
+    demangler.close()

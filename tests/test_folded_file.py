@@ -2,6 +2,7 @@
 
 import io
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -250,6 +251,19 @@ def test_what_would_take_too_much_memory_is_refused(limit, text, reason, monkeyp
     monkeypatch.setattr(folded_file, limit, 10)
     with pytest.raises(UnusableProfileError, match=reason):
         loaded(text)
+
+
+def test_a_name_counts_once_however_often_it_is_met(monkeypatch):
+    monkeypatch.setattr(folded_file, "NAME_BYTES_MAX", 10)
+    assert by_stack(loaded("main;work 1\n" * 20)) == {(Frame(NATIVE, "work"),): 20}
+
+
+@pytest.mark.parametrize("part", [" (", " (:", ":", " ((", "+0x", "-", "[", "_[k]", "py::", "P1", "thread ("])
+@pytest.mark.parametrize("end", ["", ")", ":1)x", "]", "_[k]"])
+def test_a_long_name_takes_time_in_proportion_to_its_length(part, end):
+    began = time.process_time()
+    loaded(f"{part * 40_000}{end} 1\ncomm;{part * 40_000}{end} 1\n")
+    assert time.process_time() - began < 1
 
 
 @settings(deadline=None)

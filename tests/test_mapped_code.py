@@ -233,6 +233,21 @@ def test_a_file_that_cannot_be_opened_has_no_number(sampler):
     assert sampler.mappings[slot][1][3] == mapped_code.NO_FILE
 
 
+def test_a_file_that_a_process_took_along_is_opened_for_the_next(sampler):
+    tried = []
+
+    def opening(identity, mapping):
+        tried.append(identity)
+        if identity == ME:
+            raise processes.ProcessGone(identity.tgid)
+        return opened_path(identity, mapping)
+
+    code = MappedCode(sampler, opening)
+    slots = [code.map_process(identity, [libc()]) - 1 for identity in (ME, ME, OTHER)]
+    assert [sampler.mappings[slot][1][3] for slot in slots] == [mapped_code.NO_FILE, mapped_code.NO_FILE, 1]
+    assert tried == [ME, OTHER]
+
+
 def test_the_vdso_is_unwound_from_memory(code, sampler):
     vdso = next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
     slot = code.map_process(ME, [vdso]) - 1

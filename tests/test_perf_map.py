@@ -82,6 +82,28 @@ def test_a_map_is_read_late_and_also_when_it_was_deleted(own_map):
     maps.close()
 
 
+def test_a_map_that_appears_after_the_first_question_answers_the_next(own_map):
+    maps = PerfMaps()
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x11) == ""
+    own_map.write_bytes(b"10 10 late\n")
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x11) == "late"
+    maps.close()
+
+
+def test_a_map_that_grows_is_read_again_when_that_is_asked_for(own_map):
+    own_map.write_bytes(b"10 10 early\n")
+    maps = PerfMaps()
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x11) == "early"
+    with own_map.open("ab") as file:
+        file.write(b"40 10 late\n")
+    maps.read_again()
+    assert maps.at("key", 0x41) == "late"
+    maps.close()
+
+
 def test_the_map_has_the_pid_of_the_innermost_namespace_in_its_name(own_map, monkeypatch):
     own_map.write_bytes(b"10 10 x\n")
     monkeypatch.setattr(processes, "namespace_pids", lambda pid: (pid, 4, os.getpid()))

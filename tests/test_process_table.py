@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf import processes
+from pyflame_ebpf import process_table, processes
 from pyflame_ebpf.bpf_abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, Identity
 from pyflame_ebpf.elf_image import ElfType
+from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.events import ExitEvent, ProcessEvent
 from pyflame_ebpf.interpreter import FileFactsCache, Recipe, interpreter_of
 from pyflame_ebpf.process_table import LOOK_AGAIN, OTHER_AFTER, ProcessTable, executable_entry, file_key
@@ -179,6 +180,16 @@ def test_profile_has_what_the_process_is_called_and_runs(table):
     assert Path(profile_process.interpreter_file).is_file()
 
 
+def test_a_command_line_that_is_too_long_is_cut(table):
+    with running(sys.executable, "-c", WAIT, "x" * 100_000) as process:
+        event = met(process.pid)
+        table.process_met(event)
+        command_line = table.profile_processes()[event.identity].command
+    assert len(command_line) == 4096
+    assert command_line.startswith(sys.executable)
+    assert command_line.endswith("xxx…")
+
+
 def test_process_that_the_programs_identified_is_not_looked_at_again(table, sampler):
     with running(sys.executable, "-c", WAIT) as first, running(sys.executable, "-c", WAIT) as second:
         table.process_met(met(first.pid))
@@ -232,6 +243,18 @@ def test_program_without_python_counts_as_other_after_a_while_and_not_before(tab
         look_until_told(table, sampler, event.identity, PROCESS_OTHER)
         assert time.monotonic() - before >= OTHER_AFTER
         assert not table.profile_processes()[event.identity].is_python
+
+
+def test_an_interpreter_for_which_there_is_no_room_counts_as_other_and_ends_nothing(table, sampler, monkeypatch):
+    def refuse(_layout):
+        raise PyflameError("more kinds of interpreter than there is room for")
+
+    monkeypatch.setattr(sampler, "add_layout", refuse)
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        table.process_met(event)
+        look_until_told(table, sampler, event.identity, PROCESS_OTHER)
+    assert table.counts() == (1, 0)
 
 
 def test_program_that_ran_before_the_recording_counts_as_other_at_once(table, sampler):
@@ -290,6 +313,54 @@ def test_program_that_was_replaced_by_exec_is_told_nothing_more(table, sampler):
         assert not table.is_running(old.identity)
         assert table.read_memory(old.identity, 0x400000, 8) == b""
         assert sampler.states_of(old.identity) == []
+
+
+def test_the_slot_of_a_program_that_was_replaced_by_exec_is_given_to_the_next(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        old = met(process.pid)
+        table.process_met(old)
+        table.process_met(met(process.pid, identity=replace(old.identity, exec_id=2), executed=True))
+        assert len(sampler.mappings) == 1
+
+
+def test_program_that_was_replaced_by_exec_does_not_take_its_entry_back(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        old = met(process.pid)
+        table.process_met(old)
+        table.process_met(met(process.pid, identity=replace(old.identity, exec_id=2), executed=True))
+        table.without_copies(old.identity)
+        assert Identity.of(sampler.processes[-1].identity).exec_id == 2
+
+
+def test_process_whose_entry_was_lost_is_told_again_where_its_code_is(table, sampler):
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid, state=PROCESS_PYTHON)
+        table.process_met(met(process.pid))
+        sampler.processes.clear()
+        table.process_met(event)
+        assert sampler.processes[-1].mappings == 1 + next(iter(sampler.mappings))
+
+
+def test_of_two_mappings_of_one_place_the_one_that_came_back_counts(table, monkeypatch):
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        first, second = (processes.Mapping(0x1000, 0x2000, 0, True, 0, 0, path) for path in ("first", "second"))
+        for mapping in (first, second, first):
+            monkeypatch.setattr(processes, "mappings", lambda _pid, mapping=mapping: [mapping])
+            table.process_met(event)
+        assert table.mapping_of(event.identity, 0x1800) == first
+
+
+def test_a_process_that_maps_and_unmaps_without_end_does_not_fill_the_memory(table, monkeypatch):
+    monkeypatch.setattr(process_table, "MAPPED_MAX", 2)
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        for page in (1, 2, 3):
+            mapping = processes.Mapping(page << 12, page + 1 << 12, 0, True, 0, 0, "")
+            monkeypatch.setattr(processes, "mappings", lambda _pid, mapping=mapping: [mapping])
+            table.process_met(event)
+        known = [table.mapping_of(event.identity, page << 12) is not None for page in (1, 2, 3)]
+        assert known == [False, True, True]
 
 
 def test_ended_process_keeps_its_name_and_the_time_that_the_scheduler_charged(table):

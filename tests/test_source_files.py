@@ -20,9 +20,9 @@ WAITING = "print('ready', flush=True); input()"
 class Waiting:
     """A process that waits until it is let go."""
 
-    def __init__(self, *prefix, cwd="/"):
+    def __init__(self, *prefix, cwd="/", program=WAITING):
         self.process = subprocess.Popen(
-            [*prefix, PYTHON, "-c", WAITING], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*prefix, PYTHON, "-c", program], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.identity = Identity(0, self.process.pid, 0)
 
@@ -116,6 +116,22 @@ def test_what_the_user_of_a_process_may_not_read_is_not_read_for_it(module, prot
         module.parent.chmod(0o700)
     assert read(module, *AS_NOBODY) == b""
     assert read(module) == b"def f(): pass\n"
+
+
+@pytest.mark.root
+def test_what_a_process_may_no_longer_read_is_not_read_for_it(module):
+    module.chmod(0o600)
+    dropping = f"import os; print('ready', flush=True); input(); os.setgroups([]); os.setgid({NOBODY}); "
+    dropping += f"os.setuid({NOBODY}); print('ready', flush=True); input()"
+    files = SourceFiles(lambda _: True)
+    with Waiting(program=dropping) as target:
+        files.watch(target.identity)
+        assert files.read(target.identity, str(module)) == b"def f(): pass\n"
+        target.process.stdin.write(b"\n")
+        target.process.stdin.flush()
+        assert target.process.stdout.readline() == b"ready\n"
+        assert files.read(target.identity, str(module)) == b""
+    files.close()
 
 
 @pytest.mark.root

@@ -145,3 +145,16 @@ def test_the_hottest_functions_have_the_room_there_is(monkeypatch):
     stacks = [(python("cold", "c.py", 1, 1),), (python("warm", "w.py", 1, 1),), (python("hot", "h.py", 1, 1),)]
     contents = {name[0] + ".py": f"def {name}(): pass\n".encode() for name in ("cold", "warm", "hot")}
     assert set(sampled_sources(profile_of(*stacks), lambda _, file: contents[file])) == {"h.py"}
+
+
+def test_files_of_many_short_lines_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(source_text, "READ_MAX", 5000)
+    stacks = [(python("f", f"{name}.py", 1, 1),) for name in "abc"]
+    reads = []
+
+    def read(_process, file):
+        reads.append(file)
+        return b"def f(): pass\n" + b"1\n" * 50
+
+    sampled_sources(profile_of(*stacks), read)
+    assert len(reads) == 2

@@ -75,6 +75,14 @@ def test_parts_of_one_stack_are_put_together(process):
     assert process.finished[9][1] is NativeOutcome.COMPLETE
 
 
+def test_a_part_that_comes_after_its_stack_was_finished_changes_nothing(process):
+    process.copy([0x1801, 0])
+    process.stacks.finish(1)
+    process.copy([7, 7], start=STACK + 16)
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.COMPLETE
+
+
 def test_a_part_that_does_not_follow_is_not_taken_for_the_next(process):
     process.copy([0x1801])
     process.copy([0], start=STACK + 16)
@@ -158,3 +166,10 @@ def test_the_end_does_not_wait_for_stacks_that_take_too_long(process):
     process.stacks.finish_all(0)
     process.stacks.finish(1)
     assert not process.finished
+
+
+def test_a_walk_that_takes_too_long_is_broken_off(process, monkeypatch):
+    monkeypatch.setattr(unfinished_stacks, "WALK_MAX", 0.0)
+    process.copy([0x1801, 0])
+    process.stacks.finish_all(1)
+    assert process.finished[9] == ([(0x1000, 0)], NativeOutcome.TOO_DEEP)

@@ -173,6 +173,36 @@ def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch):
     assert "+0x" in named[1]
 
 
+def test_of_many_files_not_all_are_kept_at_hand(monkeypatch):
+    mapping = libc()
+    monkeypatch.setattr(native_symbols, "_REST", 0)
+    monkeypatch.setattr(native_symbols, "_INDEXED_IN_ALL", 1)
+    opened = []
+
+    def open_mapped(wanted: Mapping):
+        opened.append(open_regular(wanted.path))
+        return opened[-1]
+
+    symbols = NativeSymbols(live=True)
+    symbols.lookup(0, [mapping], mapping.start + 4096, open_mapped)
+    assert all(file.closed for file in opened)
+    symbols.close()
+
+
+def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch):
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        own = ElfImage(file).symbols
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", own)
+    monkeypatch.setattr(native_symbols._FileIndex, "symbols", own + 1)
+    built = []
+    monkeypatch.setattr(native_symbols._FileIndex, "build", built.append)
+    symbols = NativeSymbols(live=True)
+    symbols.lookup(0, [mapping], mapping.start + 4096, lambda each: open_regular(each.path))
+    assert not built
+    symbols.close()
+
+
 # ---- the command line ----
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from pyflame_ebpf.commands.defects import save_defect_report
 from pyflame_ebpf.commands.stop_signals import STOPPING
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.output_directory import OutputDirectory
+from pyflame_ebpf.output_directory import OutputDirectory, write_error
 from pyflame_ebpf.profile import Profile
 
 _MESSAGE_MAX = 4096
@@ -25,12 +26,18 @@ class BackgroundSave:
     """
 
     def __init__(self, path: Path, profile: Callable[[], Profile]) -> None:
-        self._directory = OutputDirectory(path)
-        self._reader, writer = os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            _write_and_exit(self._directory, profile, writer)
-        os.close(writer)
+        with contextlib.ExitStack() as undo:
+            self._directory = undo.enter_context(OutputDirectory(path))
+            try:
+                self._reader, writer = os.pipe()
+                with os.fdopen(writer, "wb"):
+                    undo.callback(os.close, self._reader)
+                    self._pid = os.fork()
+                    if not self._pid:
+                        _write_and_exit(self._directory, profile, writer)
+            except OSError as error:  # no room for another process, or no more open files
+                raise write_error(str(path), error) from error
+            undo.pop_all()
 
     @property
     def path(self) -> Path:
@@ -39,7 +46,9 @@ class BackgroundSave:
 
     def outcome(self, timeout: float | None = 0.0) -> str | None:
         """How it ended, None while it goes on; waits so many seconds, without ``timeout`` until it ends."""
-        if not select.select([self._reader], [], [], timeout)[0]:
+        readable = select.poll()  # select() takes no descriptor from 1024 on, and a recording has many files open
+        readable.register(self._reader, select.POLLIN)
+        if not readable.poll(None if timeout is None else timeout * 1000):
             return None
         said = os.read(self._reader, _MESSAGE_MAX).decode(errors="replace")
         os.close(self._reader)

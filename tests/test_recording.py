@@ -1,0 +1,98 @@
+"""The steps of a recording: a clock and a sampler of the test's own, no BPF programs."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyflame_ebpf import bpf_abi, recording
+from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.process_table import ProcessTable
+from pyflame_ebpf.recording import Recorder, RecordOptions
+from pyflame_ebpf.sampler import Count
+
+
+class FakeSampler:
+    """Has one sample whenever it is asked; waiting takes ``slowness`` times as long as it should."""
+
+    def __init__(self, slowness: float) -> None:
+        self.now = 1000.0
+        self.drains = 0
+        self._slowness = slowness
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def poll(self, timeout_ms: int) -> list[object]:
+        self.now += timeout_ms / 1000 * self._slowness
+        return []
+
+    def drain_counts(self) -> list[Count]:
+        self.drains += 1
+        return [Count(Identity(1, 2, 3), 2, 4, 0, 0, False, 0, 1)]
+
+    def counters(self) -> dict[str, int]:
+        return dict.fromkeys(bpf_abi.COUNTERS, 0)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def attach_new_cpus(self) -> None:
+        pass
+
+
+class NoSymbols:
+    def lookup(self, _address: int) -> None:
+        return None
+
+
+@pytest.fixture
+def started(monkeypatch):
+    monkeypatch.setattr(ProcessTable, "scan", lambda _table: 0)
+    monkeypatch.setattr(recording.kernel, "KernelSymbols", NoSymbols)
+
+    def start(sampler: FakeSampler, *, live: bool = False) -> Recorder:
+        monkeypatch.setattr(recording, "time", sampler)
+        recorder = Recorder(RecordOptions(), sampler, live=live)
+        recorder.start()
+        return recorder
+
+    return start
+
+
+def test_every_second_has_its_samples(started):
+    recorder = started(FakeSampler(1.3))
+    while recorder.elapsed < 60:
+        recorder.step()
+    seconds = {key.second for key in recorder.finish().samples}
+    assert seconds == set(range(len(seconds)))
+    assert len(seconds) >= 60
+
+
+def test_a_second_ends_on_time(started, monkeypatch):
+    monkeypatch.setattr(recording, "POLL", 0.3)
+    sampler = FakeSampler(1.0)
+    recorder = started(sampler)
+    while not sampler.drains:
+        recorder.step()
+    assert recorder.elapsed == pytest.approx(1.0, abs=0.002)
+    recorder.close()
+
+
+def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, monkeypatch):
+    monkeypatch.setattr(recording, "NAME", -1.0)
+    sampler = FakeSampler(120.0)
+    recorder = started(sampler, live=True)
+    shown = 0
+    while recorder.elapsed < 200:
+        recorder.step()
+        window = recorder.window()
+        shown += window.total if window else 0
+    assert sampler.drains > 10
+    assert sampler.drains - shown <= 1  # the last window is not named yet
+    recorder.close()
