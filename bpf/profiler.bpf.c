@@ -860,8 +860,15 @@ int stage_copy(struct tick_context *ctx)
         }
         size += rest;
     }
-    if (!size)
+    if (!size) {
+        u64 top = sample->native.sp & ~7ULL;
+        if (start < top) { /* no page below the stack pointer's has been touched */
+            sample->copied = top;
+            sample->copies = PF_COPIES;
+            stages.call(ctx, PF_STAGE_COPY);
+        }
         return 0;
+    }
     copy->record.type = PF_RECORD_STACK_COPY;
     copy->record.size = size;
     copy->record.identity = sample->record.identity;

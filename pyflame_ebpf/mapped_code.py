@@ -11,7 +11,7 @@ import resource
 import time
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -32,8 +32,6 @@ NO_FILE = 0
 NEIGHBOURS = (-2, 2, -1, 1)
 MET_PAGES_MAX = 256  # of a library one page of which was met: the others may follow
 MET_PAGES_IN_ALL = 1024  # 0.2 ms of CPU each
-EXPECTED_PAGES_MAX = 64  # of one stack
-FUNCTION_MAX = 1 << 20  # bytes
 WARM_PAGES_MAX = 2048  # 8 MiB of code
 PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
@@ -196,20 +194,6 @@ class MappedCode:
         if file is not None and number not in self._warmed:
             self._warm_file(file, min(MET_PAGES_MAX, self._met_pages))
 
-    def expect(self, identity: Identity, mappings: Sequence[Mapping], words: Iterable[int]) -> None:
-        """Sends the pages of those words that are addresses of code, as return addresses on a stack are."""
-        code = sorted(mappings, key=lambda mapping: mapping.start)
-        if not code:
-            return
-        begin, end = code[0].start, code[-1].end
-        starts = [mapping.start for mapping in code]
-        sent = 0
-        for page in dict.fromkeys(word - 1 >> 12 for word in words if begin < word <= end):
-            address = page << 12
-            mapping = code[bisect_right(starts, address) - 1]
-            if mapping.start <= address < mapping.end and sent < EXPECTED_PAGES_MAX:
-                sent += self._send_page_of(identity, mapping, address)
-
     def row_at(self, identity: Identity, mapping: Mapping, address: int) -> UnwindRow | None:
         """The row that holds at an address of a mapping, None for code without unwind data; its page is sent."""
         file = self._file(identity, mapping)
@@ -232,15 +216,6 @@ class MappedCode:
             rows = self._rows_lately[key] = self._rows(file, page) or _NO_ROWS
         return rows
 
-    def _send_page_of(self, identity: Identity, mapping: Mapping, address: int) -> bool:
-        """Sends the page of an address; whether it was not there."""
-        file = self._file(identity, mapping)
-        bias = load_bias(mapping, file.image.segments) if file else None
-        if file is None or bias is None or file.table is None or (page := address - bias >> 12) in file.pages:
-            return False
-        self._send_page(file.number, page)
-        return True
-
     def warm(self, identity: Identity, mapping: Mapping) -> None:
         """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
         file = self._file(identity, mapping)
@@ -260,17 +235,6 @@ class MappedCode:
                 return
             self._met_pages -= len(pages)
         self._wanted.extend((file.number, page) for page in pages)
-
-    def warm_function(self, identity: Identity, mapping: Mapping, name: str) -> None:
-        """Sends all pages of a function that samples are sure to meet."""
-        file = self._file(identity, mapping)
-        if file is None or file.table is None:
-            return
-        with contextlib.suppress(BadElf, OSError):
-            found = file.image.symbol(name)
-            if found is not None and found.size <= FUNCTION_MAX:
-                for page in range(found.vaddr >> 12, (found.vaddr + found.size >> 12) + 1):
-                    self._send_page(file.number, page)
 
     def send_wanted(self, seconds: float) -> bool:
         """Sends pages before they are missed, for so long; whether more are wanted."""

@@ -44,9 +44,6 @@ MAP_AGAIN, MAP_AGAIN_MAX = 0.001, 5.0
 COMMAND_MAX = 4096  # characters of a command line; linkers have a million, and a build starts many
 MAPPED_MAX = 1 << 16  # mappings of one process, of all times; at one time the kernel allows 65,530 (vm.max_map_count)
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
-PREPARE_BUDGET = 0.2  # ... and of them for code that the first ticks will meet
-STACK_PREPARED = 1 << 15  # bytes at the root of a stack that are searched before the first tick
-EVALUATION_LOOP = "_PyEval_EvalFrameDefault"
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
 _LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)([-.][^/]*)?\.so[^/]*$")  # a hint where to begin, no more
@@ -110,9 +107,8 @@ def file_key(pid: int) -> FileKey:
 class ProcessTable:
     """All processes met, by identity; ``clock`` gives monotonic seconds."""
 
-    def __init__(self, sampler: Sampler, *, native: bool = True) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._native = native
         self._cache = FileFactsCache()
         self._known: dict[Identity, Known] = {}
         self._looks: list[_Look] = []
@@ -127,7 +123,7 @@ class ProcessTable:
     def scan(self) -> int:
         """Notes every process's CPU time, and tells the programs of the interpreters that run; gives their number."""
         deadline = time.monotonic() + SCAN_BUDGET
-        python: list[tuple[int, Interpreter]] = []
+        python = 0
         seen: set[FileKey] = set()
         for pid in processes.pids():
             with contextlib.suppress(PyflameError, OSError):
@@ -140,35 +136,8 @@ class ProcessTable:
                     self._add_recipe(key, interpreter)
                 seen.add(key)
                 if key in self._interpreters:
-                    python.append((pid, self._interpreters[key]))
-        if self._native:
-            self._prepare_all(python, time.monotonic() + PREPARE_BUDGET)
-        return len(python)
-
-    def _prepare_all(self, python: list[tuple[int, Interpreter]], deadline: float) -> None:
-        """Prepares as many processes as there is time for."""
-        for pid, interpreter in python:
-            if time.monotonic() < deadline:
-                with contextlib.suppress(PyflameError, OSError):
-                    self._prepare(pid, interpreter)
-        self.code.send_wanted(deadline - time.monotonic())
-
-    def _prepare(self, pid: int, interpreter: Interpreter) -> None:
-        """Sends the code that a running process's first samples will meet: its callers', the evaluation loop's."""
-        identity = Identity(0, pid, 0)  # the programs have not met it yet; only its mappings are asked for
-        mapped = processes.mappings(pid)
-        code = [mapping for mapping in mapped if mapping.executable]
-        stack = next((mapping for mapping in mapped if mapping.path == "[stack]"), None)
-        if stack is not None:
-            size = min(stack.end - stack.start, STACK_PREPARED)
-            words = memoryview(processes.read_memory(pid, stack.end - size, size)).cast("Q")
-            self.code.expect(identity, code, words)
-        for mapping in code:
-            if mapping.path == interpreter.file:
-                self.code.warm_function(identity, mapping, EVALUATION_LOOP)
-        for mapping in code:
-            if mapping.path == interpreter.file or _LIBC.search(mapping.path):
-                self.code.warm(identity, mapping)
+                    python += 1
+        return python
 
     def _add_recipe(self, key: FileKey, interpreter: Interpreter) -> None:
         if key in self._interpreters or not interpreter.recipe.usable:

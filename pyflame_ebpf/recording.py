@@ -136,7 +136,7 @@ class Recorder:
         self._live = live
         self._window: Window | None = None
         self._sampler = sampler
-        self._table = ProcessTable(sampler, native=options.native)
+        self._table = ProcessTable(sampler)
         self._native = NativeFrames(self._table, live=live)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(

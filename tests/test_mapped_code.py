@@ -149,24 +149,6 @@ def test_sending_what_is_wanted_ends_in_time(code):
     assert code.send_wanted(0.0)
 
 
-def test_all_pages_of_a_function_are_sent_at_once(code, sampler):
-    code.warm_function(ME, libc(), "printf")
-    assert 1 <= len(sampler.pages) <= 2
-
-
-def test_a_function_that_a_file_has_not_got_is_no_error(code, sampler):
-    code.warm_function(ME, libc(), "no_such_function")
-    assert not sampler.pages
-
-
-def test_addresses_on_a_stack_bring_the_pages_of_their_code(code, sampler):
-    table, page = table_of(libc())
-    code.map_process(ME, [libc()])
-    code.expect(ME, [libc()], [0, 7, libc().start + 0x1010, libc().end + 1, 1 << 63])
-    assert sampler.rows((1, page + 1)) == table.rows(page + 1)
-    assert len(sampler.pages) == 1
-
-
 def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkeypatch):
     monkeypatch.setattr(bpf_abi, "UNWIND_CHUNKS_IN_ALL", 24)
     code = MappedCode(sampler, opened_path)
