@@ -11,7 +11,7 @@ set -euo pipefail
 
 RUNTIME_PACKAGES=(python3 python3-venv python3-bpfcc)
 DEVELOPMENT_PACKAGES=(gcc libc6-dev)
-TEST_PACKAGES=(debootstrap nodejs npm ruby shellcheck tmux) # sid; readers of outputs; Vagrantfile; scripts; top
+TEST_PACKAGES=(debootstrap ruby shellcheck tmux) # a sid chroot; the Vagrantfile; these scripts; a terminal for top
 
 die() {
     echo "provision.sh: $*" >&2
@@ -59,6 +59,13 @@ make_environment() {
 }
 
 # Ubuntu's chromium is a snap, which neither a container nor a chroot can run.
+# For the report's page and for readers of outputs; a node from elsewhere may refuse the distribution's npm beside it.
+install_node() {
+    if ! { command -v node && command -v npm; } >/dev/null; then
+        install_packages nodejs npm
+    fi
+}
+
 install_browser() {
     if has_candidate chromium; then
         install_packages chromium
@@ -82,6 +89,9 @@ install_packages "${RUNTIME_PACKAGES[@]}"
 check_python
 [[ $mode != --runtime ]] || exit 0
 install_packages "${DEVELOPMENT_PACKAGES[@]}"
-[[ $mode != --tests ]] || install_packages "${TEST_PACKAGES[@]}"
 make_environment "$mode"
-[[ $mode != --tests ]] || install_browser
+if [[ $mode == --tests ]]; then
+    install_packages "${TEST_PACKAGES[@]}"
+    install_node
+    install_browser
+fi
