@@ -58,7 +58,6 @@ make_environment() {
     chown -R --reference=. .venv # root made it, the checkout's owner works with it
 }
 
-# Ubuntu's chromium is a snap, which neither a container nor a chroot can run.
 # For the report's page and for readers of outputs; a node from elsewhere may refuse the distribution's npm beside it.
 install_node() {
     if ! { command -v node && command -v npm; } >/dev/null; then
@@ -66,6 +65,7 @@ install_node() {
     fi
 }
 
+# Ubuntu's chromium is a snap, which neither a container nor a chroot can run.
 install_browser() {
     if has_candidate chromium; then
         install_packages chromium

@@ -15,7 +15,7 @@ import typer
 from command_line import PYFLAME, environment, pyflame
 
 import pyflame_ebpf
-from pyflame_ebpf import cli
+from pyflame_ebpf import cli, cli_options
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.terminal import progress_text
@@ -29,13 +29,13 @@ from pyflame_ebpf.recording import Progress
     [("60", 60.0), ("1.5", 1.5), (".5", 0.5), ("90s", 90.0), ("5m", 300.0), ("1.5h", 5400.0)],
 )
 def test_a_duration_is_seconds_or_has_a_unit(text: str, seconds: float) -> None:
-    assert cli.parse_duration(text) == seconds
+    assert cli_options.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "5 m", "1d", "nan", "inf", "1e3", "m"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
-        cli.parse_duration(text)
+        cli_options.parse_duration(text)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     [("0", 0.0), ("0.0", 0.0), ("90", 90.0), ("1:30", 90.0), ("1:30.5", 90.5), ("1:00:05", 3605.0), ("2m", 120.0)],
 )
 def test_a_moment_is_seconds_or_minutes_and_seconds(text: str, seconds: float) -> None:
-    assert cli.parse_moment(text) == seconds
+    assert cli_options.parse_moment(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1:", "1:5", "1:60", "1:1:00", ":30"])
 def test_what_is_no_moment_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
-        cli.parse_moment(text)
+        cli_options.parse_moment(text)
 
 
 def test_the_default_directory_is_named_after_the_time_in_utc() -> None:

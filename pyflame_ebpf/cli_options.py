@@ -1,0 +1,76 @@
+"""What several commands' options have in common: how they are read, and what their help says."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from pyflame_ebpf.errors import UsageError
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)")
+_CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``90``, ``1.5``, ``90s``, ``5m`` or ``1h``."""
+    found = _DURATION.fullmatch(text)
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if seconds <= 0:
+        raise typer.BadParameter(f"{text!r} is not a duration; say seconds (60), or 90s, 5m, 1h")
+    return seconds
+
+
+def parse_moment(text: str) -> float:
+    """Seconds in ``90``, ``1.5``, ``1:30``, ``1:00:00``, and in what ``parse_duration`` takes."""
+    found = _CLOCK.fullmatch(text)
+    if found:
+        return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3])
+    return 0.0 if re.fullmatch(r"0+(\.0*)?s?", text) else parse_duration(text)
+
+
+def grouping(text: str, threads: bool) -> tuple[str, ...]:
+    """The groups in ``process,thread``; none in ``none``."""
+    from pyflame_ebpf.outputs.options import GROUPS  # noqa: PLC0415 - each command loads what it needs
+
+    groups = tuple(part.strip() for part in text.split(",")) if text != "none" else ()
+    if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
+        raise UsageError(f"{text!r} is nothing to group by", f"Give some of {', '.join(GROUPS)}, each once; or none.")
+    return (*groups, "thread") if threads and "thread" not in groups else groups
+
+
+Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
+From = Annotated[
+    float | None,
+    typer.Option(
+        "--from", metavar="TIME", parser=parse_moment, help="Show samples from this time of the recording on: 90, 1:30."
+    ),
+]
+To = Annotated[
+    float | None,
+    typer.Option("--to", metavar="TIME", parser=parse_moment, help="Show samples before this time of the recording."),
+]
+Processes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--process",
+        metavar="PATTERN",
+        help="Show processes with this PID, or a name or command line that it matches; repeatable.",
+    ),
+]
+GroupBy = Annotated[
+    str,
+    typer.Option(
+        "--group-by",
+        metavar="WHAT",
+        help="What stands above the frames, in this order: host, interpreter, command, process, thread; or none.",
+    ),
+]
+Lines = Annotated[bool, typer.Option("--lines", help="Label Python frames with the line that was executing.")]
+Threads = Annotated[bool, typer.Option("--threads", help="Put a frame for the thread under the others of --group-by.")]
+PythonOnly = Annotated[bool, typer.Option("--python-only", help="Show Python frames only.")]
+AllFrames = Annotated[
+    bool, typer.Option("--all-frames", help="Show the interpreter's own evaluation loop and call plumbing, too.")
+]
