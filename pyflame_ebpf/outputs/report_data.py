@@ -92,7 +92,7 @@ def _packed(
         "compared": compared,
         "sources": _sources(tree.functions, sources),
     }
-    text = json.dumps(document, separators=(",", ":")).encode("ascii")
+    text = json.dumps(document, separators=(",", ":"), sort_keys=True).encode("ascii")
     return gzip.compress(struct.pack("<I", len(text)) + text + columns.content(), compresslevel=6, mtime=0)
 
 
