@@ -328,7 +328,7 @@ enum counter {
     PF_TICKS_MISSED = 3,        /* ... that the kernel skipped because the one before came too late */
     PF_SAMPLES = 4,
     PF_COUNTS_FULL = 5,         /* samples lost: no room in the counts map */
-    PF_STACKS_DROPPED = 6,      /* stack records that found the ring buffer full; sent again when next met, if not of those that are copied */
+    PF_STACKS_DROPPED = 6,      /* stack records that found the ring buffer full; sent again when next met, unless copied */
     PF_CODES_DROPPED = 7,
     PF_PROCESSES_DROPPED = 8,
     PF_STACKS_UNFINISHED = 9,   /* too many new code objects for one tick; sent again when next met */

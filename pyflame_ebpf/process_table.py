@@ -105,7 +105,7 @@ def file_key(pid: int) -> FileKey:
 
 
 class ProcessTable:
-    """All processes met, by identity; ``clock`` gives monotonic seconds."""
+    """All processes met, by identity."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

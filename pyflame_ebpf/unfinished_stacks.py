@@ -99,6 +99,7 @@ class UnfinishedStacks:
             copy.tries = TRIES
         self.finish(seconds)
         self._copies.clear()
+        self._bytes = 0
 
     def _walk(self, stack_id: int, copy: _Copy) -> None:
         memory = StackMemory(copy.start, b"".join(copy.parts))

@@ -50,7 +50,7 @@ fresh() {
 
 check_outputs() {
     local file
-    for file in stacks.folded flamegraph.svg processes.csv; do
+    for file in report.html stacks.folded flamegraph.svg processes.csv profile.json.gz; do
         [[ -s $root/root/recording/$file ]] || die "record wrote no $file"
     done
 }
