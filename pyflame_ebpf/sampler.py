@@ -14,6 +14,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ STAGES = (  # in the order of enum stage
     "stage_send",
     "stage_copy",
 )
+LONG_TO_VERIFY = ("stage_unwind", "stage_walk", "stage_new_stack")  # these have the loops; the longest first
+LOADERS = 4  # programs that are verified at the same time
 
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
 PERF_SAMPLE_RAW = 1 << 10
@@ -167,6 +170,17 @@ def _captured_stderr() -> Iterator[Any]:
             os.close(saved)
 
 
+def load_together(bpf: Any, kinds: dict[str, int]) -> dict[str, Any]:
+    """Programs by name, of these kinds; the kernel verifies several at once, the first of ``kinds`` first.
+
+    bcc's ``load_func`` may run in several threads: it only reads what was compiled, and errno is the thread's own.
+    """
+    with contextlib.suppress(Exception), ThreadPoolExecutor(LOADERS) as loaders:
+        list(loaders.map(lambda name: bpf.load_func(name.encode(), kinds[name]), kinds))
+    # bcc keeps what is loaded; what is not fails again, alone, so that what the kernel says last is of this program.
+    return {name: bpf.load_func(name.encode(), kind) for name, kind in kinds.items()}
+
+
 def _said(captured: Any) -> str:
     captured.seek(0)
     lines = captured.read().decode("utf-8", "replace").strip().splitlines()
@@ -210,16 +224,18 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         return bpf
 
     def _load_programs(self, bcc: Any, bpf: Any) -> None:
+        tracepoints = {"sched_process_exec": "on_exec", "sched_process_exit": "on_exit"}
+        if self.options.follow_children:
+            tracepoints["sched_process_fork"] = "on_fork"
+        kinds = dict.fromkeys((*LONG_TO_VERIFY, *STAGES, "on_tick"), bcc.BPF.PERF_EVENT)
+        kinds |= dict.fromkeys(tracepoints.values(), bcc.BPF.RAW_TRACEPOINT)
+        programs = load_together(bpf, kinds)
         stages = bpf[b"stages"]
         for index, name in enumerate(STAGES):
-            program = bpf.load_func(name.encode(), bcc.BPF.PERF_EVENT)
-            stages[ctypes.c_uint32(index)] = ctypes.c_int(program.fd)
-        self._tick = bpf.load_func(b"on_tick", bcc.BPF.PERF_EVENT)
-        tracepoints = [(b"sched_process_exec", b"on_exec"), (b"sched_process_exit", b"on_exit")]
-        if self.options.follow_children:
-            tracepoints.append((b"sched_process_fork", b"on_fork"))
-        for tracepoint, program in tracepoints:
-            bpf.attach_raw_tracepoint(tp=tracepoint, fn_name=program)
+            stages[ctypes.c_uint32(index)] = ctypes.c_int(programs[name].fd)
+        self._tick = programs["on_tick"]
+        for tracepoint, name in tracepoints.items():
+            bpf.attach_raw_tracepoint(tp=tracepoint.encode(), fn_name=name.encode())
 
     def start(self) -> None:
         """Begins to sample every CPU that is online."""
