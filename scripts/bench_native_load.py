@@ -12,12 +12,16 @@ steady         20 busy Python processes: CPU once warm
 short          a 50 ms script again and again
 
 Each part is recorded by a child process, so that its CPU time and memory are the profiler's alone; medians of the
-repetitions.  Stacks of the part's own processes count, CPU and memory are those of recording the whole host.
+repetitions.  Stacks of the part's own processes count, CPU and memory are those of recording the whole host; the
+profile is made, outputs are not written.  A stack is whole when its walk reached the thread's root, in the BPF programs
+or, from the copy of its memory, in user space.  A sample has the time at which it was taken from the programs' counts,
+every 0.1 s at first.  scripts/bench_start.py measures the start of the command itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import json
 import re
@@ -31,16 +35,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from _recordings import Interpreter, TargetProcess, chosen_interpreters, record_for
+from _recordings import CHECKOUT, Interpreter, TargetProcess, chosen_interpreters, record_for
 
 from pyflame_ebpf import bpf_abi, recording
+from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.sampler import Count, Sampler
+from pyflame_ebpf.symbolize import Symbolizer
 
 STEADY_FROM = 5.0  # seconds after which a recording counts as warm
-RESOLUTION = 0.1  # seconds between two looks at the counts
+RESOLUTION = 0.1  # seconds between two looks at the counts, until this is well over:
+SETTLED = 3.0  # seconds after the first tick
 
 LARGE = """
 import importlib, sys, threading
@@ -65,6 +72,17 @@ SHORT = "import time\nend = time.process_time() + 0.05\nwhile time.process_time(
 # ---- the child: one recording, described ----
 
 
+class Sampled(NamedTuple):
+    """Samples of one process and stack that were counted together; ``look`` in monotonic seconds."""
+
+    look: float
+    second: int
+    tgid: int
+    stack_id: int
+    outcome: NativeOutcome
+    samples: int
+
+
 class Watch:
     """Notes when which native outcomes were counted, and what the recording has cost until then."""
 
@@ -73,9 +91,9 @@ class Watch:
         self.ready = 0.0
         self.cpu_ready = 0.0
         self.cpu: list[tuple[float, float]] = []
-        self.first_whole = 0.0
         self.attempt = 0.0
-        self.outcomes: dict[int, dict[int, Counter[str]]] = {}  # by process and second
+        self.sampled: list[Sampled] = []
+        self.finished: dict[int, NativeOutcome] = {}  # by stack
 
     def start(self) -> None:
         """The first tick may have come."""
@@ -83,15 +101,42 @@ class Watch:
 
     def counted(self, counts: list[Count]) -> None:
         """Takes what was counted since the last look."""
-        elapsed = time.monotonic() - self.ready
+        look = time.monotonic()
+        elapsed = look - self.ready
+        second = int(self.cpu[-1][0]) if self.cpu else 0
         self.cpu.append((elapsed, _cpu_seconds()))
-        second = int(max(0.0, elapsed - RESOLUTION))
         for count in counts:
             outcome = bpf_abi.NATIVE_OUTCOMES[count.native]
-            process = self.outcomes.setdefault(count.identity.tgid, {})
-            process.setdefault(second, Counter())[outcome.value] += count.samples
-            if outcome is NativeOutcome.COMPLETE and not self.first_whole:
-                self.first_whole = time.monotonic()
+            self.sampled.append(Sampled(look, second, count.identity.tgid, count.stack_id, outcome, count.samples))
+        if elapsed > SETTLED:
+            recording.DRAIN = 1.0  # as usual, for what it costs
+
+    def outcome(self, sampled: Sampled) -> NativeOutcome:
+        """How the walk ended at last, in the programs or in user space."""
+        return self.finished.get(sampled.stack_id, sampled.outcome)
+
+    def first_whole(self, *, in_programs: bool) -> dict[int, float]:
+        """When each process's first sample was counted that is whole, or whose walk the programs finished."""
+        first: dict[int, float] = {}
+        for sampled in self.sampled:
+            if (sampled.outcome if in_programs else self.outcome(sampled)) is NativeOutcome.COMPLETE:
+                first.setdefault(sampled.tgid, sampled.look)
+        return first
+
+    def outcomes(self) -> dict[int, dict[int, Counter[str]]]:
+        """Samples by process, second and how the walk ended at last."""
+        found: dict[int, dict[int, Counter[str]]] = {}
+        for sampled in self.sampled:
+            seconds = found.setdefault(sampled.tgid, {})
+            seconds.setdefault(sampled.second, Counter())[self.outcome(sampled).value] += sampled.samples
+        return found
+
+    def whole_in_programs(self) -> dict[int, int]:
+        """Samples by process whose walk the programs finished."""
+        found: Counter[int] = Counter()
+        for sampled in self.sampled:
+            found[sampled.tgid] += sampled.samples * (sampled.outcome is NativeOutcome.COMPLETE)
+        return found
 
 
 def _cpu_seconds() -> float:
@@ -132,33 +177,46 @@ def child(seconds: float, frequency: int, command_at: float) -> None:
 
     Sampler._load = loading  # type: ignore[method-assign]  # noqa: SLF001
     memory = [0, 0]
-    drain = Sampler.drain_counts
+    at_end = [0.0]
+    drain, finish = Sampler.drain_counts, Symbolizer.finish_stack
 
     def noted(sampler: Sampler) -> list[Count]:
         counts = drain(sampler)
         watch.counted(counts)
         return counts
 
+    def finished(symbolizer: Symbolizer, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
+        watch.finished[stack_id] = outcome
+        finish(symbolizer, stack_id, native, outcome)
+
     def stopping() -> None:
         memory[:] = _private_memory(), _map_memory()
+        at_end[0] = _cpu_seconds()
 
     Sampler.drain_counts = noted  # type: ignore[method-assign]
+    Symbolizer.finish_stack = finished  # type: ignore[method-assign]
     recording.DRAIN = RESOLUTION
     profile = record_for(seconds, frequency, watch.start, stopping)
     end = _cpu_seconds()
     warm = [(elapsed, cpu) for elapsed, cpu in watch.cpu if STEADY_FROM <= elapsed <= seconds]
+    zero = watch.attempt - imports
+    firsts = [watch.first_whole(in_programs=in_programs) for in_programs in (False, True)]
     print(
         json.dumps(
             {
-                "first_whole": watch.first_whole - watch.attempt + imports,
-                "ready": watch.ready - watch.attempt + imports,
+                "first_whole": {pid: look - zero for pid, look in firsts[0].items()},
+                "first_whole_in_programs": {pid: look - zero for pid, look in firsts[1].items()},
+                "ready": watch.ready - zero,
+                "cpu": end,
                 "cpu_start": watch.cpu_ready,
-                "cpu_after": end - watch.cpu_ready,
+                "cpu_sampling": at_end[0] - watch.cpu_ready,
+                "cpu_profile": end - at_end[0],
                 "steady": (warm[-1][1] - warm[0][1]) / (warm[-1][0] - warm[0][0]) if len(warm) > 1 else 0.0,
                 "private": memory[0],
                 "private_end": _private_memory(),
                 "maps": memory[1],
-                "outcomes": watch.outcomes,
+                "outcomes": watch.outcomes(),
+                "whole_in_programs": watch.whole_in_programs(),
                 "stacks": len(profile.stacks),
             }
         )
@@ -190,21 +248,42 @@ def whole_share(result: dict[str, Any], pids: set[int]) -> tuple[float, Counter[
     return total[whole] / max(1, sum(total.values())), total, by_second
 
 
+def first_of(result: dict[str, Any], name: str, pids: set[int]) -> float:
+    """Seconds from the command to the first such sample of the processes; infinity when there was none."""
+    return min((seconds for pid, seconds in result[name].items() if int(pid) in pids), default=float("inf"))
+
+
 def report(part: str, results: list[tuple[dict[str, Any], set[int]]]) -> None:
     """Prints the medians, and the reasons for what is not whole."""
 
     def median(name: str) -> float:
         return statistics.median(result[name] for result, _ in results)
 
+    def first(name: str) -> float:
+        return statistics.median(first_of(result, name, pids) for result, pids in results)
+
     shares = [whole_share(result, pids) for result, pids in results]
+    in_programs = [
+        sum(samples for pid, samples in result["whole_in_programs"].items() if int(pid) in pids) / max(1, total.total())
+        for (result, pids), (_, total, _) in zip(results, shares, strict=True)
+    ]
+    after = statistics.median(result["cpu_sampling"] + result["cpu_profile"] for result, _ in results)
     print(f"== {part}, medians of {len(results)}")
-    print(f"  command to first tick {median('ready'):.2f} s, to first whole sample {median('first_whole'):.2f} s")
     print(
-        f"  CPU: start {median('cpu_start'):.2f} s, after it {median('cpu_after'):.3f} s, warm {median('steady'):.2%}"
+        f"  command to first tick {median('ready'):.2f} s, to first whole sample {first('first_whole'):.2f} s"
+        f" (to the first that the BPF programs walked alone {first('first_whole_in_programs'):.2f} s)"
+    )
+    print(
+        f"  CPU from the command on {median('cpu'):.2f} s: start {median('cpu_start'):.2f} s;"
+        f" from the first tick on {after:.2f} s: sampling {median('cpu_sampling'):.2f} s,"
+        f" the profile at the end {median('cpu_profile'):.2f} s; warm {median('steady'):.2%}"
     )
     megabytes = [median(name) / 1e6 for name in ("private", "private_end", "maps")]
     print("  memory: {:.0f} MB private, {:.0f} at the end; BPF maps {:.0f} MB".format(*megabytes))
-    print(f"  whole {statistics.median(share for share, _, _ in shares):.2%}; stacks {median('stacks'):.0f}")
+    print(
+        f"  whole {statistics.median(share for share, _, _ in shares):.2%}"
+        f" ({statistics.median(in_programs):.2%} by the BPF programs alone); stacks {median('stacks'):.0f}"
+    )
     print("  by second " + " ".join(f"{share:.1%}" for share in shares[-1][2][:6]))
     print("  " + ", ".join(f"{name}: {number}" for name, number in shares[-1][1].most_common()))
 
@@ -276,6 +355,7 @@ def main() -> None:
     parser.add_argument("--frequency", type=int, default=99)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
+    compileall.compile_dir(CHECKOUT / "pyflame_ebpf", quiet=1)  # as in an installed package
     interpreters = chosen_interpreters([])
     targets: dict[str, Callable[[], Any]] = {
         "libraries": lambda: libraries(options),

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""How long `pyflame-ebpf record --all` takes until it records, and the CPU time that it has used by then.
+
+    sudo scripts/bench_start.py --repeat 5
+
+The command itself is started and timed until it says that it records, which is when the first tick may come.  Modules
+are compiled before, as those of an installed package are; a run that another recording keeps from beginning is not
+counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+ALREADY_RECORDING = 8
+
+
+def cpu_seconds_of(pid: int) -> float:
+    """User and system time of a process so far, in ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime; proc(5)
+
+
+def start_once(directory: str) -> tuple[float, float] | None:
+    """Seconds and CPU seconds from the command to its word that it records; None while another profiler does."""
+    command = [sys.executable, "-m", "pyflame_ebpf", "record", "--all", "--duration", "0.5", "--output", directory]
+    environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        seconds, cpu = time.monotonic() - began, cpu_seconds_of(process.pid)
+        process.communicate()
+    if said.startswith("recording "):
+        return seconds, cpu
+    if process.returncode != ALREADY_RECORDING:
+        sys.exit(f"the command failed: {said}")
+    return None
+
+
+def main() -> None:
+    """Prints the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args()
+    compileall.compile_dir(CHECKOUT / "pyflame_ebpf", quiet=1)
+    starts: list[tuple[float, float]] = []
+    while len(starts) < options.repeat:
+        with tempfile.TemporaryDirectory() as directory:
+            if start := start_once(f"{directory}/out"):
+                starts.append(start)
+            else:
+                time.sleep(0.3)
+    seconds, cpu = (statistics.median(values) for values in zip(*starts, strict=True))
+    print(f"command to first tick {seconds:.2f} s, CPU until then {cpu:.2f} s; medians of {len(starts)}")
+
+
+if __name__ == "__main__":
+    main()
