@@ -12,9 +12,6 @@ import fcntl
 import importlib
 import os
 import struct
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.events import Event, parse_record
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 from pyflame_ebpf.own_memory import give_back
+from pyflame_ebpf.program_loading import captured_stderr, load_together, said
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
 COPY_PAGES = 1024  # 4 MiB: the memory of at least 32 stacks
@@ -68,7 +66,6 @@ STAGES = (  # in the order of enum stage
     "stage_copy",
 )
 LONG_TO_VERIFY = ("stage_unwind", "stage_walk", "stage_new_stack")  # these have the loops; the longest first
-LOADERS = 4  # programs that are verified at the same time
 
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
 PERF_SAMPLE_RAW = 1 << 10
@@ -157,36 +154,6 @@ def kernel_offset_flags() -> list[str]:
     return [f"-D{name}={btf.member_offset(*member)}" for name, member in KERNEL_OFFSETS.items()]
 
 
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[Any]:
-    """Collects what libbcc and LLVM print straight to file descriptor 2."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield captured
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-def load_together(bpf: Any, kinds: dict[str, int]) -> dict[str, Any]:
-    """Programs by name, of these kinds; the kernel verifies several at once, the first of ``kinds`` first.
-
-    bcc's ``load_func`` may run in several threads: it only reads what was compiled, and errno is the thread's own.
-    """
-    with contextlib.suppress(Exception), ThreadPoolExecutor(LOADERS) as loaders:
-        list(loaders.map(lambda name: bpf.load_func(name.encode(), kinds[name]), kinds))
-    # bcc keeps what is loaded; what is not fails again, alone, so that what the kernel says last is of this program.
-    return {name: bpf.load_func(name.encode(), kind) for name, kind in kinds.items()}
-
-
-def _said(captured: Any) -> str:
-    captured.seek(0)
-    lines = captured.read().decode("utf-8", "replace").strip().splitlines()
-    return "\n".join(lines[-15:])
-
-
 class Sampler(contextlib.AbstractContextManager["Sampler"]):
     """The loaded programs.  Use as a context manager; leaving it detaches everything."""
 
@@ -212,13 +179,13 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
     def _load(self) -> Any:
         bcc = import_bcc()
         flags = [f"-I{bpf_directory()}", "-Wno-unused-function", *self.options.flags(), *kernel_offset_flags()]
-        with _captured_stderr() as captured:
+        with captured_stderr() as captured:
             try:
                 bpf = bcc.BPF(src_file=str(bpf_directory() / "profiler.bpf.c").encode(), cflags=flags)
                 self._load_programs(bcc, bpf)
             except Exception as error:  # bcc raises plain Exception for everything
                 raise LoadFailed(
-                    f"the BPF programs could not be loaded: {error}\n{_said(captured)}".rstrip(),
+                    f"the BPF programs could not be loaded: {error}\n{said(captured)}".rstrip(),
                     "Run 'pyflame-ebpf doctor' to see what this host lacks; Linux 5.8 with BTF is the least.",
                 ) from error
         return bpf

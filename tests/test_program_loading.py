@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from pyflame_ebpf.sampler import LOADERS, load_together
+from pyflame_ebpf.program_loading import LOADERS, load_together
 
 KINDS = {f"program_{number}": number for number in range(3 * LOADERS)}
 
