@@ -15,7 +15,7 @@
 #define PF_THREAD_LIST_STEPS 128 /* thread states looked at in one call of cpython_search_threads */
 #define PF_FRAME_STEPS 128       /* frames read in one call of cpython_walk_frames */
 
-#define PF_WINDOW 1024  /* bytes that one read of frames takes */
+#define PF_WINDOW 1024  /* bytes that one read of frames takes before the one that is asked for */
 #define PF_TICK_CODES 32 /* code objects remembered within one walk */
 
 /* A code object met in this walk. */
@@ -31,13 +31,13 @@ struct cpython_scratch {
     pf_u64 code[PF_CODE_IDENTITY_SIZE / 8];
     pf_u64 gil[2]; /* from last_holder on */
     pf_u64 window_start;
-    pf_u64 window_size;
+    pf_u64 window_frames; /* frames that begin before this offset are in it whole */
     pf_u64 frame;  /* offset in the window */
     pf_u64 check;  /* 1: the walk has not come to its first boundary yet, and must find "below" under it */
     pf_u64 below;
     pf_u64 walks;
     struct cpython_met_code met[PF_TICK_CODES];
-    pf_u8 window[PF_WINDOW + PF_FRAME_READ_MAX + 8];
+    pf_u8 window[2 * PF_WINDOW + PF_FRAME_READ_MAX + 8]; /* as far as a mask lets the verifier see */
 };
 
 /* Offsets come from a map and are bounded by masks that the verifier can see. */
@@ -57,6 +57,41 @@ PF_INLINE pf_u64 pf_bounded(pf_u64 value, pf_u64 limit)
 {
     __asm__ volatile("" : "+r"(value));
     return value > limit ? limit : value;
+}
+
+/* An index of an array that is a power of two long, by an AND that the compiler cannot see to be needless: up to Linux
+ * 6.1 the verifier forgets the bounds of an OR of two numbers, which is what the compiler makes of the sum. */
+PF_INLINE pf_u64 pf_masked(pf_u64 index, pf_u64 mask)
+{
+    __asm__ volatile("" : "+r"(index));
+    return index & mask;
+}
+
+/* -1 (all ones) when a <= b, else 0, without a branch: the verifier would follow both ways of each.  For addresses of
+ * user space and smaller numbers. */
+PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
+{
+    pf_u64 difference = a - b - 1;
+    __asm__ volatile("" : "+r"(difference));
+    return (pf_u64)((long long)difference >> 63);
+}
+
+/* The second where the mask is all ones, the first where it is 0; behind the compiler's back, which would make a
+ * branch of it. */
+PF_INLINE pf_u64 pf_selected(pf_u64 mask, pf_u64 first, pf_u64 second)
+{
+    __asm__ volatile("" : "+r"(mask));
+    return first ^ ((first ^ second) & mask);
+}
+
+/* Frames from a depth on, of which there is room for so many. */
+PF_INLINE struct stack_frame *pf_frames_from(struct stack_frame *frames, pf_u64 depth, pf_u64 room)
+{
+    frames += pf_bounded(depth, PF_STACK_FRAMES - room);
+    /* A pointer, made here at once: a number may be kept on the stack from before it was bounded, and up to Linux 6.1
+     * the verifier knows nothing of such a number. */
+    __asm__ volatile("" : "+r"(frames));
+    return frames;
 }
 
 /* One round of a 64-bit multiplicative hash; the constant is 2^64 divided by the golden ratio. */
@@ -196,7 +231,7 @@ PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct c
     pf_u64 frames[2] = {}; /* current_frame and previous, in this order in both releases */
 
     scratch->walks++;
-    scratch->window_size = 0;
+    scratch->window_frames = 0;
     scratch->check = 0;
     pf_u64 frame = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_frame);
     if (!frame || layout->cframe_current_frame == PF_OFFSET_NONE)
@@ -216,48 +251,22 @@ PF_INLINE int cpython_position(const struct cpython_layout *layout, const pf_u8 
     return (int)(PF_FRAME_FIELD(frame, pf_u64, layout->frame_instruction) - (code & -is_pointer));
 }
 
-/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable.
- *
- * A sum of products with odd constants, because each product of a chained hash waits for the one before. */
-PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 code,
-                                 pf_u64 process)
-{
-    struct cpython_met_code *met = &scratch->met[(code >> 5 ^ code >> 10) & (PF_TICK_CODES - 1)];
-    if (met->address == code && met->walk == scratch->walks)
-        return met->id;
-    if (PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity))
-        return 0;
-    const pf_u64 *word = scratch->code;
-    pf_u64 sum = word[0] * 0x9e3779b97f4a7c15ULL + word[1] * 0xc2b2ae3d27d4eb4fULL + word[2] * 0x165667b19e3779f9ULL +
-                 word[3] * 0xd6e8feb86659fd93ULL + word[4] * 0xff51afd7ed558ccdULL + word[5] * 0xc4ceb9fe1a85ec53ULL +
-                 word[6] * 0xbf58476d1ce4e5b9ULL + word[7] * 0x94d049bb133111ebULL + word[8] * 0x87c37b91114253d5ULL +
-                 word[9] * 0x4cf5ad432745937fULL + word[10] * 0xa0761d6478bd642fULL + word[11] * 0xe7037ed1a0b428dbULL;
-    met->address = code;
-    met->walk = scratch->walks;
-    met->id = pf_hash(pf_hash(process, code), sum) | 1;
-    return met->id;
-}
-
-/* Puts a frame into the window, where its callers may be already; 0 when it could be read.
+/* Puts a frame into the window unless it is there, as its callers may be; 0 when it could be read.
  *
  * From 3.11 on frames lie one behind the other on a stack of their own, callers below, so that one read gives many.
  * A read does not leave the page that the frame begins in, towards pages that may not be there. */
 PF_INLINE int cpython_read_frame(struct cpython_scratch *scratch, pf_u64 address, pf_u64 size)
 {
     pf_u64 offset = address - scratch->window_start;
-    if (offset <= PF_WINDOW && offset + size <= scratch->window_size) {
-        scratch->frame = offset;
+    scratch->frame = offset;
+    if (offset < scratch->window_frames)
         return 0;
-    }
     pf_u64 back = address & 4095;
-    back = pf_bounded(back, PF_WINDOW);
+    back = pf_selected(pf_at_most(PF_WINDOW, back), back, PF_WINDOW);
     scratch->frame = back;
     scratch->window_start = address - back;
-    scratch->window_size = back + size;
-    if (!PF_READ_USER(scratch->window, back + size, address - back))
-        return 0;
-    scratch->window_size = 0;
-    return -1;
+    scratch->window_frames = back + 1;
+    return PF_READ_USER(scratch->window, pf_masked(back + size, 2 * PF_WINDOW - 1), address - back);
 }
 
 enum cpython_walk_result {
@@ -276,6 +285,31 @@ struct cpython_walk {
     pf_u64 first_hash;
 };
 
+/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable, or
+ * the frame is a boundary and has none.
+ *
+ * A sum of products with odd constants, because each product of a chained hash waits for the one before. */
+PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch,
+                                 struct cpython_walk *walk, pf_u64 code, pf_u64 boundary)
+{
+    struct cpython_met_code *met = &scratch->met[(code >> 5 ^ code >> 10) & (PF_TICK_CODES - 1)];
+    if (((met->address ^ code) | (met->walk ^ scratch->walks)) & ~boundary) {
+        long long unread = PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity) >> 31;
+        const pf_u64 *word = scratch->code;
+        pf_u64 sum = word[0] * 0x9e3779b97f4a7c15ULL + word[1] * 0xc2b2ae3d27d4eb4fULL +
+                     word[2] * 0x165667b19e3779f9ULL + word[3] * 0xd6e8feb86659fd93ULL +
+                     word[4] * 0xff51afd7ed558ccdULL + word[5] * 0xc4ceb9fe1a85ec53ULL +
+                     word[6] * 0xbf58476d1ce4e5b9ULL + word[7] * 0x94d049bb133111ebULL +
+                     word[8] * 0x87c37b91114253d5ULL + word[9] * 0x4cf5ad432745937fULL +
+                     word[10] * 0xa0761d6478bd642fULL + word[11] * 0xe7037ed1a0b428dbULL;
+        met->address = code;
+        met->walk = scratch->walks;
+        met->id = pf_selected(unread, pf_hash(pf_hash(walk->process, code), sum) | 1, 0);
+        walk->outcome = pf_selected(unread, walk->outcome, PF_UNREADABLE_CODE);
+    }
+    return met->id & ~boundary;
+}
+
 /* The walk has come to a boundary, or cannot go on: whether it must begin again, because the frame that it began with
  * was none. */
 PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_walk *walk, pf_u64 below)
@@ -289,72 +323,59 @@ PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_
     walk->depth = walk->first;
     walk->hash = walk->first_hash;
     walk->outcome = PF_COMPLETE;
+    scratch->walks++; /* code objects that could not be read are to be noticed again */
     return 1;
 }
 
 /* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on.
  *
- * The verifier follows every combination of branches through every turn of the loop, unless what it knows is the same
- * again at the loop's head: hence few branches, and a depth that is kept in memory, where it knows nothing of it. */
+ * The verifier follows the loop turn by turn, each way out of a turn and, as far as the next branch, each way through
+ * it: hence few branches. */
 PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                   struct cpython_walk *walk, struct stack_frame *frames)
 {
-    pf_u64 address = walk->frame, hash = walk->hash, process = walk->process;
-    pf_u64 size = pf_bounded(layout->frame_size, PF_FRAME_READ_MAX);
+    pf_u64 size = layout->frame_size, depth = walk->depth;
     pf_u64 tag_mask = layout->frame_code_tag_mask, shim = layout->frame_owner_shim;
 
-    for (int step = 0; step < PF_FRAME_STEPS && address; step++) {
-        pf_u64 depth = walk->depth;
-        if (depth >= PF_STACK_FRAMES || depth >= walk->end) {
-            walk->outcome = PF_TOO_DEEP;
-            address = 0;
-            break;
-        }
-        pf_u64 here = address;
+    if (walk->frame && (depth >= walk->end || depth >= PF_STACK_FRAMES - PF_FRAME_STEPS)) {
+        walk->outcome = PF_TOO_DEEP;
+        return PF_WALK_DONE;
+    }
+    struct stack_frame *out = pf_frames_from(frames, depth, PF_FRAME_STEPS);
+    for (int step = 0; step < PF_FRAME_STEPS; step++, out++) {
+        pf_u64 address = walk->frame;
+        if (!address)
+            return PF_WALK_DONE;
         if (cpython_read_frame(scratch, address, size)) {
+            scratch->window_frames = 0;
             walk->outcome = PF_UNREADABLE_FRAME;
-            int again = cpython_was_stale(scratch, walk, address);
-            address = again ? scratch->below : 0;
-            if (again)
-                hash = walk->first_hash;
-            continue;
+            walk->frame = cpython_was_stale(scratch, walk, address) ? scratch->below : 0;
+            return PF_WALK_CONTINUE;
         }
-        const pf_u8 *frame = scratch->window + pf_bounded(scratch->frame, PF_WINDOW);
-        address = PF_FRAME_FIELD(frame, pf_u64, layout->frame_previous);
-        struct stack_frame *out = &frames[depth];
-        walk->depth = depth + 1;
-        if (PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner) >= shim) {
-            /* stands for the C function that called the evaluation loop, and lies in that call's C frame */
-            out->address = here;
-            out->code_id = 0;
-            out->kind = PF_FRAME_BOUNDARY;
-            hash = pf_hash(hash, PF_FRAME_BOUNDARY);
-            if (cpython_was_stale(scratch, walk, address)) {
-                address = scratch->below;
-                hash = walk->first_hash;
-            }
-            continue;
-        }
+        const pf_u8 *frame = scratch->window + pf_masked(scratch->frame, 2 * PF_WINDOW - 1);
+        /* A boundary stands for the C function that called the evaluation loop, and lies in that call's C frame. */
+        pf_u64 boundary = pf_at_most(shim, PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner));
         pf_u64 code = PF_FRAME_FIELD(frame, pf_u64, layout->frame_code) & ~tag_mask;
-        pf_u64 code_id = cpython_code_id(layout, scratch, code, process);
-        if (!code_id)
-            walk->outcome = PF_UNREADABLE_CODE;
-        int position = cpython_position(layout, frame, code);
-        out->address = code;
-        out->code_id = code_id;
-        out->position = position;
-        pf_u32 entry = (PF_FRAME_FIELD(frame, pf_u8, layout->frame_is_entry) & layout->frame_is_entry_mask) |
+        pf_u64 code_id = cpython_code_id(layout, scratch, walk, code, boundary);
+        pf_u64 position = (pf_u32)cpython_position(layout, frame, code);
+        pf_u64 entry = (PF_FRAME_FIELD(frame, pf_u8, layout->frame_is_entry) & layout->frame_is_entry_mask) |
                        layout->frame_always_entry;
-        out->kind = PF_FRAME_PYTHON | entry << 8;
-        hash = pf_hash(hash, code_id + (pf_u32)position + entry);
-        if (entry && cpython_was_stale(scratch, walk, address)) {
-            address = scratch->below;
-            hash = walk->first_hash;
+        pf_u64 kind = pf_selected(boundary, PF_FRAME_PYTHON | entry << 8, PF_FRAME_BOUNDARY);
+
+        out->address = pf_selected(boundary, code, address);
+        out->code_id = code_id;
+        out->position = position & ~boundary;
+        out->kind = kind;
+        walk->hash = pf_hash(walk->hash, pf_selected(boundary, code_id + position + entry, PF_FRAME_BOUNDARY));
+        walk->depth++;
+        walk->frame = PF_FRAME_FIELD(frame, pf_u64, layout->frame_previous);
+        if ((entry | boundary) & scratch->check) {
+            if (cpython_was_stale(scratch, walk, walk->frame))
+                walk->frame = scratch->below;
+            return PF_WALK_CONTINUE;
         }
     }
-    walk->frame = address;
-    walk->hash = hash;
-    return address ? PF_WALK_CONTINUE : PF_WALK_DONE;
+    return PF_WALK_CONTINUE;
 }
 
 /* ---- code objects ---- */

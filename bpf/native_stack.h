@@ -7,24 +7,8 @@
 #ifndef PYFLAME_NATIVE_STACK_H
 #define PYFLAME_NATIVE_STACK_H
 
+#include "cpython_stack.h" /* pf_ functions */
 #include "sample.h"
-
-/* -1 (all ones) when a <= b, else 0, without a branch: the verifier would follow both ways of each.  For addresses of
- * user space and smaller numbers. */
-PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
-{
-    pf_u64 difference = a - b - 1;
-    __asm__ volatile("" : "+r"(difference));
-    return (pf_u64)((long long)difference >> 63);
-}
-
-/* An index of an array that is a power of two long, by an AND that the compiler cannot see to be needless: up to Linux
- * 6.1 the verifier forgets the bounds of an OR of two numbers, which is what the compiler makes of the sum. */
-PF_INLINE pf_u64 pf_masked(pf_u64 index, pf_u64 mask)
-{
-    __asm__ volatile("" : "+r"(index));
-    return index & mask;
-}
 
 /* Registers of the frame being unwound, and where its code is. */
 struct native_walk {
@@ -33,33 +17,34 @@ struct native_walk {
     pf_u64 bp;
     pf_u64 exact;    /* 1: ip is an instruction that was interrupted, 0: a return address, which may lie behind its function */
     pf_u64 callee_exact; /* the same of the frame that this one called */
-    pf_u64 start;    /* mapping that holds ip: first address, bytes, file, what addresses are moved by */
-    pf_u64 size;
-    pf_u64 file;
-    pf_u64 bias;
     pf_u64 outcome;  /* enum native_outcome */
-    pf_u64 saved[2]; /* memory below the CFA */
+    pf_u64 cfa;      /* of native_common_step */
+    pf_u64 saved[PF_SAVED_WORDS]; /* memory below the CFA */
     pf_u64 entered[21]; /* struct pt_regs */
     pf_u64 interrupted[PF_OTHER_REGISTERS]; /* registers of the innermost frame, or of one that a signal interrupted */
+    struct unwind_page_key page; /* keys of lookups: the verifier knows nothing of what is here */
+    pf_u32 chunk;
+    pf_u32 reserved;
     struct unwind_row row;
 };
 
-/* Finds the mapping that holds an address; 0 when one does. */
-PF_INLINE int native_find_mapping(struct native_walk *walk, const struct process_mappings *mappings, pf_u64 address)
+/* The mapping that holds an address if any does. */
+PF_INLINE const struct mapping *native_mapping(const struct process_mappings *mappings, pf_u64 address)
 {
     pf_u64 index = 0;
 #pragma unroll
     for (pf_u64 step = PF_MAPPINGS / 2; step; step /= 2)
         index += step & pf_at_most(mappings->mapping[pf_masked(index + step, PF_MAPPINGS - 1)].start, address);
-    const struct mapping *found = &mappings->mapping[pf_masked(index, PF_MAPPINGS - 1)];
-    pf_u64 start = found->start, size = (pf_u64)found->pages << 12;
-    if (address - start >= size)
-        return -1;
-    walk->start = start;
-    walk->size = size;
-    walk->file = found->file;
-    walk->bias = found->bias;
-    return 0;
+    return &mappings->mapping[pf_masked(index, PF_MAPPINGS - 1)];
+}
+
+/* The key of an address's rows: code without unwind data has one page of them in all, page 0 of file 0. */
+PF_INLINE void native_page_key(struct unwind_page_key *key, const struct mapping *mapping, pf_u64 in_image)
+{
+    pf_u64 has_file = -(pf_u64)mapping->file;
+    __asm__ volatile("" : "+r"(has_file));
+    key->file = mapping->file;
+    key->page = in_image >> 12 & (pf_u64)((long long)has_file >> 63);
 }
 
 /* Which of a page's chunks holds the row for an offset in the page. */
@@ -84,8 +69,7 @@ PF_INLINE const struct unwind_row *native_row(const struct unwind_chunk *chunk, 
 
 enum native_step {
     PF_STEP_CALLER = 0,  /* the walk holds the caller's registers */
-    PF_STEP_RARE = 1,    /* walk->row is of a kind for native_rare_step */
-    PF_STEP_END = 2,     /* walk->outcome says why */
+    PF_STEP_END = 1,     /* walk->outcome says why */
 };
 
 PF_INLINE int native_end(struct native_walk *walk, pf_u64 outcome)
@@ -107,23 +91,51 @@ PF_INLINE int native_caller(struct native_walk *walk, pf_u64 cfa, pf_u64 ip, pf_
     return ip ? PF_STEP_CALLER : native_end(walk, PF_NATIVE_COMPLETE);
 }
 
-/* The kinds that nearly all code has: CFA from rsp or rbp, caller's rbp unchanged or saved below the CFA. */
-PF_INLINE int native_common_step(struct native_walk *walk)
+/* The address by which a frame's code is looked up. */
+PF_INLINE pf_u64 native_address(const struct native_walk *walk)
 {
-    pf_u64 kind = walk->row.kind, from_bp = (kind & 15) - PF_CFA_RSP, saved = kind >> 4;
-    if (from_bp > 1 || saved > PF_RBP_AT_CFA)
-        return PF_STEP_RARE;
-    pf_u64 bp = walk->bp;
-    pf_u64 cfa = walk->sp + ((bp - walk->sp) & -from_bp) + (pf_u64)(long long)walk->row.cfa_offset;
-    if (PF_READ_USER(walk->saved, 16, cfa - 16)) /* caller's rbp, most often, and the return address */
-        return native_end(walk, PF_NATIVE_UNREADABLE);
-    if (saved) {
-        bp = walk->saved[0];
-        if (walk->row.rbp_offset != -2 &&
-            PF_READ_USER(&bp, 8, cfa + (pf_u64)((long long)walk->row.rbp_offset * 8)))
-            return native_end(walk, PF_NATIVE_UNREADABLE);
-    }
-    return native_caller(walk, cfa, walk->saved[1], bp);
+    return walk->ip - 1 + walk->exact;
+}
+
+/* Whether the row is of another kind than nearly all code has: CFA from rsp or rbp, caller's rbp unchanged or saved
+ * not far below the CFA. */
+PF_INLINE int native_is_rare(const struct native_walk *walk)
+{
+    pf_u64 from_bp = (pf_u64)(walk->row.kind & 15) - PF_CFA_RSP, saved = walk->row.kind >> 4;
+    return (from_bp | saved) > 1;
+}
+
+/* Goes on to the caller by a row that is not rare; not 0: there is none, and native_common_end says why. */
+PF_INLINE pf_u64 native_common_step(struct native_walk *walk)
+{
+    pf_u64 saved = -(pf_u64)(walk->row.kind >> 4), place = (pf_u64)(long long)walk->row.rbp_offset;
+    pf_u64 sp = walk->sp, bp = walk->bp;
+    pf_u64 cfa = pf_selected(PF_CFA_RSP - (pf_u64)(walk->row.kind & 15), sp, bp) + (pf_u64)(long long)walk->row.cfa_offset;
+
+    /* The caller's rbp, if it was saved, and all up to the return address; zeros if it can't be read. */
+    pf_u64 words = pf_masked(pf_selected(saved, 2, -place), PF_SAVED_WORDS - 1);
+    PF_READ_USER(walk->saved, words * 8, cfa - words * 8);
+    pf_u64 ip = walk->saved[pf_masked(words - 1, PF_SAVED_WORDS - 1)];
+    pf_u64 failed = ((pf_at_most(cfa, sp) | pf_at_most(ip, 0)) & 1) | (cfa & 7);
+    walk->cfa = cfa;
+    walk->sp = pf_selected(pf_at_most(failed, 0), sp, cfa);
+    walk->bp = pf_selected(saved, bp, walk->saved[0]);
+    walk->ip = ip;
+    walk->callee_exact = walk->exact;
+    walk->exact = 0;
+    return failed;
+}
+
+/* Why native_common_step found no caller. */
+PF_INLINE void native_common_end(struct native_walk *walk)
+{
+    pf_u64 cfa = walk->cfa;
+    if (PF_READ_USER(walk->saved, 16, cfa - 16))
+        walk->outcome = walk->page.file ? PF_NATIVE_UNREADABLE : PF_NATIVE_NO_UNWIND_DATA;
+    else if (cfa <= walk->sp || (cfa & 7))
+        walk->outcome = walk->page.file ? PF_NATIVE_NOT_ADVANCING : PF_NATIVE_NO_UNWIND_DATA;
+    else
+        walk->outcome = walk->ip ? PF_NATIVE_UNREADABLE : PF_NATIVE_COMPLETE;
 }
 
 /* The registers that the kernel saved for a signal handler, from the saved rsp: gregs[] of ucontext_t. */
@@ -180,7 +192,7 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     else
         return native_end(walk, kind == PF_CFA_NONE ? PF_NATIVE_NO_UNWIND_DATA : PF_NATIVE_UNSUPPORTED);
     pf_u64 at = (pf_u64)((long long)walk->row.rbp_offset * 8);
-    if (saved == PF_RBP_AT_CFA)
+    if (saved == PF_RBP_BELOW_CFA || saved == PF_RBP_AT_CFA)
         bp = pf_read_pointer(cfa + at);
     else if (saved == PF_RBP_AT_RBP)
         bp = pf_read_pointer(bp + at);

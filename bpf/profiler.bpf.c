@@ -134,8 +134,8 @@ struct chunk_memory {
     char bytes[sizeof(struct unwind_chunk)];
 };
 BPF_TABLE("array", u32, struct mappings_memory, mappings, PF_MAPPED_PROCESSES);
-BPF_TABLE("hash", struct unwind_page_key, struct unwind_page, unwind_pages, PF_UNWIND_PAGES);
-BPF_TABLE("array", u32, struct chunk_memory, unwind_chunks, PF_UNWIND_CHUNKS_IN_ALL);
+BPF_TABLE("hash", struct unwind_page_key, struct unwind_page, unwind_pages, PF_UNWIND_PAGES + 1);
+BPF_TABLE("array", u32, struct chunk_memory, unwind_chunks, PF_UNWIND_CHUNKS_IN_ALL + 1);
 BPF_TABLE("hash", struct count_key, u64, counts_0, 32768);
 BPF_TABLE("hash", struct count_key, u64, counts_1, 32768);
 BPF_TABLE("prog", u32, u32, stages, PF_STAGES);
@@ -229,16 +229,13 @@ PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 k
     int size = bpf_get_stack(ctx, sample->addresses, sizeof(sample->addresses), flags);
     if (size <= 0)
         return;
-    u64 base = pf_bounded(sample->walk.depth, PF_STACK_FRAMES - PF_MAX_KERNEL_FRAMES);
-    /* A pointer, made here at once: a number may be kept on the stack from before it was bounded, and up to Linux 6.1
-     * the verifier knows nothing of such a number. */
-    struct stack_frame *frames = &sample->frames[base];
-    __asm__ volatile("" : "+r"(frames));
-    u64 found = (u32)size / 8, hash = sample->walk.hash;
-    for (u64 i = 0; i < PF_MAX_KERNEL_FRAMES; i++) {
+    u64 depth = sample->walk.depth, found = (u32)size / 8, hash = sample->walk.hash;
+    struct stack_frame *frame = pf_frames_from(sample->frames, depth, PF_MAX_KERNEL_FRAMES);
+    for (u64 i = 0; i < PF_MAX_KERNEL_FRAMES; i++, frame++) {
+        /* Neither unrolled nor counted in another way: the verifier must see that it ends before the array does. */
+        __asm__ volatile("" : "+r"(i));
         if (i >= found)
             break;
-        struct stack_frame *frame = &frames[i];
         u64 address = sample->addresses[i];
         frame->address = address;
         frame->code_id = 0;
@@ -247,7 +244,7 @@ PF_INLINE void push_addresses(struct sample *sample, void *ctx, u64 flags, u32 k
         hash = pf_hash(hash, address + kind);
     }
     sample->walk.hash = hash;
-    sample->walk.depth = base + found;
+    sample->walk.depth = depth + found;
 }
 
 PF_INLINE void next_stage(struct tick_context *ctx, u32 stage)
@@ -508,93 +505,93 @@ int stage_native(struct tick_context *ctx)
     sample->copies = process->no_copies ? 0 : PF_COPIES;
     sample->native.exact = 1;
     sample->native.callee_exact = 0;
-    sample->native.size = 0;
     sample->native_end = sample->walk.depth + PF_MAX_NATIVE_FRAMES;
     next_stage(ctx, PF_STAGE_UNWIND);
     return 0;
 }
 
-PF_INLINE void send_miss(struct sample *sample, u32 file, u64 address)
+/* Tells user space what the walk lacked: a mapping, or the rows of a page. */
+PF_INLINE void send_miss(const struct sample *sample)
 {
-    struct miss_record record = {
-        .type = PF_RECORD_MISS, .file = file, .identity = sample->record.identity, .address = address};
+    const struct native_walk *walk = &sample->native;
+    struct miss_record record = {.type = PF_RECORD_MISS, .identity = sample->record.identity};
+
+    record.address = native_address(walk);
+    if (walk->outcome == PF_NATIVE_PAGE_MISS) {
+        record.file = walk->page.file;
+        record.address = walk->page.page;
+    }
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 
-#define PF_UNWIND_STEPS 640 /* frames in one stage: some 820 verified instructions each */
+#ifndef PF_UNWIND_STEPS
+#define PF_UNWIND_STEPS 640 /* frames in one stage: some 350 verified instructions each */
+#endif /* frames in one stage: some 300 verified instructions each */
 #define PF_LONG_STAGES 28   /* leaves enough tail calls for what comes before and after them */
 
-/* Adds native frames until the root, or until something is missing. */
+/* Adds native frames until the root, or until something is missing.
+ *
+ * The verifier follows the loop turn by turn, and keeps every branch that it has not followed yet: 8,192 at the most.
+ * Hence few branches in a turn, no limit of the stack checked in it, and ways out that use nothing of it. */
 int stage_unwind(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
     if (!sample)
         return 0;
     struct native_walk *walk = &sample->native;
-    if (++sample->long_stages > PF_LONG_STAGES) {
-        walk->outcome = PF_NATIVE_TOO_DEEP;
-        next_stage(ctx, PF_STAGE_FINISH);
-        return 0;
-    }
     u32 slot = sample->mappings - 1;
     struct process_mappings *mapped = (struct process_mappings *)mappings.lookup(&slot);
-    if (!mapped) {
-        walk->outcome = PF_NATIVE_NO_MAPPING;
-        send_miss(sample, 0, walk->ip);
-        next_stage(ctx, PF_STAGE_FINISH);
-        return 0;
+    u64 depth = sample->walk.depth;
+
+    if (++sample->long_stages > PF_LONG_STAGES || depth >= sample->native_end ||
+        depth >= PF_STACK_FRAMES - PF_UNWIND_STEPS) {
+        walk->outcome = PF_NATIVE_TOO_DEEP;
+        goto end;
     }
-    for (int step = 0; step < PF_UNWIND_STEPS; step++) {
-        u64 depth = sample->walk.depth;
-        if (depth >= PF_STACK_FRAMES || depth >= sample->native_end) {
-            walk->outcome = PF_NATIVE_TOO_DEEP;
-            goto end;
-        }
-        struct stack_frame *frame = &sample->frames[depth];
-        u64 address = walk->ip - !walk->exact;
+    walk->outcome = PF_NATIVE_NO_MAPPING;
+    if (!mapped)
+        goto miss;
+    struct stack_frame *frame = pf_frames_from(sample->frames, depth, PF_UNWIND_STEPS);
+    for (int step = 0; step < PF_UNWIND_STEPS; step++, frame++) {
+        u64 address = native_address(walk);
+        sample->walk.hash = pf_hash(sample->walk.hash, address);
+        sample->walk.depth++;
         frame->address = address;
-        frame->code_id = 0; /* until its end is known */
+        frame->code_id = walk->sp; /* until its end is known */
         frame->position = 0;
         frame->kind = PF_FRAME_NATIVE;
-        sample->walk.hash = pf_hash(sample->walk.hash, address);
-        sample->walk.depth = depth + 1;
 
-        if (address - walk->start >= walk->size && native_find_mapping(walk, mapped, address)) {
-            walk->outcome = PF_NATIVE_NO_MAPPING;
-            send_miss(sample, 0, address);
-            goto end;
-        }
-        u64 in_image = address - walk->bias, offset = in_image & 4095;
-        int result;
-        if (walk->file) {
-            struct unwind_page_key key = {.file = walk->file, .page = in_image >> 12};
-            struct unwind_page *page = unwind_pages.lookup(&key);
-            if (!page) {
-                walk->outcome = PF_NATIVE_PAGE_MISS;
-                send_miss(sample, key.file, key.page);
-                goto end;
-            }
-            u32 index = native_chunk(page, offset);
-            struct unwind_chunk *chunk = (struct unwind_chunk *)unwind_chunks.lookup(&index);
-            if (!chunk) {
-                walk->outcome = PF_NATIVE_PAGE_MISS;
-                goto end;
-            }
-            walk->row = *native_row(chunk, offset);
-            result = native_common_step(walk);
-        } else {
-            result = native_frame_pointer_step(walk);
-        }
-        if (result == PF_STEP_RARE) {
+        const struct mapping *mapping = native_mapping(mapped, address);
+        if (address - mapping->start >= (u64)mapping->pages << 12)
+            goto miss;
+        u64 in_image = address - mapping->bias, offset = in_image & 4095;
+        native_page_key(&walk->page, mapping, in_image);
+        struct unwind_page *page = unwind_pages.lookup(&walk->page);
+        if (!page)
+            goto page_miss;
+        walk->chunk = native_chunk(page, offset);
+        struct unwind_chunk *chunk = (struct unwind_chunk *)unwind_chunks.lookup(&walk->chunk);
+        if (!chunk)
+            goto page_miss;
+        walk->row = *native_row(chunk, offset);
+        if (native_is_rare(walk)) {
             next_stage(ctx, PF_STAGE_RARE);
             return 0;
         }
+        u64 failed = native_common_step(walk);
         frame->code_id = walk->sp;
-        if (result == PF_STEP_END)
-            goto end;
+        if (failed)
+            goto failed;
     }
     next_stage(ctx, PF_STAGE_UNWIND);
     return 0;
+failed:
+    native_common_end(walk);
+    goto end;
+page_miss:
+    walk->outcome = PF_NATIVE_PAGE_MISS;
+miss:
+    send_miss(sample);
 end:
     next_stage(ctx, PF_STAGE_FINISH);
     return 0;

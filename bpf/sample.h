@@ -141,7 +141,7 @@ struct stack_frame {
 #define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
 #define PF_MAX_PYTHON_FRAMES 2048  /* boundaries among them */
 #define PF_MAX_NATIVE_FRAMES 8704  /* 500 calls of Python from C take some 8,000 in CPython 3.6 */
-#define PF_STACK_FRAMES 10880      /* all of one stack: the three above, rounded up */
+#define PF_STACK_FRAMES 11520      /* all of one stack: the three above, and what one stage adds before it looks */
 
 /* One run of one program. */
 struct process_identity {
@@ -192,10 +192,11 @@ enum other_register {
 /* How a row finds the caller's rbp (high four bits of kind). */
 enum rbp_kind {
     PF_RBP_SAME = 0,
-    PF_RBP_AT_CFA = 1,      /* saved at CFA + 8 * rbp_offset */
+    PF_RBP_BELOW_CFA = 1,   /* saved at CFA + 8 * rbp_offset, which is -2 to -127 */
     PF_RBP_AT_RBP = 2,      /* saved at rbp + 8 * rbp_offset */
     PF_RBP_UNKNOWN = 3,
     PF_RBP_AT_RSP = 4,      /* saved at rsp + 8 * rbp_offset */
+    PF_RBP_AT_CFA = 5,      /* saved at CFA + 8 * rbp_offset */
 };
 
 /* Holds from this offset in its 4-KiB page of code to the next row's. */
@@ -206,9 +207,11 @@ struct unwind_row {
     int cfa_offset;
 };
 
+#define PF_SAVED_WORDS 128 /* that PF_RBP_BELOW_CFA may be below the CFA, and a power of two */
+
 #define PF_UNWIND_CHUNK_ROWS 64
 #define PF_UNWIND_CHUNKS 8          /* of one page */
-#define PF_UNWIND_CHUNKS_IN_ALL 24576
+#define PF_UNWIND_CHUNKS_IN_ALL 24576 /* and one more, which says how frame pointers are followed: the first of page 0 of file 0 */
 
 struct unwind_chunk {
     struct unwind_row row[PF_UNWIND_CHUNK_ROWS]; /* unused ones start at 0xffff */

@@ -82,7 +82,7 @@ def _caller(at: Registers, row: UnwindRow | None, memory: StackMemory) -> Regist
 
 
 def _at_end(at: Registers, cfa: int, ip: int, bp: int) -> Registers:
-    if cfa <= at.sp:
+    if cfa <= at.sp or cfa % _WORD:
         raise WalkStopped(NativeOutcome.NOT_ADVANCING)
     return Registers(ip, cfa, bp, at.interrupted, exact=False, callee_exact=at.exact)
 
@@ -132,7 +132,7 @@ def _interrupted_register(at: Registers, offset: int) -> int:
 
 
 def _rbp(at: Registers, cfa: int, row: UnwindRow, memory: StackMemory) -> int:
-    if row.rbp is RbpKind.AT_CFA:
+    if row.rbp in (RbpKind.BELOW_CFA, RbpKind.AT_CFA):
         return memory.word(cfa + row.rbp_offset * _WORD)
     if row.rbp is RbpKind.AT_RBP:
         return memory.word(at.bp + row.rbp_offset * _WORD)

@@ -24,9 +24,14 @@ from pyflame_ebpf.events import Event, parse_record
 from pyflame_ebpf.kernel import kernel_btf, online_cpus, possible_cpus
 from pyflame_ebpf.own_memory import give_back
 from pyflame_ebpf.program_loading import captured_stderr, load_together, said
+from pyflame_ebpf.unwind_row import FRAME_POINTER_BODY
 
 RING_PAGES = 2048  # 8 MiB: some 3,000 code objects with their line tables, or 10,000 stacks, between two polls
 COPY_PAGES = 1024  # 4 MiB: the memory of at least 32 stacks
+
+# The compiler's own passes are left out, since bcc runs its own over the result, and so is what debuggers need: half of
+# the time.
+COMPILER_FLAGS = ("-Wno-unused-function", "-g0", "-Xclang", "-disable-llvm-passes")
 
 KERNEL_OFFSETS = {
     "PF_TASK_GROUP_LEADER": ("task_struct", "group_leader"),
@@ -169,6 +174,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         for ring in (b"records", b"copies"):
             self._bpf[ring].open_ring_buffer(self._keep_record)
         self._write_settings()
+        self._write_frame_pointer_rows()
 
     def __exit__(self, *_: object) -> None:
         """Detaches and unloads everything."""
@@ -178,7 +184,7 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def _load(self) -> Any:
         bcc = import_bcc()
-        flags = [f"-I{bpf_directory()}", "-Wno-unused-function", *self.options.flags(), *kernel_offset_flags()]
+        flags = [f"-I{bpf_directory()}", *COMPILER_FLAGS, *self.options.flags(), *kernel_offset_flags()]
         with captured_stderr() as captured:
             try:
                 bpf = bcc.BPF(src_file=str(bpf_directory() / "profiler.bpf.c").encode(), cflags=flags)
@@ -275,6 +281,13 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
     def _write_settings(self) -> None:
         settings = Settings(self._counts_in_use, 0, 1_000_000_000 // self.options.frequency)
         self._put(b"settings", bytes(4), bytes(settings))
+
+    def _write_frame_pointer_rows(self) -> None:
+        """How code without unwind data is walked: by one row, the first of page 0 of file 0."""
+        unused = b"\xff" * bpf_abi.UNWIND_ROW_SIZE * (bpf_abi.UNWIND_CHUNK_ROWS - 1)
+        self.set_unwind_chunk(bpf_abi.UNWIND_CHUNKS_IN_ALL, bytes(2) + FRAME_POINTER_BODY + unused)
+        starts = (ctypes.c_uint16 * bpf_abi.UNWIND_CHUNKS)(0, *[0xFFFF] * (bpf_abi.UNWIND_CHUNKS - 1))
+        self.set_unwind_page(UnwindPageKey(0, 0), UnwindPage(bpf_abi.UNWIND_CHUNKS_IN_ALL, first=starts))
 
     def add_target(self, tgid: int) -> None:
         """Samples this process too, where only targets are sampled."""

@@ -20,6 +20,8 @@ _BODY = struct.Struct("<Bbi")
 _PLACE_MAX = 1 << 15  # offsets that share the s32 with another number
 _DISTANCE_MAX = 1 << 31
 _INDEXED_PLACE_MAX = 1 << 12
+_WORDS_MAX = 1 << 7  # in an s8
+_RETURN_ADDRESS_AND_RBP = -2  # words from the CFA on
 _REGISTER_SHIFT = 4
 _SIGNAL_RIP, _SIGNAL_RBP = 8, -40  # from the saved rsp: gregs[] of ucontext_t in <sys/ucontext.h>
 
@@ -80,10 +82,11 @@ class RbpKind(IntEnum):
     """How the caller's rbp is found: the high four bits of a row's kind; offsets are in units of 8 bytes."""
 
     SAME = 0
-    AT_CFA = 1  # *(CFA + 8 * rbp_offset)
+    BELOW_CFA = 1  # *(CFA + 8 * rbp_offset), which is -2 to -127
     AT_RBP = 2  # *(rbp + 8 * rbp_offset)
     UNKNOWN = 3
     AT_RSP = 4  # *(rsp + 8 * rbp_offset)
+    AT_CFA = 5  # *(CFA + 8 * rbp_offset)
 
 
 class UnwindRow(NamedTuple):
@@ -113,6 +116,7 @@ def _body(cfa: CfaKind, cfa_offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_of
 
 
 NONE_BODY = _body(CfaKind.NONE)
+FRAME_POINTER_BODY = _body(CfaKind.RBP, 16, RbpKind.BELOW_CFA, _RETURN_ADDRESS_AND_RBP)
 ROOT_BODY = _body(CfaKind.ROOT)
 UNSUPPORTED_BODY = _body(CfaKind.UNSUPPORTED)
 
@@ -181,9 +185,12 @@ def _rbp(rule: Rule) -> tuple[RbpKind, int]:
         if place is None:
             return RbpKind.UNKNOWN, 0
         offset = place
-    if how in (How.OFFSET, How.EXPRESSION) and offset % 8 == 0 and -128 <= offset // 8 < 128:  # noqa: PLR2004
-        return kind, offset // 8
-    return RbpKind.UNKNOWN, 0
+    words, rest = divmod(offset, 8)
+    if how not in (How.OFFSET, How.EXPRESSION) or rest or not -_WORDS_MAX <= words < _WORDS_MAX:
+        return RbpKind.UNKNOWN, 0
+    if kind is RbpKind.AT_CFA and -_WORDS_MAX < words <= _RETURN_ADDRESS_AND_RBP:
+        kind = RbpKind.BELOW_CFA
+    return kind, words
 
 
 def _place(expression: bytes, register: int) -> int | None:

@@ -207,6 +207,8 @@ def expected_rbp(text: str, expression: str) -> tuple[RbpKind, int]:
         kind, offset = RbpKind.AT_RBP if match[1] == "6" else RbpKind.AT_RSP, int(match[2])
     else:
         return RbpKind.UNKNOWN, 0
+    if kind is RbpKind.AT_CFA and -1016 <= offset <= -16:
+        kind = RbpKind.BELOW_CFA
     return (kind, offset // 8) if offset % 8 == 0 and -1024 <= offset <= 1016 else (RbpKind.UNKNOWN, 0)
 
 

@@ -53,7 +53,7 @@ def test_interrupted_instruction_is_not_moved_into_the_call_before_it():
 
 
 def test_saved_frame_pointer_is_the_caller_s():
-    rows = {1: row(CfaKind.RSP, 24, RbpKind.AT_CFA, -2), 2: row(CfaKind.RBP, 16)}
+    rows = {1: row(CfaKind.RSP, 24, RbpKind.BELOW_CFA, -2), 2: row(CfaKind.RBP, 16)}
     frames, outcome = walked([0, STACK + 48, CALLER + 1, 0, 0, 0, 0, 0], rows)
     assert (frames[1], outcome) == ((CALLER, STACK + 64), NativeOutcome.COMPLETE)
 

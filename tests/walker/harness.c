@@ -156,7 +156,7 @@ int harness_walk_from(const struct cpython_layout *layout, pf_u64 frame, pf_u64 
 
     allocate();
     scratch->walks++; /* as cpython_top_frame does */
-    scratch->window_size = 0;
+    scratch->window_frames = 0;
     *walk = (struct cpython_walk){.frame = frame, .process = process, .hash = process, .end = PF_MAX_PYTHON_FRAMES};
     for (int stage = 0; stage < TAIL_CALLS && result == PF_WALK_CONTINUE; stage++)
         result = cpython_walk_frames(layout, scratch, walk, frames);
