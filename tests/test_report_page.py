@@ -364,6 +364,13 @@ def test_trust_tells_why_samples_were_lost(open_report):
     expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
 
 
+def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report):
+    whole = realistic_profile()
+    page = open_report(Selection(end=10.0).of(whole), "#tab=trust")
+    said = f"{whole.recording.lost} of the whole recording\N{RIGHT SINGLE QUOTATION MARK}s {whole.total:,}"
+    expect(page.locator(".trust dl > div", has_text="Samples lost")).to_contain_text(said)
+
+
 def test_trust_states_every_outcome_and_the_circumstances(open_report):
     profile = realistic_profile()
     page = open_report(profile, "#tab=trust")

@@ -2,6 +2,7 @@
 
 import { batch } from "@preact/signals";
 import { knowsCores } from "./comparison";
+import type { Recording } from "./data";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
 import { isDark, sampledProcesses, shownColour, type Model } from "./model";
@@ -115,9 +116,12 @@ function openBoth({ state }: Model): void {
   state.showGraph.value = true;
 }
 
-function missingShare(report: Model["report"], recording: { outcomes: number[]; total: number; lost: number }): number {
-  const missing = report.outcomes.reduce((all, each, index) => all + (each.missing ? recording.outcomes[index] : 0), recording.lost);
-  return recording.total ? missing / (recording.total + recording.lost) : 0;
+// What was lost is known of the whole recording only.
+function missingShare({ outcomes }: Model["report"], recording: Recording): number {
+  const { total, lost } = recording;
+  const missing = outcomes.reduce((all, each, index) => all + (each.missing ? recording.outcomes[index] : 0), 0);
+  const lostShare = lost / Math.max(1, (recording.partOf || total) + lost);
+  return total ? lostShare + ((1 - lostShare) * missing) / total : 0;
 }
 
 // A dot where more than one sample in a hundred is not whole.

@@ -190,7 +190,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
 
 function Line({ model, row, index, top }: { model: Model; row: TableRow; index: number; top: number }) {
   const { state } = model;
-  const other = model.other.value;
+  const sides = model.sides.value;
   const own = { grouping: state.grouping.value, key: row.key };
   const selected = state.selected.value;
   const pointed = state.pointedBox.value;
@@ -221,7 +221,7 @@ function Line({ model, row, index, top }: { model: Model; row: TableRow; index: 
         <Mark model={model} row={own} />
         <bdi>{row.text}</bdi>
       </span>
-      {other ? <ChangeFigures model={model} change={rowChange(model, other, row)} /> : <SampleFigures model={model} row={row} />}
+      {sides ? <ChangeFigures model={model} change={rowChange(model, sides, row)} /> : <SampleFigures model={model} row={row} />}
     </div>
   );
 }
@@ -280,9 +280,9 @@ function Figure({ samples, all, children }: { samples: number; all: number; chil
 export function detailsOf(model: Model, row: TableRow): readonly [string, string] {
   const all = model.weights.value.all;
   const recording = model.recording.value;
-  const other = model.other.value;
-  if (other) {
-    return [row.text, changeInWords(rowChange(model, other, row), model.state.shares.value)];
+  const sides = model.sides.value;
+  if (sides) {
+    return [row.text, changeInWords(rowChange(model, sides, row), model.state.shares.value)];
   }
   const time = (samples: number) => (recording.frequency ? `, ${seconds(samples, recording)}` : "");
   return [

@@ -96,9 +96,10 @@ const LOSSES: [string, string][] = [
   ["tail_calls_failed", "the kernel refused to go on"],
 ];
 
-function lostByReason({ lost, counters }: Recording): string {
+function lostByReason({ lost, counters, partOf }: Recording): string {
+  const of = partOf ? ` of the whole recording’s ${grouped(partOf)}` : "";
   const reasons = LOSSES.filter(([name]) => counters[name] > 0).map(([name, reason]) => `${grouped(counters[name])} ${reason}`);
-  return lost && reasons.length ? `${grouped(lost)} (${reasons.join(", ")})` : grouped(lost);
+  return `${grouped(lost)}${of}${lost && reasons.length ? ` (${reasons.join(", ")})` : ""}`;
 }
 
 function CpuTime({ model }: { model: Model }) {
