@@ -75,9 +75,11 @@ export function Table({ model }: { model: Model }) {
         </button>
       </header>
       <div class={model.report.compared ? "grid compared" : "grid"} role="table" aria-rowcount={rows.length + 1} aria-label={`${NAMES[grouping]}s by CPU`}>
-        <div class="line head" role="row">
-          <Head model={model} sort="name" text={NAMES[grouping]} />
-          {model.report.compared ? <ChangeHeads model={model} /> : <SampleHeads model={model} />}
+        <div role="rowgroup">
+          <div class="line head" role="row" aria-rowindex={1}>
+            <Head model={model} sort="name" text={NAMES[grouping]} />
+            {model.report.compared ? <ChangeHeads model={model} /> : <SampleHeads model={model} />}
+          </div>
         </div>
         {rows.length === 0 ? <Nothing model={model} /> : <Body model={model} rows={rows} />}
       </div>
@@ -171,6 +173,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
     <div
       class="body"
       role="rowgroup"
+      aria-label="Rows. Up and down arrows choose one, Enter opens it."
       ref={scroller}
       tabIndex={0}
       onKeyDown={(event) => moveRow(model, rows, event, (at) => list.scrollToIndex(at, { align: "auto" }))}
@@ -178,7 +181,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
         state.pointedRow.value = null;
       }}
     >
-      <div class="rows" style={{ height: `${printing ? shown.length * ROW : list.getTotalSize()}px` }}>
+      <div class="rows" role="presentation" style={{ height: `${printing ? shown.length * ROW : list.getTotalSize()}px` }}>
         {shown.map(({ index, start }) => (
           <Line key={rows[index].key} model={model} row={rows[index]} index={index} top={start} />
         ))}
@@ -206,7 +209,7 @@ function Line({ model, row, index, top }: { model: Model; row: TableRow; index: 
       class={classes.join(" ")}
       role="row"
       aria-rowindex={index + 2}
-      aria-selected={classes.includes("selected")}
+      aria-current={classes.includes("selected") ? "true" : undefined}
       style={{ transform: `translateY(${top}px)` }}
       onMouseEnter={() => {
         state.pointedRow.value = own;

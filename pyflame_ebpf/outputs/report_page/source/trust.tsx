@@ -70,10 +70,10 @@ function Outcomes({ names, counts, part, all }: { names: Named[]; counts: number
     <table class="figures">
       <thead>
         <tr>
-          <th>How the walk ended</th>
-          <th class="number">Samples</th>
-          <th class="number">Share</th>
-          {part ? <th class="number">Chosen</th> : null}
+          <th scope="col">How the walk ended</th>
+          <th scope="col" class="number">Samples</th>
+          <th scope="col" class="number">Share</th>
+          {part ? <th scope="col" class="number">Chosen</th> : null}
         </tr>
       </thead>
       <tbody>
