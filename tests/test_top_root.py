@@ -128,6 +128,7 @@ def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(terminal, program, 
     terminal.resize(300, 40)  # no message is broken into lines
     with BusyProcess():
         run_to_its_end(terminal, program)
+        terminal.wait_for(r"<module> \(")  # something was sampled
         save(terminal, full_disk / "saved")
         terminal.wait_for(r"No space left on device; the recording is saved in ")
         terminal.press("q")
