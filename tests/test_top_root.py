@@ -108,7 +108,7 @@ def test_it_ends_when_its_terminal_is_closed(program, tmp_path):
 
 def test_a_duration_ends_it(terminal, program):
     command = shlex.join([sys.executable, str(program), "top", "--duration", "2"])
-    terminal.run(["sh", "-c", f"{command}; echo status $?"])
+    terminal.run(["sh", "-c", f"{command}; printf 'status %s\\n' $?"])
     terminal.wait_for(r"^status 0$", WAIT_FOR_OTHERS)  # the view may come and go between two looks
     assert_usable(terminal)
 
@@ -143,7 +143,7 @@ def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(terminal, program, 
 def run_to_its_end(terminal: Terminal, program: Path, *arguments: str) -> None:
     """Start a top; once it has ended its status is shown."""
     command = shlex.join([sys.executable, str(program), "top", *arguments])
-    terminal.run(["sh", "-c", f"{command}; echo status $?"])
+    terminal.run(["sh", "-c", f"{command}; printf 'status %s\\n' $?"])
     terminal.wait_for(r"^pyflame-ebpf top", WAIT_FOR_OTHERS)
 
 
