@@ -144,10 +144,10 @@ class Comparison:
         """How samples before and after become figures."""
         return Side.of(Span.of(self.before), self.measure), Side.of(Span.of(self.after), self.measure)
 
-    def change_of_counts(self) -> Callable[[int, int], Change]:
-        """Tells the change of anything that was sampled so often before and after, by the ticks' error alone."""
+    def change_of(self) -> Callable[[Tally, Tally], Change]:
+        """Tells the change of anything that was counted before and after."""
         sides = self.sides
-        return lambda before, after: _change(*sides, Tally(before), Tally(after))
+        return lambda before, after: _change(*sides, before, after)
 
 
 def knows_cores(profile: Profile) -> bool:

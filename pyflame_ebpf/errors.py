@@ -31,7 +31,7 @@ EXIT_CODES = {
     70: "a defect in pyflame-ebpf; the message says where its report was saved",
     126: "the program to record cannot be run",
     127: "the program to record was not found",
-    130: "interrupted before anything was recorded (129 by SIGHUP, 143 by SIGTERM)",
+    130: "interrupted before anything was recorded (129 by SIGHUP, 131 by SIGQUIT, 143 by SIGTERM)",
     141: "the reader of standard output went away",
 }
 

@@ -162,6 +162,7 @@ class Recording:
     scheduler_cpu: float | None = None  # CPU time of the whole host during the recording, from /proc/stat
     lost: int = 0  # ticks known to have been taken of which no sample was kept
     counters: dict[str, int] = field(default_factory=dict)  # every early exit of the BPF programs, by name
+    part_of: int = 0  # samples of the recording that this is a part of: its are ``lost`` and ``counters``; 0: a whole
 
 
 @dataclass(slots=True)

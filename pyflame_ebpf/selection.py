@@ -87,10 +87,16 @@ def _matches(pattern: str, process: Process) -> bool:
 
 
 def _part(profile: Profile, samples: Counter[SampleKey], begin: int, end: int | None) -> Profile:
-    """The samples as a recording of its own; what the scheduler charged is known for no part of the time."""
+    """The samples as a recording of its own; what the scheduler charged, or was lost, is known for no part of it."""
     whole = profile.recording
     last = whole.duration if end is None else min(end, whole.duration)
-    recording = replace(whole, started=whole.started + begin, duration=max(0.0, last - begin), scheduler_cpu=None)
+    recording = replace(
+        whole,
+        started=whole.started + begin,
+        duration=max(0.0, last - begin),
+        scheduler_cpu=None,
+        part_of=whole.part_of or profile.total,
+    )
     processes = profile.processes
     if begin or end is not None:
         processes = [replace(process, scheduler_cpu=None) for process in processes]

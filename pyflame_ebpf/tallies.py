@@ -48,6 +48,11 @@ class Tally:
         self.samples += count
         self.parts[part] += count
 
+    def merge(self, other: Tally) -> None:
+        """Count what another has, too."""
+        self.samples += other.samples
+        self.parts.update(other.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 
 from interpreters import Interpreter, discover  # noqa: E402
-from target_process import TARGETS, TargetProcess  # noqa: E402
+from target_process import TARGETS, TargetProcess, cpu_seconds  # noqa: E402
 
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, SampleKey, Stack  # noqa: E402
 from pyflame_ebpf.recording import AlreadyRecording, RecordOptions, record  # noqa: E402
@@ -22,41 +22,71 @@ from pyflame_ebpf.recording import AlreadyRecording, RecordOptions, record  # no
 __all__ = ["TARGETS", "Interpreter", "TargetProcess"]
 
 PATIENCE = 600.0  # seconds to wait for another profiler on this host
+CPU_TIME = 0.5  # seconds that each busy process must have had in a recording's second half
+STARVED = 120.0  # seconds after which a recording ends though one of them had less
 
 
 def nothing() -> None:
     """What happens at an event that nobody waits for."""
 
 
-def record_for(
+def record_for(  # noqa: PLR0913 - each is needed alone
     seconds: float,
     frequency: int,
     started: Callable[[], None] = nothing,
     stopping: Callable[[], None] = nothing,
+    *,
     pids: Sequence[int] = (),
+    busy: Sequence[int] = (),
 ) -> Profile:
-    """Record so long; ``started`` is called after the first tick may have come, ``stopping`` before the last."""
+    """Record so long; ``started`` is called after the first tick may have come, ``stopping`` before the last.
+
+    On a busy host it takes longer: until each of the ``busy`` processes has had ``CPU_TIME`` in the second half.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return _record_once(seconds, RecordOptions(frequency, pids=tuple(pids)), started, stopping)
+            return _record_once(RecordOptions(frequency, pids=tuple(pids)), Length(seconds, busy), started, stopping)
         except AlreadyRecording:  # noqa: PERF203 - waiting is what the loop is for
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.3)
 
 
-def _record_once(
-    seconds: float, options: RecordOptions, started: Callable[[], None], stopping: Callable[[], None]
-) -> Profile:
-    end = [0.0]
+class Length:
+    """How long a recording goes on, see ``record_for``."""
 
+    def __init__(self, seconds: float, busy: Sequence[int]) -> None:
+        self._seconds = seconds
+        self._busy = busy
+        self._began = 0.0
+        self._used_before: list[float] = []
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._began = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether it was long enough; to be asked again and again."""
+        elapsed = time.monotonic() - self._began
+        if not self._used_before and elapsed >= self._seconds / 2:
+            self._used_before = [cpu_seconds(pid) for pid in self._busy]
+        return elapsed >= self._seconds and (elapsed >= STARVED or self._all_sampled())
+
+    def _all_sampled(self) -> bool:
+        used = zip(self._busy, self._used_before, strict=True)
+        return all(cpu_seconds(pid) - before >= CPU_TIME for pid, before in used)
+
+
+def _record_once(
+    options: RecordOptions, length: Length, started: Callable[[], None], stopping: Callable[[], None]
+) -> Profile:
     def ready() -> None:
         started()
-        end[0] = time.monotonic() + seconds
+        length.begin()
 
     def stop() -> bool:
-        if time.monotonic() < end[0]:
+        if not length.is_over():
             return False
         stopping()
         return True

@@ -161,7 +161,8 @@ def check(
     chosen = (str(min(times, DEEPEST.get(way, times))), *([way] if way else []))
     with targets(interpreters, "alternation.py", *chosen) as running:
         ways = [said_ways(target) for target in running]
-        profile = record_for(duration, frequency, pids=[target.pid for target in running])
+        pids = [target.pid for target in running]
+        profile = record_for(duration, frequency, pids=pids, busy=pids)
         return [
             judge(target.interpreter.name, profile, target.pid, chain)
             for target, chain in zip(running, ways, strict=True)

@@ -72,7 +72,7 @@ def recorded(target: TargetProcess, file: Path, options: Options) -> Recorded:
     def snapshot() -> None:
         os.kill(target.pid, signal.SIGUSR1)
 
-    profile = record_for(options.duration, options.frequency, snapshot, snapshot, [target.pid])
+    profile = record_for(options.duration, options.frequency, snapshot, snapshot, pids=[target.pid])
     (calls_before, cpu_before), (calls_after, cpu_after) = (json.loads(target.read_line()) for _ in range(2))
     answered = (calls_after - calls_before) / (options.rate * options.duration)
     if answered < 1 - LATE:

@@ -11,6 +11,7 @@ MIRROR=${MIRROR:-http://deb.debian.org/debian}
 suite=${1:-bookworm}
 directory=${2:-${HOME:?}/.cache/pyflame-testbed}
 root=$directory/fresh-$suite
+busy=""
 
 die() {
     echo "check_fresh_install.sh: $*" >&2
@@ -19,6 +20,8 @@ die() {
 
 remove() {
     local mount_point
+    [[ -z $busy ]] || kill "$busy"
+    busy=""
     for mount_point in "$root/sys" "$root/proc"; do
         ! mountpoint -q "$mount_point" || umount "$mount_point"
     done
@@ -66,6 +69,8 @@ git -c safe.directory="$PWD" archive HEAD | tar -x -C "$root/checkout"
 fresh /checkout/scripts/install.sh
 rm -r "$root/checkout" # what is installed must not need it
 fresh pyflame-ebpf --version
+(while :; do :; done) & # or an idle machine would have nothing to sample
+busy=$!
 fresh pyflame-ebpf record --all --duration 5 --output /root/recording
 check_outputs
 echo "check_fresh_install.sh: installed on a fresh $suite, and recorded"

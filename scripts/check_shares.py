@@ -174,7 +174,7 @@ def check(interpreters: Sequence[Interpreter], duration: float, frequency: int) 
         oracles = [Oracle.of(target) for target in running]
         for target in running:
             target.wait_until_ready()
-        profile = record_for(duration, frequency, snapshot, snapshot)
+        profile = record_for(duration, frequency, snapshot, snapshot, busy=[target.pid for target in running])
         verdicts = []
         for target, oracle in zip(running, oracles, strict=True):
             before, after = json.loads(target.read_line()), json.loads(target.read_line())

@@ -115,7 +115,8 @@ def check(
             start(program, "")
         for _, target in running:
             target.wait_until_ready()
-        profile = record_for(*recorded, lambda: [start(program, " (new)") for program in late] and None)
+        busy = [target.pid for _, target in running]
+        profile = record_for(*recorded, lambda: [start(program, " (new)") for program in late] and None, busy=busy)
         for _, target in running:
             shown.add(profile, samples_of(profile, target.pid))
         return [judge(name, profile, target.pid) for name, target in running]

@@ -5,18 +5,23 @@ from __future__ import annotations
 import fcntl
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from target_process import wait_until_used
 
 PYFLAME = (sys.executable, "-m", "pyflame_ebpf")
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOCK_FILE = Path("/run/pyflame-ebpf.lock")
 TIMEOUT = 120.0
 RECORDED_FILES = ["flamegraph.svg", "processes.csv", "profile.json.gz", "report.html", "stacks.folded"]
-BUSY = "import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass"
+BUSY = "import time\nwhile time.process_time() < {seconds}: pass"  # of CPU: on a busy host it takes longer
+SAMPLED = 0.5  # seconds of CPU that are certain to be sampled: some 50 ticks at the default frequency
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -55,15 +60,23 @@ def wait_for_other_recordings() -> None:
 class RunningRecording:
     """A ``record`` that goes on; its standard error is collected, its standard output too."""
 
-    def __init__(self, *arguments: str | Path, env: Mapping[str, str] | None = None, stdout: int = -1) -> None:
+    def __init__(
+        self,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdout: int = -1,
+        command: Sequence[str] = PYFLAME,
+    ) -> None:
         self.process = subprocess.Popen(
-            [*PYFLAME, "record", *map(str, arguments)],
+            [*command, "record", *map(str, arguments)],
             env=env or environment(),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
         )
-        self.stderr = ""
+        self.stdout = self.stderr = ""
 
     def wait_for(self, text: str) -> None:
         """Return once standard error has said this."""
@@ -80,9 +93,15 @@ class RunningRecording:
 
     def end(self) -> int:
         """Wait for its end and give its exit code."""
-        _, rest = self.process.communicate(timeout=TIMEOUT)
+        said, rest = self.process.communicate(timeout=TIMEOUT)
+        self.stdout += (said or b"").decode()
         self.stderr += rest.decode()
         return self.process.returncode
+
+    def interrupt(self) -> int:
+        """End it with Ctrl-C's signal and give its exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.end()
 
     def __enter__(self) -> RunningRecording:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         self.wait_for("recording ")
@@ -94,12 +113,35 @@ class RunningRecording:
         self.process.communicate()
 
 
-class BusyProcess:
-    """A Python program that uses one CPU until it is killed."""
+def record_while_used(*busy: BusyProcess, arguments: Sequence[str | Path], **options: Any) -> RunningRecording:
+    """Record until each of these has used ``SAMPLED`` seconds of CPU, and to the end; see RunningRecording."""
+    with RunningRecording(*arguments, **options) as recording:
+        for process in busy:
+            process.wait_until_used()
+        recording.interrupt()
+    return recording
 
-    def __init__(self, program: str = "while True: pass") -> None:
-        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", program])
+
+class BusyProcess:
+    """A Python program, or another command, that uses one CPU until it is killed."""
+
+    def __init__(self, program: str = "while True: pass", command: Sequence[str] = (sys.executable, "-c")) -> None:
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command, program])
         self.pid = self.process.pid
+
+    @classmethod
+    def shell(cls) -> BusyProcess:
+        """A busy program that is not Python."""
+        return cls("while :; do :; done", ("sh", "-c"))
+
+    def wait_until_used(self, seconds: float = SAMPLED) -> None:
+        """Return once it has used so many seconds of CPU from now on."""
+        wait_until_used(self.pid, seconds)
+
+    def stop(self) -> None:
+        """Let it use no CPU from now on."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def __enter__(self) -> BusyProcess:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         return self

@@ -16,7 +16,22 @@ from typing import IO
 from interpreters import Interpreter
 
 TARGETS = Path(__file__).parent / "targets"
+_PROCESS_CPU_CLOCK = 2  # CPUCLOCK_SCHED, of all threads: include/linux/posix-timers_types.h
 READY_TIMEOUT = 60.0  # seconds; a stuck target, not a slow machine, takes longer
+LOOK = 0.02  # seconds between two looks at a clock
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU that a process has used in all its threads; OSError once it has ended."""
+    return time.clock_gettime(~pid << 3 | _PROCESS_CPU_CLOCK)
+
+
+def wait_until_used(pid: int, seconds: float, timeout: float = READY_TIMEOUT) -> None:
+    """Return once a process has used so many seconds of CPU from now on, which on a busy host takes longer."""
+    end, deadline = cpu_seconds(pid) + seconds, time.monotonic() + timeout
+    while (used := cpu_seconds(pid)) < end:
+        assert time.monotonic() < deadline, f"process {pid} was {end - used:.2f} s of CPU short after {timeout} s"
+        time.sleep(LOOK)
 
 
 class TargetError(AssertionError):

@@ -36,6 +36,23 @@ def profile_of(counts, *, seconds=10, second_of=None, **circumstances):
     return made
 
 
+def bursts(samples, **circumstances):
+    """47.6 s in which foo has all of its samples in the first seconds of every ten; bar's come steadily."""
+    made = steady(samples, **circumstances)
+    moved = {key: count for key, count in made.samples.items() if made.stacks[key.stack][-1] == FOO}
+    for key, count in moved.items():
+        del made.samples[key]
+        made.samples[replace(key, second=key.second // 10 * 10 + key.second % 3)] += count
+    return made
+
+
+def steady(samples, **circumstances):
+    """The same with as many samples of foo in each second."""
+    return profile_of(
+        {(MAIN, FOO): samples, (MAIN, BAR): 750}, seconds=47, **{"duration": 47.6, "cpus": 4, **circumstances}
+    )
+
+
 def row_of(changes, name):
     return next(row for row in changes.rows if row.subject.name == name)
 

@@ -8,12 +8,13 @@ import pytest
 from playwright.sync_api import expect
 from profiles import hostile_profile
 from report_page import Opened, box, chromium_browser, drag, drawn, fragment
-from test_comparison import BAR, FOO, MAIN, profile_of
+from test_comparison import BAR, FOO, MAIN, bursts, profile_of
 
 from pyflame_ebpf.comparison import Measure, Rules, compare
 from pyflame_ebpf.folded_file import load_folded
 from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
 from pyflame_ebpf.outputs.html_report import write_html_comparison
+from pyflame_ebpf.selection import Selection
 
 pytestmark = pytest.mark.browser
 BEFORE = profile_of({(MAIN, FOO): 2250, (MAIN, BAR): 750})
@@ -141,6 +142,45 @@ def test_a_range_of_the_one_is_compared_with_all_of_the_other(open_comparison):
     assert "range=2-6" in fragment(page)
     assert cells(page)[FOO_BOX][:2] == ["2.250", "0.240"]
     assert sum(each["samples"] for each in drawn(page) if each["text"] == FOO_BOX) == 96
+
+
+def errors_of(changes, shares):
+    """What the table of ``diff`` says of each function with what it calls: its error as the page shows it."""
+    unit, digits = (100, 2) if shares else (1, 3)
+    return {row.subject.name: f"±{unit * row.total.error:.{digits}f}" for row in changes.rows}
+
+
+def errors_in(page):
+    """The same in the page."""
+    return {name.split(" ")[0]: figures[3] for name, figures in cells(page).items()}
+
+
+@pytest.mark.parametrize("measure", Measure)
+def test_errors_are_those_of_the_table(open_comparison, measure):
+    comparison = compare(bursts(2250), bursts(900), measure, Rules(by_total=True))
+    page = open_comparison(comparison=comparison)
+    assert errors_in(page) == errors_of(comparison.functions, measure is Measure.SHARE)
+    page.get_by_role("button", name="Before", exact=True).first.click()
+    assert errors_in(page) == errors_of(comparison.functions, measure is Measure.SHARE)
+
+
+@pytest.mark.parametrize("measure", Measure)
+@pytest.mark.parametrize(("begin", "end"), [(10, 34), (20, 48), (4, 9)])
+def test_errors_of_a_range_are_those_of_that_range_alone(open_comparison, measure, begin, end):
+    before, after = bursts(2250), bursts(900)
+    page = open_comparison(
+        comparison=compare(before, after, measure, Rules(by_total=True)), fragment=f"#range={begin}-{end}"
+    )
+    part = Selection(begin=begin, end=end).of(after)
+    alone = compare(before, part, measure).functions
+    assert errors_in(page) == errors_of(alone, measure is Measure.SHARE)
+
+
+def test_the_error_of_a_box_is_that_of_its_row(open_comparison):
+    page = open_comparison(bursts(2250), bursts(900))
+    place = box(page, FOO_BOX)
+    page.mouse.move(place["left"] + place["width"] / 2, place["top"] + 9)
+    expect(page.locator(".details")).to_contain_text(f"{cells(page)[FOO_BOX][3].replace('±', '± ')}  ·")
 
 
 def test_pointing_at_a_box_tells_both_figures(open_comparison):

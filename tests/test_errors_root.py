@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 from command_line import (
     RECORDED_FILES,
+    TIMEOUT,
     BusyProcess,
     RunningRecording,
     environment,
     pyflame,
+    record_while_used,
     wait_for_other_recordings,
 )
 
@@ -27,6 +29,16 @@ pytestmark = pytest.mark.root
 
 NOBODY = 65534
 SYS_BPF, BPF_PROG_GET_NEXT_ID = 321, 11  # x86-64; include/uapi/linux/bpf.h
+STAYS_BEFORE_THE_FIRST_TICK = """
+import sys, time
+from pyflame_ebpf import recording
+from pyflame_ebpf.__main__ import main
+def start(recorder):
+    print("loaded", file=sys.stderr, flush=True)
+    time.sleep(600)
+recording.Recorder.start = start
+main()
+"""  # a signal from outside comes before it, however busy the host is
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 # Nobody's process may read the checkout and the environment wherever they are, and has no other capability.
 AS_NOBODY = (
@@ -68,6 +80,20 @@ def hint_of(stderr: str) -> str:
     return stderr.rpartition("\nhint: ")[2].strip()
 
 
+def programs_of(pid: int) -> set[int]:
+    """Ids of the BPF programs that a process has open: others load and unload theirs at any time (proc(5), fdinfo)."""
+    said = "".join(path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir())
+    return {int(number) for number in re.findall(r"^prog_id:\s*(\d+)$", said, re.MULTILINE)}
+
+
+def still_loaded(programs: set[int]) -> set[int]:
+    """Those of these programs that are still in the kernel once it had time: it frees them after a grace period."""
+    deadline = time.monotonic() + TIMEOUT
+    while (found := programs & loaded_programs()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def loaded_programs() -> set[int]:
     """Ids of all BPF programs in the kernel."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -77,6 +103,11 @@ def loaded_programs() -> set[int]:
         found.add(attribute[1])
         attribute[0] = attribute[1]
     return found
+
+
+def run_delay(pid: int) -> float:
+    """Seconds for which a process's first thread had to wait for a CPU (Documentation/scheduler/sched-stats.rst)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 # Before a recording can begin
@@ -142,8 +173,8 @@ def test_a_frequency_over_the_limit_is_refused_with_the_limit_and_its_sysctl(tmp
 def test_a_second_profiler_is_refused_and_the_first_goes_on(tmp_path: Path, busy: BusyProcess) -> None:
     with RunningRecording("--pid", str(busy.pid), "--output", tmp_path / "first") as first:
         second = pyflame("record", "--all", "--output", tmp_path / "second")
-        first.process.send_signal(signal.SIGINT)
-        assert first.end() == 0
+        busy.wait_until_used()
+        assert first.interrupt() == 0
     assert second.returncode == 8
     assert f"another pyflame-ebpf is recording on this host (PID {first.process.pid})" in second.stderr
     assert names(tmp_path) == ["first"]
@@ -181,7 +212,7 @@ def test_a_zombie_is_refused_like_a_process_that_has_ended(tmp_path: Path) -> No
 def test_the_number_of_a_thread_is_told_from_that_of_a_process(tmp_path: Path) -> None:
     program = "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); time.sleep(60)"
     with BusyProcess(program) as process:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + TIMEOUT
         while len(threads := names(Path(f"/proc/{process.pid}/task"))) < 2 and time.monotonic() < deadline:
             pass
         thread = next(tid for tid in threads if int(tid) != process.pid)
@@ -229,7 +260,7 @@ def test_a_program_that_only_root_may_run_is_refused_to_the_user_of_sudo(tmp_pat
 
 def test_a_target_killed_midway_ends_the_recording_with_all_that_was_sampled(tmp_path: Path, busy: BusyProcess) -> None:
     with RunningRecording("--pid", str(busy.pid), "--duration", "100", "--output", tmp_path / "out") as recording:
-        time.sleep(0.5)  # of CPU time to be sampled
+        busy.wait_until_used()
         busy.kill()
         assert recording.end() == 0
     assert f"process {busy.pid} ended; so does the recording" in recording.stderr
@@ -237,8 +268,9 @@ def test_a_target_killed_midway_ends_the_recording_with_all_that_was_sampled(tmp
 
 
 def test_nothing_sampled_is_said_and_the_files_are_written(tmp_path: Path) -> None:
-    with BusyProcess("import time; time.sleep(100)") as asleep:
-        time.sleep(0.5)  # until it has started
+    with BusyProcess() as asleep:
+        asleep.wait_until_used(0.1)
+        asleep.stop()
         ended = pyflame("record", "--pid", str(asleep.pid), "--duration", "0.5", "--output", tmp_path / "out")
     assert ended.returncode == 16
     assert "nothing was sampled" in ended.stderr
@@ -246,13 +278,12 @@ def test_nothing_sampled_is_said_and_the_files_are_written(tmp_path: Path) -> No
 
 
 def test_what_runs_no_python_is_recorded_with_a_warning(tmp_path: Path) -> None:
-    with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as shell:
-        try:
-            ended = pyflame("record", "--pid", str(shell.pid), "--duration", "0.5", "--output", tmp_path / "out")
-        finally:
-            shell.kill()
-    assert ended.returncode == 0
-    assert f"warning: process {shell.pid}: sh has no CPython mapped" in ended.stderr
+    with BusyProcess.shell() as shell:
+        shell.wait_until_used(0.1)  # it is the shell by now
+        arguments = ("--pid", str(shell.pid), "--output", tmp_path / "out")
+        recording = record_while_used(shell, arguments=arguments)
+    assert recording.process.returncode == 0
+    assert f"warning: process {shell.pid}: sh has no CPython mapped" in recording.stderr
     assert (tmp_path / "out" / "stacks.folded").read_text().startswith(f"sh ({shell.pid})")
 
 
@@ -261,8 +292,8 @@ def test_on_a_full_disk_the_profile_is_saved_elsewhere_and_gives_all_outputs(
 ) -> None:
     with pytest.raises(OSError, match="No space left"):
         (small_disk / "filler").write_bytes(bytes(64 << 10))
-    ended = pyflame("record", "--pid", str(busy.pid), "--duration", "0.5", "--output", small_disk / "out")
-    assert ended.returncode == 15
+    ended = record_while_used(busy, arguments=("--pid", str(busy.pid), "--output", small_disk / "out"))
+    assert ended.process.returncode == 15
     saved = re.search(r"the recording is saved in (\S+)", ended.stderr)
     assert saved is not None
     command = shlex.split(hint_of(ended.stderr).partition("pyflame-ebpf ")[2])
@@ -275,8 +306,8 @@ def test_on_a_full_disk_the_profile_is_saved_elsewhere_and_gives_all_outputs(
 
 
 def test_a_disk_with_room_for_the_profile_alone_keeps_it_and_no_half_files(small_disk: Path, busy: BusyProcess) -> None:
-    ended = pyflame("record", "--pid", str(busy.pid), "--duration", "0.5", "--output", small_disk / "out")
-    assert ended.returncode == 15
+    ended = record_while_used(busy, arguments=("--pid", str(busy.pid), "--output", small_disk / "out"))
+    assert ended.process.returncode == 15
     assert f"the recording is saved in {small_disk}/out/profile.json.gz" in ended.stderr
     assert "flamegraph.svg" not in names(small_disk / "out")
     assert pyflame("report", small_disk / "out").returncode == 0
@@ -284,8 +315,9 @@ def test_a_disk_with_room_for_the_profile_alone_keeps_it_and_no_half_files(small
 
 def test_standard_output_on_a_full_disk_loses_nothing(busy: BusyProcess) -> None:
     with Path("/dev/full").open("wb") as full:
-        recording = RunningRecording("--pid", str(busy.pid), "--duration", "0.5", "--output", "-", stdout=full.fileno())
-        assert recording.end() == 15
+        arguments = ("--pid", str(busy.pid), "--output", "-")
+        recording = record_while_used(busy, arguments=arguments, stdout=full.fileno())
+    assert recording.process.returncode == 15
     saved = re.search(r"the recording is saved in (\S+)", recording.stderr)
     assert saved is not None
     report = pyflame("report", saved[1], "--format", "folded")
@@ -295,10 +327,10 @@ def test_standard_output_on_a_full_disk_loses_nothing(busy: BusyProcess) -> None
 
 def test_a_reader_that_goes_away_ends_it_quietly(busy: BusyProcess) -> None:
     reader, writer = os.pipe()
-    recording = RunningRecording("--pid", str(busy.pid), "--duration", "0.5", "--output", "-", stdout=writer)
-    os.close(writer)
     os.close(reader)
-    assert recording.end() == 141
+    recording = record_while_used(busy, arguments=("--pid", str(busy.pid), "--output", "-"), stdout=writer)
+    os.close(writer)
+    assert recording.process.returncode == 141
     assert "error" not in recording.stderr
     assert "Traceback" not in recording.stderr
 
@@ -308,7 +340,7 @@ def test_a_signal_ends_the_recording_and_everything_is_written(
     number: signal.Signals, tmp_path: Path, busy: BusyProcess
 ) -> None:
     with RunningRecording("--all", "--output", tmp_path / "out") as recording:
-        time.sleep(0.5)  # of CPU time to be sampled
+        busy.wait_until_used()
         recording.process.send_signal(number)
         assert recording.end() == 0
     assert names(tmp_path / "out") == RECORDED_FILES
@@ -316,40 +348,34 @@ def test_a_signal_ends_the_recording_and_everything_is_written(
 
 
 def test_a_signal_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
-    recording = RunningRecording("--all", "--output", tmp_path / "out")
-    while not (tmp_path / "out").exists():
-        assert recording.process.poll() is None
-    recording.process.send_signal(signal.SIGINT)
-    assert recording.end() == 130
-    assert recording.stderr == "error: interrupted: nothing was recorded\n"
+    command = (sys.executable, "-c", STAYS_BEFORE_THE_FIRST_TICK)
+    recording = RunningRecording("--all", "--output", tmp_path / "out", command=command)
+    recording.wait_for("loaded\n")
+    assert names(tmp_path) == ["out"]
+    assert recording.interrupt() == 130
+    assert recording.stderr == "loaded\nerror: interrupted: nothing was recorded\n"
     assert names(tmp_path) == []
 
 
 def test_after_sigkill_no_program_stays_loaded(tmp_path: Path) -> None:
-    before = loaded_programs()
     with RunningRecording("--all", "--output", tmp_path / "out") as recording:
-        ours = loaded_programs() - before
+        ours = programs_of(recording.process.pid)
         recording.process.kill()
-    deadline = time.monotonic() + 10  # the kernel frees them after a grace period
-    while ours & loaded_programs() and time.monotonic() < deadline:
-        time.sleep(0.1)
     assert len(ours) >= 10
-    assert ours & loaded_programs() == set()
+    assert still_loaded(ours) == set()
 
 
-def test_after_a_recording_no_program_stays_loaded(tmp_path: Path) -> None:
-    before = loaded_programs()
-    with RunningRecording("--all", "--duration", "0.5", "--output", tmp_path / "out") as recording:
-        ours = loaded_programs() - before
-        assert recording.end() == 0
-    deadline = time.monotonic() + 10  # the kernel frees them after a grace period
-    while ours & loaded_programs() and time.monotonic() < deadline:
-        time.sleep(0.1)
+def test_after_a_recording_no_program_stays_loaded(tmp_path: Path, busy: BusyProcess) -> None:
+    with RunningRecording("--all", "--output", tmp_path / "out") as recording:
+        ours = programs_of(recording.process.pid)
+        busy.wait_until_used()
+        assert recording.interrupt() == 0
     assert len(ours) >= 10
-    assert ours & loaded_programs() == set()
+    assert still_loaded(ours) == set()
 
 
 def test_the_first_tick_comes_soon_after_the_command(tmp_path: Path) -> None:
     began = time.monotonic()
-    with RunningRecording("--all", "--output", tmp_path / "out"):
-        assert time.monotonic() - began < 5  # several times what it takes on an idle machine
+    with RunningRecording("--all", "--output", tmp_path / "out") as recording:
+        waited = run_delay(recording.process.pid)  # for other programs that ran here
+        assert time.monotonic() - began - waited < 5  # several times what it takes on an idle machine

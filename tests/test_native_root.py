@@ -58,7 +58,7 @@ def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innerm
     subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
     with subprocess.Popen([program, *arguments]) as running:
         try:
-            profile = record_for(3, 199, pids=[running.pid])
+            profile = record_for(3, 199, pids=[running.pid], busy=[running.pid])
         finally:
             running.kill()
     samples = {key: count for key, count in samples_of(profile, running.pid).items() if key.second}

@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
 from profiles import hostile_profile, native, profiles, python, realistic_profile
-from test_comparison import BAR, FOO, MAIN, profile_of
+from test_comparison import BAR, FOO, MAIN, bursts, profile_of, steady
 
 from pyflame_ebpf.comparison import Measure, compare
 from pyflame_ebpf.outputs.comparison_options import DEFAULT_COMPARISON_OPTIONS, ComparisonOptions
 from pyflame_ebpf.outputs.comparison_words import doubts, headline, plain, saving, signed
 from pyflame_ebpf.outputs.comparisons import COMPARISON_FORMATS
-from pyflame_ebpf.outputs.differential import both_stacks, samples_at
+from pyflame_ebpf.outputs.differential import both_stacks, tallies_at
 from pyflame_ebpf.outputs.flame_tree import flame_boxes
+from pyflame_ebpf.selection import Selection
+from pyflame_ebpf.tallies import part_seconds
 
 MINUS = "\N{MINUS SIGN}"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -166,6 +169,24 @@ def test_the_picture_without_scripts_tells_both_figures():
     assert f"foo (srv/app.py:1): 2.250 → 0.240 cores, {MINUS}2.010 ±0.070" in titles
 
 
+@pytest.mark.parametrize("measure", Measure)
+def test_the_error_of_a_box_is_that_of_its_row_in_the_table(measure):
+    comparison = compare(bursts(2250), bursts(900), measure)
+    document = data(graph(comparison))
+    names = [document["labels"][index] for index in document["label"]]
+    errors = dict(zip(names, document["compared"]["errors"], strict=True))
+    digits, unit = (3, 1) if measure is Measure.CORES else (2, 100)
+    rows = {row.subject.name: row.total for row in comparison.functions.rows}
+    assert errors["foo (srv/app.py:1)"] == round(unit * rows["foo"].error, digits)
+    assert errors["bar (srv/app.py:10)"] == round(unit * rows["bar"].error, digits)
+    assert errors["foo (srv/app.py:1)"] > 5 * steady_error(measure) * unit
+
+
+def steady_error(measure):
+    comparison = compare(steady(2250), steady(900), measure)
+    return next(row.total.error for row in comparison.functions.rows if row.subject.name == "foo")
+
+
 def test_what_is_gone_is_a_box_only_by_what_was_before():
     gone = profile_of({(MAIN, BAR): 750})
     comparison = compare(BEFORE, gone)
@@ -183,9 +204,23 @@ def test_stacks_of_processes_that_share_a_command_are_one():
 @given(profiles(), profiles())
 def test_every_box_has_the_samples_that_its_stacks_have(before, after):
     both = both_stacks(compare(before, after), DEFAULT_COMPARISON_OPTIONS.output)
-    boxes = flame_boxes(both.after, 0.0, 10**6)
-    assert samples_at(boxes, both.after) == boxes.samples
-    assert samples_at(boxes, both.before)[0] == before.total
+    boxes = flame_boxes(both.after.stacks, 0.0, 10**6)
+    assert [tally.samples for tally in tallies_at(boxes, both.after)] == boxes.samples
+    every = tallies_at(boxes, both.before)[0]
+    width = part_seconds(before)
+    assert every.samples == before.total
+    assert every.parts == Counter(key.second // width for key in before.samples.elements())
+
+
+def test_what_the_whole_recording_lost_is_not_said_of_a_part():
+    lost = profile_of({(MAIN, FOO): 2250}, lost=40)
+    part = Selection(end=1.0).of(lost)
+    assert list(doubts(compare(part, part))) == [
+        f"40 samples were lost in the whole recording {name}, so that too little CPU may be counted there"
+        for name in ("before", "after")
+    ]
+    few = Selection(end=1.0).of(profile_of({(MAIN, FOO): 2250}, lost=20))  # 20 of the whole's 2,270, not of 245
+    assert list(doubts(compare(few, few))) == []
 
 
 @pytest.mark.parametrize("name", COMPARISON_FORMATS)

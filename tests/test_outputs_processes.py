@@ -94,6 +94,14 @@ def with_native_outcomes(**counts):
     return Profile(recording(scheduler_cpu=None, lost=0), [Process(1, "a")], [Thread(1, "a")], [()], samples)
 
 
+def test_the_closing_line_of_a_part_says_that_the_whole_recording_lost_so_many():
+    whole = realistic_profile()
+    lost = f", {whole.recording.lost:,} lost of the whole recording's {whole.total:,}; "
+    assert whole.recording.lost
+    assert lost in closing_line(Selection(end=10.0).of(whole))
+    assert lost in closing_line(Selection(processes=("nginx",)).of(Selection(end=10.0).of(whole)))
+
+
 def test_the_closing_line_says_by_reason_which_native_stacks_are_cut_short():
     profile = with_native_outcomes(COMPLETE=12_301, NONE=7, NO_MAPPING=11, PAGE_MISS=20)
     assert closing_line(profile) == (

@@ -131,11 +131,13 @@ def recorded() -> Recorded:
         pids["shell"] = shell.pid
         exec_later = threading.Timer(3, os.kill, (pids["execs"], signal.SIGUSR1))
 
+        busy = [*children, *(pid for program, pid in pids.items() if program != "forked")]  # it waits for its children
+
         def start() -> None:
             short.start()
             exec_later.start()
 
-        profile = record_for(6, 299, start, short.end)
+        profile = record_for(6, 299, start, short.end, busy=busy)
         return Recorded(profile, pids, children, frozenset(short.pids))
 
 
@@ -265,7 +267,7 @@ def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded):
 def test_only_the_processes_asked_for_are_sampled(start_target):
     wanted = start_target(interpreter_of((3, 11)), "workloads.py", "busy")
     start_target(interpreter_of((3, 11)), "workloads.py", "busy")
-    profile = record_for(1, 199, pids=[wanted.pid])
+    profile = record_for(1, 199, pids=[wanted.pid], busy=[wanted.pid])
     counters = profile.recording.counters
     assert {profile.processes[key.process].pid for key in profile.samples} == {wanted.pid}
     assert counters["ticks_filtered"] > 0
@@ -275,7 +277,7 @@ def test_only_the_processes_asked_for_are_sampled(start_target):
 @pytest.mark.parametrize("depth", [20, 200, 900])
 def test_a_deep_stack_is_whole(start_target, depth):
     target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", str(depth))
-    profile = record_for(1, 199, pids=[target.pid])
+    profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
     depths = {len(python_frames(stack)) for stack in profile.stacks if python_frames(stack)}
     assert max(depths) == depth
     assert {key.outcome for key in profile.samples} == {Outcome.COMPLETE}
@@ -283,7 +285,7 @@ def test_a_deep_stack_is_whole(start_target, depth):
 
 def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
     target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", "2500")
-    profile = record_for(1, 199, pids=[target.pid])
+    profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
     (outcome,) = {key.outcome for key in profile.samples}
     assert outcome is Outcome.TOO_DEEP
     assert all(stack[0].name == "[truncated: too deep]" for stack in profile.stacks)

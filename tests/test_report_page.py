@@ -298,6 +298,53 @@ def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_repo
     assert code == {"30": "def score(self):", "31": r"    # \u202e<b>", "33": "    return self.weight"}
 
 
+# Without a mouse, and without looking
+
+
+def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report):
+    page = open_report(realistic_profile())
+    views = page.get_by_role("tablist", name="Views")
+    views.get_by_role("tab", selected=True).focus()
+    page.keyboard.press("ArrowRight")
+    expect(views.get_by_role("tab", name="Processes", selected=True)).to_be_focused()
+    expect(page.get_by_role("tabpanel", name="Processes")).to_be_visible()
+    page.keyboard.press("End")
+    expect(views.get_by_role("tab", name="Trust", selected=True)).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(views.get_by_role("tab", name="Functions", selected=True)).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
+
+
+def test_the_panes_tabs_name_what_they_show(open_report):
+    page = open_report(realistic_profile())
+    tabs = page.get_by_role("tablist", name="What the pane shows")
+    tabs.get_by_role("tab", name="Flame graph", selected=True).press("ArrowRight")
+    panel = page.get_by_role("tabpanel", name="Callers & callees")
+    expect(panel).to_be_visible()
+    assert tabs.get_by_role("tab", selected=True).get_attribute("aria-controls") == panel.get_attribute("id")
+
+
+def test_the_table_tells_its_rows_columns_and_order(open_report):
+    page = open_report(realistic_profile())
+    table = page.get_by_role("table", name="Functions by CPU")
+    columns = table.get_by_role("columnheader")
+    assert [each.get_attribute("aria-sort") for each in columns.all()] == ["none", "descending", None, "none", None]
+    columns.nth(3).get_by_role("button").press("Enter")
+    columns.nth(3).get_by_role("button").press("Enter")
+    assert [each.get_attribute("aria-sort") for each in columns.all()] == ["none", "none", None, "ascending", None]
+    table.get_by_role("rowgroup", name="Rows.").press("ArrowDown")
+    expect(table.locator("[aria-current=true]")).to_have_count(1)
+    assert table.locator("[aria-current=true]").get_attribute("aria-rowindex") == "2"
+
+
+def test_the_table_of_processes_names_every_column(open_report):
+    table = open_report(realistic_profile(), "#tab=processes").get_by_role("table", name="Processes by CPU")
+    names = [each.get_attribute("aria-label") or each.inner_text() for each in table.get_by_role("columnheader").all()]
+    assert len(names) == 11
+    assert all(names)
+
+
 # Processes and trust
 
 
@@ -362,6 +409,13 @@ def test_trust_tells_why_samples_were_lost(open_report):
     profile.recording = recording(lost=12, counters={"counts_full": 10, "tail_calls_failed": 2, "ticks": 6000})
     page = open_report(profile, "#tab=trust")
     expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
+
+
+def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report):
+    whole = realistic_profile()
+    page = open_report(Selection(end=10.0).of(whole), "#tab=trust")
+    said = f"{whole.recording.lost} of the whole recording\N{RIGHT SINGLE QUOTATION MARK}s {whole.total:,}"
+    expect(page.locator(".trust dl > div", has_text="Samples lost")).to_contain_text(said)
 
 
 def test_trust_states_every_outcome_and_the_circumstances(open_report):

@@ -7,11 +7,13 @@ import time
 import pytest
 from command_line import RunningRecording, wait_for_other_recordings
 from report_page import Opened, chromium_browser, drag, rows
+from target_process import wait_until_used
 
 from pyflame_ebpf.commands.report import load
 
 pytestmark = [pytest.mark.root, pytest.mark.browser]
-SECONDS = 14.0
+HALF = 6.0  # seconds
+SAMPLED = 2.0  # seconds of CPU that each target has in each half, which takes longer on a busy host
 FREQUENCY = 199
 ALREADY_RECORDING = 8
 
@@ -27,7 +29,7 @@ def recording_of(targets, directory):
     pids = [argument for target in targets for argument in ("--pid", str(target.pid))]
     while True:
         wait_for_other_recordings()
-        running = RunningRecording(*pids, "--duration", SECONDS, "--frequency", FREQUENCY, "--output", directory)
+        running = RunningRecording(*pids, "--frequency", FREQUENCY, "--output", directory)
         try:
             running.wait_for("; output: ")
         except AssertionError:
@@ -37,14 +39,23 @@ def recording_of(targets, directory):
             return running
 
 
+def last(targets):
+    """One half of the recording."""
+    end = time.monotonic() + HALF
+    for target in targets:
+        wait_until_used(target.pid, SAMPLED)
+    time.sleep(max(0.0, end - time.monotonic()))  # not for anything to happen: this is how long a load lasts
+
+
 def recorded(targets, directory):
     """When each target's load changed, after half of the time, and how it spent its CPU before and afterwards."""
     running = recording_of(targets, directory)
-    time.sleep(SECONDS / 2)  # not for anything to happen: this is how long the first load lasts
+    last(targets)
     for target in targets:
         target.write_line()
     changed = [json.loads(target.read_line()) for target in targets]
-    assert running.end() == 0, running.stderr
+    last(targets)
+    assert running.interrupt() == 0, running.stderr
     for target in targets:
         target.write_line()
     return changed, [json.loads(target.read_line()) for target in targets]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +70,7 @@ def terminal() -> Iterator[Terminal]:
 # ---- a top of its own for each; before the one that the others share, for there can be only one ----
 
 
-@pytest.mark.parametrize("key", ["q", "C-c"])
+@pytest.mark.parametrize("key", ["q", "C-c", "C-\\"])
 def test_the_terminal_is_restored_at_the_end(terminal, program, key):
     start(terminal, program)
     assert str(program) not in terminal.screen()
@@ -105,9 +107,63 @@ def test_it_ends_when_its_terminal_is_closed(program, tmp_path):
 
 
 def test_a_duration_ends_it(terminal, program):
-    start(terminal, program, "--duration", "2")
-    terminal.wait_for(r"^\$$")
+    command = shlex.join([sys.executable, str(program), "top", "--duration", "2"])
+    terminal.run(["sh", "-c", f"{command}; printf 'status %s\\n' $?"])
+    terminal.wait_for(r"^status 0$", WAIT_FOR_OTHERS)  # the view may come and go between two looks
     assert_usable(terminal)
+
+
+@pytest.fixture
+def full_disk(tmp_path) -> Iterator[Path]:
+    """A mounted file system that has room for a directory and for nothing in it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(terminal, program, full_disk):
+    (full_disk / "filler").write_bytes(bytes(4096))
+    terminal.resize(300, 40)  # no message is broken into lines
+    with BusyProcess():
+        run_to_its_end(terminal, program)
+        terminal.wait_for(r"<module> \(")  # something was sampled
+        save(terminal, full_disk / "saved")
+        terminal.wait_for(r"No space left on device; the recording is saved in ")
+        terminal.press("q")
+        screen = terminal.wait_for(r"^status 15$")
+    said = re.search(r"^error: .* the recording is saved in (\S+)$", screen, re.MULTILINE)
+    assert said is not None, screen
+    with Path(said[1]).open("rb") as saved:
+        assert load_profile(saved).total
+    Path(said[1]).unlink()
+
+
+def run_to_its_end(terminal: Terminal, program: Path, *arguments: str) -> None:
+    """Start a top; once it has ended its status is shown."""
+    command = shlex.join([sys.executable, str(program), "top", *arguments])
+    terminal.run(["sh", "-c", f"{command}; printf 'status %s\\n' $?"])
+    terminal.wait_for(r"^pyflame-ebpf top", WAIT_FOR_OTHERS)
+
+
+def save(terminal: Terminal, directory: Path) -> None:
+    terminal.type("w")
+    terminal.wait_for(r"^save to: pyflame-\d+")
+    terminal.press("C-u")
+    terminal.type(str(directory))
+    terminal.press("Enter")
+
+
+def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal, program, tmp_path):
+    run_to_its_end(terminal, program)
+    save(terminal, tmp_path / "missing" / "saved")
+    terminal.wait_for(r"missing/saved cannot be made: ")
+    save(terminal, tmp_path / "saved")
+    terminal.press("q")
+    screen = terminal.wait_for(r"^status 0$")
+    assert re.search(r"^saved in ", screen, re.MULTILINE)
+    assert re.search(r"missing/saved cannot be made: ", screen)
 
 
 def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal, program):
@@ -193,7 +249,9 @@ def test_lines_show_where_a_function_is_executing(view, load):
 
 
 def test_a_process_restricts_the_functions_to_its_own(view, load):
-    screen = view.wait_for(row("elsewhere"))
+    view.wait_for(row("elsewhere"))
+    view.type(" ")  # or the order could change before the keys come
+    screen = view.wait_for(r"^PAUSED")
     pids = [int(found[1]) for found in re.finditer(r"^ +(\d+) .*[\d.]+ ", screen, re.MULTILINE)]
     view.press(*["Down"] * (pids.index(load.pid) + 1))
     view.type("p")
@@ -201,6 +259,8 @@ def test_a_process_restricts_the_functions_to_its_own(view, load):
     assert re.search(r"morning \(", screen)
     assert "elsewhere (" not in "\n".join(" ".join(cells) for cells in functions_pane(screen))
     view.press("Escape")
+    view.type(" ")
+    view.wait_for(r"^pyflame-ebpf top")
     view.wait_for(row("elsewhere"))
 
 
@@ -220,11 +280,7 @@ def test_a_pause_keeps_the_screen_while_samples_are_taken(view, load):
 
 def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(view, load, tmp_path):
     directory = tmp_path / "saved"
-    view.type("w")
-    view.wait_for(r"^save to: pyflame-\d+")
-    view.press("C-u")
-    view.type(str(directory))
-    view.press("Enter")
+    save(view, directory)
     view.wait_for(r"^saved in ")
     assert sorted(path.name for path in directory.iterdir()) == RECORDED_FILES
     with (directory / "profile.json.gz").open("rb") as stream:
@@ -236,10 +292,7 @@ def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(view, load, 
 
 
 def test_a_directory_that_cannot_be_saved_to_is_told(view, tmp_path):
-    view.type("w")
-    view.press("C-u")
-    view.type(str(tmp_path / "missing" / "saved"))
-    view.press("Enter")
+    save(view, tmp_path / "missing" / "saved")
     view.wait_for(r"missing/saved cannot be made: ")
 
 

@@ -7,16 +7,30 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from pyflame_ebpf.commands.defects import EXIT_CODE as DEFECT
 from pyflame_ebpf.commands.defects import save_defect_report
-from pyflame_ebpf.commands.stop_signals import STOPPING
+from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.output_directory import OutputDirectory, write_error
 from pyflame_ebpf.profile import Profile
 
-_MESSAGE_MAX = 4096
+_SAID_MAX = select.PIPE_BUF  # bytes that come in one piece
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOutcome:
+    """How a saving ended, in words, and the error that it failed by."""
+
+    message: str
+    failure: PyflameError | None = None
+
+
+def _failed(failure: PyflameError) -> SaveOutcome:
+    return SaveOutcome(failure.message, failure)
 
 
 class BackgroundSave:
@@ -44,27 +58,27 @@ class BackgroundSave:
         """The directory."""
         return self._directory.path
 
-    def outcome(self, timeout: float | None = 0.0) -> str | None:
+    def outcome(self, timeout: float | None = 0.0) -> SaveOutcome | None:
         """How it ended, None while it goes on; waits so many seconds, without ``timeout`` until it ends."""
         readable = select.poll()  # select() takes no descriptor from 1024 on, and a recording has many files open
         readable.register(self._reader, select.POLLIN)
         if not readable.poll(None if timeout is None else timeout * 1000):
             return None
-        said = os.read(self._reader, _MESSAGE_MAX).decode(errors="replace")
+        said = os.read(self._reader, _SAID_MAX)
         os.close(self._reader)
         os.waitpid(self._pid, 0)
         self._directory.close()
-        return said or f"saving to {self.path} was broken off"
+        return _heard(said) if said else _failed(PyflameError(f"saving to {self.path} was broken off"))
 
 
 def _write_and_exit(directory: OutputDirectory, profile: Callable[[], Profile], writer: int) -> None:
     """Never returns: what the copy inherits must not be cleaned up twice."""
     try:
-        for number in STOPPING:
+        for number in ENDING_A_VIEW:
             signal.signal(number, signal.SIG_IGN)  # Ctrl-C ends the view, not what it was asked to save
         _leave_terminal()
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-        os.write(writer, _write(directory, profile).encode()[:_MESSAGE_MAX])
+        os.write(writer, _told(_write(directory, profile)))
     finally:
         os._exit(0)
 
@@ -75,11 +89,29 @@ def _leave_terminal() -> None:
         os.dup2(nowhere, descriptor)
 
 
-def _write(directory: OutputDirectory, profile: Callable[[], Profile]) -> str:
+def _write(directory: OutputDirectory, profile: Callable[[], Profile]) -> SaveOutcome:
     try:
         failure = write_recorded(directory, profile(), View()).failure
     except PyflameError as error:
         failure = error
     except Exception as error:  # noqa: BLE001 - no traceback reaches the screen
-        return f"a defect in pyflame-ebpf: {type(error).__name__}: {error}; its report is {save_defect_report(error)}"
-    return failure.message if failure else f"saved in {directory.path}"
+        report = save_defect_report(error)
+        failure = PyflameError(f"a defect in pyflame-ebpf: {type(error).__name__}: {error}; its report is {report}")
+        failure.exit_code = DEFECT
+    return _failed(failure) if failure else SaveOutcome(f"saved in {directory.path}")
+
+
+def _told(outcome: SaveOutcome) -> bytes:
+    """An outcome on its way to the process that shows it: exit code, hint and message; cut where it is too long."""
+    failure = outcome.failure
+    code, hint = (failure.exit_code, failure.hint) if failure else (0, "")
+    return "\0".join((str(code), hint, outcome.message)).encode(errors="replace")[:_SAID_MAX]
+
+
+def _heard(said: bytes) -> SaveOutcome:
+    code, hint, message = said.decode(errors="replace").split("\0", 2)
+    if code == "0":
+        return SaveOutcome(message)
+    failure = PyflameError(message, hint)
+    failure.exit_code = int(code)
+    return _failed(failure)

@@ -6,9 +6,11 @@ import codecs
 import contextlib
 import errno
 import os
+import re
 import select
 import sys
 import termios
+import time
 import tty
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -31,6 +33,9 @@ _SEQUENCES = {
 _CONTROLS = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace", "\x15": "clear"}
 _CONTROL_CHARACTERS = 6  # their place in what tcgetattr gives
 _INTRODUCERS = "[O"
+_UNFINISHED = re.compile("\x1b(O|\\[[ -?]*)?\\Z")  # ECMA-48 5.4: parameters and intermediates, no final byte yet
+_UNFINISHED_MAX = 32  # characters; no key sends as many
+_REST_WITHIN = 0.1  # seconds in which the rest of a key's sequence comes; else it was the Escape key
 
 
 def keys_in(text: str) -> list[str]:
@@ -66,6 +71,8 @@ class Keyboard(AbstractContextManager["Keyboard"]):
         self._descriptor = sys.stdin.fileno()
         self._decode = codecs.getincrementaldecoder("utf-8")("replace")
         self._before: list[Any] = []
+        self._unfinished = ""
+        self._read_at = 0.0
 
     def __enter__(self) -> Keyboard:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         """Set the terminal."""
@@ -84,10 +91,23 @@ class Keyboard(AbstractContextManager["Keyboard"]):
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def pressed(self) -> list[str]:
-        """The keys pressed since the last call; OSError once the terminal is gone."""
+        """The keys pressed since the last call; OSError once the terminal is gone.
+
+        A key that sends several characters, of which the last are still on their way, is left to the next call.
+        """
+        text, self._unfinished = self._unfinished + self._read(), ""
+        unfinished = _UNFINISHED.search(text)
+        may_go_on = time.monotonic() - self._read_at < _REST_WITHIN
+        if unfinished and may_go_on and len(unfinished[0]) <= _UNFINISHED_MAX:
+            text, self._unfinished = text[: unfinished.start()], unfinished[0]
+        return keys_in(text)
+
+    def _read(self) -> str:
+        """What the terminal has sent, without waiting."""
         if not select.select([self._descriptor], [], [], 0)[0]:
-            return []
+            return ""
         data = os.read(self._descriptor, 4096)
         if not data:
             raise OSError(errno.EIO, "the terminal is gone")
-        return keys_in(self._decode.decode(data))
+        self._read_at = time.monotonic()
+        return self._decode.decode(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -13,24 +13,26 @@ from pyflame_ebpf.errors import Interrupted
 
 SAME_REQUEST = 0.5  # seconds: timeout(1) signals its child and then the group, which is one request and not two
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_A_VIEW = (*STOPPING, signal.SIGQUIT)  # which would leave the terminal as the view needs it
 
 
 class StopSignals(contextlib.AbstractContextManager["StopSignals"]):
-    """Takes SIGINT, SIGTERM and SIGHUP: they raise Interrupted, or are only noted while ``noting``.
+    """Takes SIGINT, SIGTERM and SIGHUP, or others: they raise Interrupted, or are only noted after ``note_only``.
 
     SIGHUP stays ignored where it was, as nohup wants it.  SIGINT does not: shells ignore it for all background jobs,
     and there it is the way to end a recording.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Sequence[int] = STOPPING) -> None:
         self.noted: list[int] = []
+        self._numbers = numbers
         self._raises = True
         self._last = float("-inf")
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         """Take the signals."""
-        for number in STOPPING:
+        for number in self._numbers:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             self._before[number] = signal.signal(number, self._take)

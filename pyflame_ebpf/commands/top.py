@@ -16,15 +16,15 @@ from rich.console import Console, Group
 from rich.region import Region
 
 from pyflame_ebpf import kernel, recording
-from pyflame_ebpf.commands.background_save import BackgroundSave
+from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
-from pyflame_ebpf.commands.stop_signals import StopSignals
+from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW, StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
 from pyflame_ebpf.commands.terminal import say
 from pyflame_ebpf.commands.top_screen import Situation, screen
-from pyflame_ebpf.errors import PyflameError, UsageError
+from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.live import LiveTotals
 from pyflame_ebpf.live_view import Action, Shown, ViewState, pressed
 from pyflame_ebpf.profile import Profile
@@ -44,7 +44,7 @@ class Request:
 
 
 def top(request: Request) -> None:
-    """Shows what runs until a key, a signal or the duration ends it; any PyflameError."""
+    """Shows what runs until a key, a signal or the duration ends it; any PyflameError, that of the last saving too."""
     check_terminal()
     check_host(request.frequency)
     targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()
@@ -52,7 +52,7 @@ def top(request: Request) -> None:
         frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
     )
     with (
-        StopSignals() as signals,
+        StopSignals(ENDING_A_VIEW) as signals,
         targets,
         contextlib.ExitStack() as urgency,
         recording.prepared(options, urgency, live=True) as recorder,
@@ -63,8 +63,15 @@ def top(request: Request) -> None:
         targets.sampling_began()
         view = LiveScreen(request, recorder, targets)
         view.run(signals)
-    for outcome in view.saved:
-        say(outcome)
+    _tell_savings(view.saved)
+
+
+def _tell_savings(saved: list[SaveOutcome]) -> None:
+    """How each saving ended; the error of the last one, which was to hold what the others hold."""
+    for outcome in saved:
+        if outcome.failure is not None and outcome is saved[-1]:
+            raise outcome.failure
+        say(outcome.message)
 
 
 def check_terminal() -> None:
@@ -89,7 +96,7 @@ class LiveScreen:
     """The view while it runs; ``saved`` tells how each saving ended."""
 
     def __init__(self, request: Request, recorder: recording.Recorder, targets: Targets) -> None:
-        self.saved: list[str] = []
+        self.saved: list[SaveOutcome] = []
         self._request = request
         self._recorder = recorder
         self._targets = targets
@@ -111,8 +118,18 @@ class LiveScreen:
             if error.errno != errno.EIO:  # as a terminal that is gone answers
                 raise
         if self._save is not None:
-            say(f"still saving to {self._save.path}")
-            self.saved.append(self._save.outcome(None) or "")
+            self._wait_for(self._save, signals)
+
+    def _wait_for(self, save: BackgroundSave, signals: StopSignals) -> None:
+        """Until it is saved, or another signal says that nobody waits for that."""
+        say(f"still saving to {save.path}")
+        try:
+            with signals.raising(len(signals.noted)):
+                outcome = save.outcome(None)
+        except Interrupted as error:
+            raise Interrupted(error.signal_number, f"not waited for: the saving to {save.path} goes on") from error
+        if outcome is not None:
+            self.saved.append(outcome)
 
     def _run(self, signals: StopSignals) -> None:
         with Keyboard() as keyboard, _whole_screen() as console:
@@ -138,7 +155,7 @@ class LiveScreen:
         if self._save is not None and (outcome := self._save.outcome()) is not None:
             self._save = None
             self.saved.append(outcome)
-            self._tell(outcome)
+            self._tell(outcome.message)
         if not self._ended and self._targets.have_ended():
             self._ended = True
             self._tell(self._targets.ending)
@@ -189,6 +206,7 @@ class LiveScreen:
         try:
             self._save = BackgroundSave(path, self._recorder.profile_so_far)
         except PyflameError as error:
+            self.saved.append(SaveOutcome(error.message, error))
             self._tell(error.message)
         else:
             self._tell(f"saving to {path} …")

@@ -57,6 +57,7 @@ def _recording(profile: Profile) -> dict[str, Any]:
     return {
         "samples": profile.total,
         "lost": recording.lost,
+        "lost_of": recording.part_of or profile.total,  # samples kept of the whole recording
         "started": recording.started,
         "duration": recording.duration,
         "frequency": recording.frequency,

@@ -75,9 +75,10 @@ def doubts(comparison: Comparison) -> Iterator[str]:
     for name, profile in (("before", comparison.before), ("after", comparison.after)):
         if not profile.total:
             yield f"nothing that is compared used the CPU {name}"
-        lost = profile.recording.lost
-        if lost > _LOST_SHARE * (profile.total + lost):
-            yield f"{lost:,} samples were lost {name}, so that too little CPU is counted there"
+        lost, part_of = profile.recording.lost, profile.recording.part_of
+        if lost > _LOST_SHARE * ((part_of or profile.total) + lost):
+            where, counted = (f"in the whole recording {name}", "may be") if part_of else (name, "is")
+            yield f"{lost:,} samples were lost {where}, so that too little CPU {counted} counted there"
     cpus = comparison.before.recording.cpus, comparison.after.recording.cpus
     hosts = comparison.before.recording.host, comparison.after.recording.host
     if all(cpus) and cpus[0] != cpus[1]:

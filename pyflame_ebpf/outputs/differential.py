@@ -5,7 +5,6 @@ A box is as wide as it is after; what is gone has no width there, so the graph i
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -18,8 +17,9 @@ from pyflame_ebpf.outputs.comparison_words import doubts, headline, shown_change
 from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
 from pyflame_ebpf.outputs.flamegraph import BOXES_MAX, NARROWEST, Graph, Words, draw, resource
 from pyflame_ebpf.outputs.folded import folded_name
-from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks, labelled_stacks
+from pyflame_ebpf.outputs.labelled_stacks import TalliedStacks, tallied_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.tallies import Tally
 
 _STEPS = (STANDARD_ERRORS, 6.0, 12.0, 24.0)  # standard errors from which on a change has the next deeper shade
 _LEGEND = [
@@ -35,14 +35,14 @@ _LEGEND = [
 class BothStacks:
     """The stacks of both recordings by the same labels."""
 
-    before: LabelledStacks
-    after: LabelledStacks
+    before: TalliedStacks
+    after: TalliedStacks
 
 
 def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
     """Name every stack of both, each file as short as it can be among those of both."""
     before, after = side_by_side(comparison.before, comparison.after)
-    named = [labelled_stacks(side, options) for side in (before, after)]
+    named = [tallied_stacks(side, options) for side in (before, after)]
     labels: dict[Label, int] = {}
     for stacks in named:
         for label in stacks.labels:
@@ -50,12 +50,11 @@ def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
     return BothStacks(*(_by_common_labels(stacks, labels) for stacks in named))
 
 
-def _by_common_labels(stacks: LabelledStacks, labels: Mapping[Label, int]) -> LabelledStacks:
+def _by_common_labels(stacks: TalliedStacks, labels: Mapping[Label, int]) -> TalliedStacks:
     place = [labels[label] for label in stacks.labels]
-    samples: Counter[tuple[int, ...]] = Counter()
-    for stack, count in stacks.samples.items():
-        samples[tuple([place[index] for index in stack])] += count
-    return LabelledStacks(list(labels), samples)
+    return TalliedStacks(
+        list(labels), {tuple([place[index] for index in stack]): tally for stack, tally in stacks.tallies.items()}
+    )
 
 
 # Folded
@@ -72,7 +71,7 @@ def write_differential_folded(comparison: Comparison, stream: TextIO, options: C
     scale = _scale_to_after(comparison)
     lines: dict[str, list[int]] = {}
     for column, stacks in enumerate((both.before, both.after)):
-        for stack, count in stacks.samples.items():
+        for stack, count in stacks.stacks.samples.items():
             counts = lines.setdefault(";".join([names[index] for index in stack]), [0, 0])
             counts[column] += count
     for line in sorted(lines):
@@ -94,37 +93,43 @@ def _scale_to_after(comparison: Comparison) -> float:
 def write_differential_flamegraph(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
     """Write both as one interactive SVG; ``reversed_graph`` gives boxes the widths of before."""
     both = both_stacks(comparison, options.output)
-    widths, others = (both.before, both.after) if options.reversed_graph else (both.after, both.before)
-    boxes = flame_boxes(widths, NARROWEST, BOXES_MAX)
-    other = samples_at(boxes, others)
-    draw(_graph(comparison, boxes, other, options), stream)
+    widths = both.before if options.reversed_graph else both.after
+    boxes = flame_boxes(widths.stacks, NARROWEST, BOXES_MAX)
+    change_of = comparison.change_of()
+    pairs = zip(tallies_at(boxes, both.before), tallies_at(boxes, both.after), strict=True)
+    draw(_graph(comparison, boxes, [change_of(before, after) for before, after in pairs], options), stream)
 
 
-def samples_at(boxes: Boxes, stacks: LabelledStacks) -> list[int]:
-    """How many samples of other stacks by the same labels pass through each box."""
+def tallies_at(boxes: Boxes, stacks: TalliedStacks) -> list[Tally]:
+    """What of stacks by the same labels passes through each box."""
     callees: dict[tuple[int, int], int] = {}
+    callers: list[int] = []
     path: list[int] = []
     for box, (depth, label) in enumerate(zip(boxes.depth, boxes.label, strict=True)):
         del path[depth:]
-        if path:
-            callees[path[-1], label] = box
+        callers.append(path[-1] if path else box)
+        callees[callers[box], label] = box
         path.append(box)
-    found = [0] * len(boxes)
-    for stack, count in stacks.samples.items():
-        at: int | None = 0
-        found[0] += count
-        for label in stack:
-            at = callees.get((at, label)) if at is not None else None
-            if at is None:
-                break
-            found[at] += count
+    found = [Tally() for _ in range(len(boxes))]
+    for stack, tally in stacks.tallies.items():
+        found[_innermost(callees, stack)].merge(tally)
+    for box in range(len(boxes) - 1, 0, -1):
+        found[callers[box]].merge(found[box])
     return found
 
 
-def _graph(comparison: Comparison, boxes: Boxes, other: list[int], options: ComparisonOptions) -> Graph:
-    change_of = comparison.change_of_counts()
-    pairs = zip(other, boxes.samples, strict=True)
-    changes = [change_of(*((own, that) if options.reversed_graph else (that, own))) for that, own in pairs]
+def _innermost(callees: Mapping[tuple[int, int], int], stack: tuple[int, ...]) -> int:
+    """The box farthest from the root that a stack passes through."""
+    at = 0
+    for label in stack:
+        callee = callees.get((at, label))
+        if callee is None:
+            break
+        at = callee
+    return at
+
+
+def _graph(comparison: Comparison, boxes: Boxes, changes: list[Change], options: ComparisonOptions) -> Graph:
     return Graph(
         boxes,
         _words(comparison, options),
@@ -132,7 +137,7 @@ def _graph(comparison: Comparison, boxes: Boxes, other: list[int], options: Comp
         [],
         lambda box: f"{boxes.labels[boxes.label[box]].text}: {_in_words(changes[box], comparison.measure)}",
         [shade(change) for change in changes],
-        {"compared": _for_the_script(comparison, other, options)},
+        {"compared": _for_the_script(comparison, changes, options)},
         resource("differential.css"),
     )
 
@@ -161,14 +166,18 @@ def _in_words(change: Change, measure: Measure) -> str:
     return f"{before} → {after} {unit}, {by} {error}"
 
 
-def _for_the_script(comparison: Comparison, other: list[int], options: ComparisonOptions) -> dict[str, Any]:
-    """Samples on the other side by box; ``scale`` makes figures in ``unit`` of samples before and after."""
+def _for_the_script(comparison: Comparison, changes: list[Change], options: ComparisonOptions) -> dict[str, Any]:
+    """By box the samples on the other side, and the error of the change in ``unit``.
+
+    ``scale`` makes figures in ``unit`` of samples before and after.
+    """
     shares = comparison.measure is Measure.SHARE
+    unit, digits = (100, 2) if shares else (1, 3)
     return {
-        "others": other,
+        "others": [each.samples_after if options.reversed_graph else each.samples_before for each in changes],
         "widths": "before" if options.reversed_graph else "after",
-        "scale": [(100 if shares else 1) / side.exposure for side in comparison.sides],
-        "ticks": [side.ticks for side in comparison.sides],
+        "scale": [unit / side.exposure for side in comparison.sides],
+        "errors": [round(unit * each.error, digits) for each in changes],
         "unit": "% of all" if shares else "cores",
-        "digits": 2 if shares else 3,
+        "digits": digits,
     }

@@ -294,13 +294,10 @@
     const pair = [data.compared.others[box], boxes.samples[box]];
     if (data.compared.widths === "before") { pair.reverse(); }
     const [before, after] = pair.map((samples, side) => samples * data.compared.scale[side]);
-    const variances = pair.map((samples, side) => samples * data.compared.scale[side] ** 2
-      * (data.compared.ticks[side] ? Math.max(0, 1 - samples / data.compared.ticks[side]) : 1));
-    const error = 2 * Math.sqrt(variances[0] + variances[1]);
     const digits = data.compared.digits;
     const change = after - before;
     const facts = [before.toFixed(digits) + " \u2192 " + after.toFixed(digits) + " " + data.compared.unit,
-      (change > 0 ? "+" : change < 0 ? "\u2212" : "") + Math.abs(change).toFixed(digits) + " \u00b1 " + error.toFixed(digits)];
+      (change > 0 ? "+" : change < 0 ? "\u2212" : "") + Math.abs(change).toFixed(digits) + " \u00b1 " + data.compared.errors[box].toFixed(digits)];
     if (before) { facts.push((change < 0 ? "\u2212" : "+") + percent(Math.abs(change), before)); }
     facts.push(number(pair[0]) + " \u2192 " + number(pair[1]) + " samples");
     return facts;

@@ -19,6 +19,7 @@ from pyflame_ebpf.labels import (
 )
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile import NATIVE_GAPS, Frame, FrameKind, Profile
+from pyflame_ebpf.tallies import Tally, part_seconds
 
 NOTHING_SHOWN = Label("[no frame is shown]", LabelKind.MARK)  # a stack must have a name, and its samples count
 _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
@@ -32,6 +33,19 @@ class LabelledStacks:
     samples: Counter[tuple[int, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class TalliedStacks:
+    """The same with the samples by part of the recording, too."""
+
+    labels: list[Label]
+    tallies: dict[tuple[int, ...], Tally]
+
+    @property
+    def stacks(self) -> LabelledStacks:
+        """Without the parts."""
+        return LabelledStacks(self.labels, Counter({stack: tally.samples for stack, tally in self.tallies.items()}))
+
+
 def labelled_stacks(profile: Profile, options: OutputOptions) -> LabelledStacks:
     """Name every sampled stack of the profile."""
     namer = _StackNamer(profile, options)
@@ -41,8 +55,20 @@ def labelled_stacks(profile: Profile, options: OutputOptions) -> LabelledStacks:
         grouped[key.process, key.thread if by_thread else 0, key.stack] += count
     samples: Counter[tuple[int, ...]] = Counter()
     for (process, thread, stack), count in grouped.items():
-        samples[namer.owners(process, thread) + namer.frames(stack) or namer.nothing()] += count
+        samples[namer.whole(process, thread, stack)] += count
     return LabelledStacks(list(namer.labels), samples)
+
+
+def tallied_stacks(profile: Profile, options: OutputOptions) -> TalliedStacks:
+    """Name every sampled stack of the profile, and tell the parts of the recording apart."""
+    namer = _StackNamer(profile, options)
+    width = part_seconds(profile)
+    by_thread = "thread" in options.group_by
+    found: dict[tuple[int, ...], Tally] = {}
+    for key, count in profile.samples.items():
+        stack = namer.whole(key.process, key.thread if by_thread else 0, key.stack)
+        found.setdefault(stack, Tally()).add(key.second // width, count)
+    return TalliedStacks(list(namer.labels), found)
 
 
 def group_labels(profile: Profile, options: OutputOptions, process: int, thread: int) -> list[Label]:
@@ -86,6 +112,10 @@ class _StackNamer:
         self._stacks: dict[int, tuple[int, ...]] = {}
         # By identity: hashing a Frame costs more than all else here, and the profile keeps every frame alive.
         self._frames: dict[int, int] = {}
+
+    def whole(self, process: int, thread: int, stack: int) -> tuple[int, ...]:
+        """The labels of a thread's stack, owners first; never none."""
+        return self.owners(process, thread) + self.frames(stack) or self.nothing()
 
     def owners(self, process: int, thread: int) -> tuple[int, ...]:
         """The labels above the frames."""

@@ -11,7 +11,7 @@ from typing import TextIO, TypeVar
 from pyflame_ebpf.labels import short_files, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Stack
+from pyflame_ebpf.profile import FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, Recording, SampleKey, Stack
 
 # What spreadsheets take for the beginning of a formula, the full-width forms included.
 _FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -158,7 +158,7 @@ def closing_line(profile: Profile) -> str:
     ]
     if outcomes[Outcome.STACK_LOST]:
         parts.append(f"{outcomes[Outcome.STACK_LOST]:,} without a stack")
-    parts.append(f"{profile.recording.lost:,} lost")
+    parts.append(f"{profile.recording.lost:,} lost{_of_whole(profile.recording)}")
     noun = "sample" if profile.total == 1 else "samples"
     return "; ".join(
         [
@@ -167,6 +167,11 @@ def closing_line(profile: Profile) -> str:
             *([_cpu_clause(profile)] if profile.recording.frequency else []),
         ]
     )
+
+
+def _of_whole(recording: Recording) -> str:
+    """Of what that many were lost, where only a part of the recording is shown."""
+    return f" of the whole recording's {recording.part_of:,}" if recording.part_of and recording.lost else ""
 
 
 _Reason = TypeVar("_Reason", Outcome, NativeOutcome)

@@ -291,6 +291,7 @@ def _circumstances(facts: Recording) -> dict[str, Any]:
         "version": visible(facts.profiler_version),
         "scheduler": facts.scheduler_cpu,
         "lost": facts.lost,
+        "partOf": facts.part_of,
         "counters": {visible(name): value for name, value in facts.counters.items()},
     }
 

@@ -2,12 +2,14 @@
 
 import { batch } from "@preact/signals";
 import { knowsCores } from "./comparison";
+import type { Recording } from "./data";
 import { Graph } from "./graph";
 import { Help, switchTheme } from "./keys";
 import { isDark, sampledProcesses, shownColour, type Model } from "./model";
 import { Processes, toggled } from "./processes";
 import type { Tab } from "./state";
 import { Table } from "./table";
+import { Panel, Tabs } from "./tabs";
 import { Timeline } from "./timeline";
 import { Trust } from "./trust";
 import { clock, grouped, plural, utc } from "./words";
@@ -26,7 +28,11 @@ export function App({ model }: { model: Model }) {
       <Head model={model} />
       <Timeline model={model} />
       <Filters model={model} />
-      <main>{tab === "functions" ? <Functions model={model} /> : tab === "processes" ? <Processes model={model} /> : <Trust model={model} />}</main>
+      <main>
+        <Panel id="view" chosen={tab}>
+          {tab === "functions" ? <Functions model={model} /> : tab === "processes" ? <Processes model={model} /> : <Trust model={model} />}
+        </Panel>
+      </main>
       <Foot model={model} />
       <Help model={model} />
     </div>
@@ -52,14 +58,17 @@ function Head({ model }: { model: Model }) {
       {report.compared ? <p class="changed">{report.compared.words.join(" ")}</p> : null}
       <p class="facts">{facts.filter(Boolean).join(" · ")}</p>
       {report.compared ? <Sides model={model} /> : null}
-      <nav class="switch" role="tablist" aria-label="Views">
-        {TABS.map(([each, name]) => (
-          <button key={each} type="button" role="tab" aria-selected={state.tab.value === each} onClick={() => (state.tab.value = each)}>
-            {name}
-            {each === "trust" ? <TrustMark missing={missingShare(report, recording)} /> : null}
-          </button>
-        ))}
-      </nav>
+      <Tabs
+        id="view"
+        label="Views"
+        tabs={TABS.map(([name, text]) => ({
+          name,
+          text,
+          mark: name === "trust" ? <TrustMark missing={missingShare(report, recording)} /> : null,
+        }))}
+        chosen={state.tab.value}
+        choose={(name) => (state.tab.value = name)}
+      />
       <span class="tools">
         {state.tab.value === "functions" && !(state.showTable.value && state.showGraph.value) ? (
           <button type="button" onClick={() => openBoth(model)}>
@@ -115,9 +124,12 @@ function openBoth({ state }: Model): void {
   state.showGraph.value = true;
 }
 
-function missingShare(report: Model["report"], recording: { outcomes: number[]; total: number; lost: number }): number {
-  const missing = report.outcomes.reduce((all, each, index) => all + (each.missing ? recording.outcomes[index] : 0), recording.lost);
-  return recording.total ? missing / (recording.total + recording.lost) : 0;
+// What was lost is known of the whole recording only.
+function missingShare({ outcomes }: Model["report"], recording: Recording): number {
+  const { total, lost } = recording;
+  const missing = outcomes.reduce((all, each, index) => all + (each.missing ? recording.outcomes[index] : 0), 0);
+  const lostShare = lost / Math.max(1, (recording.partOf || total) + lost);
+  return total ? lostShare + ((1 - lostShare) * missing) / total : 0;
 }
 
 // A dot where more than one sample in a hundred is not whole.

@@ -21,7 +21,13 @@ export interface Change {
   score: number; // in standard errors
 }
 
-export type Pair = readonly [number, number]; // samples before and after
+// What was counted of one thing; by the scatter of the recording's parts its number has this variance.
+export interface Counted {
+  samples: number;
+  scatter: number;
+}
+
+export type Pair = readonly [Counted, Counted]; // before and after
 export type Scales = readonly [Scale, Scale];
 
 export function knowsCores(recording: Recording): boolean {
@@ -34,13 +40,14 @@ export function scaleOf(recording: Recording, seconds: number, all: number, shar
   return shares ? { exposure: Math.max(1, all) / 100, ticks: Math.max(1, all) } : { exposure: ticks, ticks: ticks * recording.cpus };
 }
 
-export function changeOf(samples: Pair, scales: Scales): Change {
-  const [before, after] = [samples[0] / scales[0].exposure, samples[1] / scales[1].exposure];
-  const rate = (samples[0] + samples[1]) / (scales[0].exposure + scales[1].exposure);
-  const variance = spread(samples[0], scales[0]) + spread(samples[1], scales[1]);
-  const ifSame = scales.reduce((sum, scale) => sum + spread(rate * scale.exposure, scale), 0);
+export function changeOf(counted: Pair, scales: Scales): Change {
+  const [before, after] = counted.map(({ samples }, side) => samples / scales[side].exposure);
+  const samples = counted[0].samples + counted[1].samples;
+  const rate = samples / (scales[0].exposure + scales[1].exposure);
+  const variance = varianceOf(counted[0], scales[0]) + varianceOf(counted[1], scales[1]);
+  const ifSame = scales.reduce((sum, scale) => sum + spread(rate * scale.exposure, scale) / scale.exposure ** 2, 0);
   const change = after - before;
-  const isTold = samples[0] + samples[1] >= SAMPLES_MIN && change !== 0;
+  const isTold = samples >= SAMPLES_MIN && change !== 0;
   return {
     before,
     after,
@@ -50,8 +57,14 @@ export function changeOf(samples: Pair, scales: Scales): Change {
   };
 }
 
-function spread(samples: number, { exposure, ticks }: Scale): number {
-  return (samples * (ticks ? Math.max(0, 1 - samples / ticks) : 1)) / exposure ** 2;
+// Of the figure of a count.
+function varianceOf({ samples, scatter }: Counted, scale: Scale): number {
+  return Math.max(spread(samples, scale), scatter) / scale.exposure ** 2;
+}
+
+// The variance of a count by the ticks alone.
+function spread(samples: number, { ticks }: Scale): number {
+  return samples * (ticks ? Math.max(0, 1 - samples / ticks) : 1);
 }
 
 // 0 for no change beyond noise, else 1 to 4 for more and -1 to -4 for less.

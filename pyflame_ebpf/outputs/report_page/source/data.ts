@@ -68,6 +68,7 @@ export interface Recording {
   version: string;
   scheduler: number | null;
   lost: number;
+  partOf: number; // samples of the recording that this is a part of, and that lost so many; 0 of a whole one
   counters: Record<string, number>;
   total: number;
   closing: string;

@@ -5,7 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { FlameCanvas, ROW, type Place } from "./canvas";
 import { changeInWords } from "./comparison";
 import { Kind } from "./data";
-import { changed, colouring, litNodes, otherTreeWeights, rowOf, type Model } from "./model";
+import { boxChange, colouring, litNodes, rowOf, type Model } from "./model";
 import type { Row } from "./state";
 import { labelsOf, type Tree, type TreeWeights } from "./tree";
 import { grouped, percent, seconds } from "./words";
@@ -141,7 +141,7 @@ function showIn(
     weights,
     zoom,
     rootAtTop,
-    colour: colouring(model, tree, weights),
+    colour: colouring(model, tree),
     palette,
     label: model.label,
     isMark,
@@ -171,9 +171,9 @@ function describe(model: Model, flame: FlameCanvas, place: Place | null): void {
     model.state.details.value = [`${grouped(place.merged)} functions too narrow to show; zoom in to see them`, words];
     return;
   }
-  const other = model.other.value;
-  if (other) {
-    const change = changed(model, other, place.samples, otherTreeWeights(other, tree).total[place.node]);
+  const sides = model.sides.value;
+  if (sides) {
+    const change = boxChange(model, sides, tree, place.node);
     model.state.details.value = [model.label(tree.label[place.node]), changeInWords(change, model.state.shares.value)];
     return;
   }

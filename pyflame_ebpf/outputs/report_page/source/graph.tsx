@@ -6,6 +6,7 @@ import { Flame } from "./flame";
 import { Lines } from "./lines";
 import { functionOf, matchedSamples, rowOf, type Model } from "./model";
 import type { Colour, Mode } from "./state";
+import { Panel, Tabs } from "./tabs";
 import { treeWeights, type TopLevel, type Tree } from "./tree";
 import { percent, rowText, seconds } from "./words";
 
@@ -21,21 +22,23 @@ export function Graph({ model }: { model: Model }) {
   return (
     <section class="pane flame" aria-label="Graph">
       <header>
-        <div class="switch" role="tablist" aria-label="What the pane shows">
-          {MODES.map(([each, name, title]) => (
-            <button key={each} type="button" role="tab" aria-selected={mode === each} title={title} onClick={() => (state.mode.value = each)}>
-              {name}
-            </button>
-          ))}
-        </div>
+        <Tabs
+          id="mode"
+          label="What the pane shows"
+          tabs={MODES.map(([name, text, title]) => ({ name, text, title }))}
+          chosen={mode}
+          choose={(name) => (state.mode.value = name)}
+        />
         {mode === "lines" ? <span class="gap" /> : <Search model={model} />}
         <button type="button" class="icon" title="Close the graph (g)" aria-label="Close the graph" onClick={() => closeGraph(model)}>
           ✕
         </button>
       </header>
-      {mode === "lines" ? null : <Choices model={model} />}
-      <Selected model={model} />
-      {mode === "flame" ? <Whole model={model} /> : mode === "sandwich" ? <Sandwich model={model} /> : <Lines model={model} />}
+      <Panel id="mode" chosen={mode}>
+        {mode === "lines" ? null : <Choices model={model} />}
+        <Selected model={model} />
+        {mode === "flame" ? <Whole model={model} /> : mode === "sandwich" ? <Sandwich model={model} /> : <Lines model={model} />}
+      </Panel>
     </section>
   );
 }

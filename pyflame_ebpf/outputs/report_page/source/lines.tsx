@@ -38,12 +38,12 @@ export function Lines({ model }: { model: Model }) {
         </caption>
         <thead>
           <tr>
-            <th class="number">Line</th>
-            <th class="number" title="While this line itself ran">Self %</th>
-            <th class="number" title="While this line ran, or what it called">Total %</th>
-            <th class="number">Total s</th>
-            <th class="number">Samples</th>
-            <th>{source ? "Source" : ""}</th>
+            <th scope="col" class="number">Line</th>
+            <th scope="col" class="number" title="While this line itself ran">Self %</th>
+            <th scope="col" class="number" title="While this line ran, or what it called">Total %</th>
+            <th scope="col" class="number">Total s</th>
+            <th scope="col" class="number">Samples</th>
+            <th scope="col">{source ? "Source" : ""}</th>
           </tr>
         </thead>
         <tbody>

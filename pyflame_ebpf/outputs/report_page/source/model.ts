@@ -1,9 +1,10 @@
 // What follows from the recording and from what the user has chosen, each thing computed once it is looked at.
 
 import { computed, type ReadonlySignal } from "@preact/signals";
-import { changeOf, scaleOf, shadeOf, type Change, type Pair, type Scales } from "./comparison";
+import { changeOf, shadeOf, type Change, type Counted } from "./comparison";
 import type { Recording, Report } from "./data";
 import { moduleColour, DARK, hashOf, LIGHT, type Palette } from "./palette";
+import { groupCounts, sideOf, treeCounts, type Side } from "./sides";
 import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Groups, type Stacks } from "./stacks";
 import type { Colour, Row, State } from "./state";
 import {
@@ -17,7 +18,7 @@ import {
   type Tree,
   type TreeWeights,
 } from "./tree";
-import { groupWeights, lengthOf, weigh, type Part, type Weights } from "./weights";
+import { groupWeights, weigh, type Part, type Weights } from "./weights";
 import { labelText, ownersText, rowText } from "./words";
 
 export interface TableRow {
@@ -25,14 +26,12 @@ export interface TableRow {
   text: string;
   self: number;
   total: number;
-  otherSelf: number; // in the other recording of a comparison
-  otherTotal: number;
 }
 
-// The recording that is compared with: all of it, with the same processes and threads as the part that is shown.
-export interface Other {
-  weights: Weights;
-  scales: Scales; // before, after
+// What is shown, and the recording that it is compared with: all of that, with the same processes and threads.
+export interface Sides {
+  shown: Side;
+  other: Side;
 }
 
 export interface Search {
@@ -49,13 +48,14 @@ export interface Model {
   part: ReadonlySignal<Part>;
   weights: ReadonlySignal<Weights>;
   whole: ReadonlySignal<Weights>; // of the whole recording
-  other: ReadonlySignal<Other | null>; // null where nothing is compared
+  sides: ReadonlySignal<Sides | null>; // null where nothing is compared
   hidden: ReadonlySignal<Uint8Array>;
   tree: ReadonlySignal<Tree>;
   treeWeights: ReadonlySignal<TreeWeights>;
   selectedFunction: ReadonlySignal<number>; // -1 for none
   callers: ReadonlySignal<Tree | null>;
   callees: ReadonlySignal<Tree | null>;
+  groups: ReadonlySignal<Groups>;
   rows: ReadonlySignal<TableRow[]>;
   shownRows: ReadonlySignal<TableRow[]>;
   search: ReadonlySignal<Search>;
@@ -65,7 +65,6 @@ export interface Model {
 }
 
 const CURVES = 8;
-const SHORTEST = 0.001; // seconds of which shares of cores are told
 
 export function modelOf(report: Report, state: State, systemDark: { value: boolean }): Model {
   const stacks = stacksOf(report);
@@ -76,7 +75,10 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
   });
   const weights = computed(() => weigh(recording.value, stacks, part.value));
   const whole = computed(() => weigh(recording.value, stacks, everything(recording.value)));
-  const other = computed(() => (report.compared ? otherOf(report, stacks, state, part.value, weights.value) : null));
+  const other = computed(() => otherSide(report, stacks, state));
+  const sides = computed(() =>
+    report.compared ? { shown: sideOf(recording.value, stacks, part.value, weights.value, state.shares.value), other: other.value } : null,
+  );
   const hidden = computed(() =>
     hiddenFunctions(report, {
       native: !state.native.value,
@@ -100,7 +102,7 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
       return func < 0 ? null : make(report, stacks, { ...shape.value, hidden: showing(shape.value.hidden, func), lines: false }, func);
     });
   const groups = computed(() => groupsOf(report, stacks, state.grouping.value, hidden.value));
-  const rows = computed(() => tableRows(report, stacks, state.grouping.value, groups.value, weights.value, other.value));
+  const rows = computed(() => tableRows(report, stacks, state.grouping.value, groups.value, weights.value, sides.value));
   const wanted = computed(() => patternOf(state.filter.value));
   const names = new Map<number, string>();
   const label = (of: number): string => {
@@ -123,13 +125,14 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
     part,
     weights,
     whole,
-    other,
+    sides,
     hidden,
     tree,
     treeWeights: computed(() => treeWeights(tree.value, weights.value)),
     selectedFunction,
     callers: around(callersTree),
     callees: around(calleesTree),
+    groups,
     rows,
     shownRows: computed(() => {
       const filter = wanted.value;
@@ -147,46 +150,34 @@ export function modelOf(report: Report, state: State, systemDark: { value: boole
   return model;
 }
 
-function otherOf(report: Report, stacks: Stacks, state: State, part: Part, weights: Weights): Other {
-  const side = state.recording.value;
-  const shown = report.recordings[side];
-  const recording = report.recordings[1 - side];
-  const found = weigh(recording, stacks, { ...part, from: 0, to: recording.seconds });
-  const shares = state.shares.value;
-  const own = scaleOf(shown, Math.max(lengthOf(shown, part), SHORTEST), weights.all, shares);
-  const its = scaleOf(recording, recording.duration, found.all, shares);
-  return { weights: found, scales: side === 1 ? [its, own] : [own, its] };
+function otherSide(report: Report, stacks: Stacks, state: State): Side {
+  const recording = report.recordings[1 - state.recording.value];
+  const part = { from: 0, to: recording.seconds, processes: state.processes.value, threads: state.threads.value };
+  return sideOf(recording, stacks, part, weigh(recording, stacks, part), state.shares.value);
 }
 
-// The change of what was sampled so often in what is shown and in the other recording.
-export function changed(model: Model, { scales }: Other, own: number, others: number): Change {
-  const pair: Pair = model.state.recording.value === 1 ? [others, own] : [own, others];
-  return changeOf(pair, scales);
+// The change of what was counted in what is shown and in the other recording.
+function changed(model: Model, { shown, other }: Sides, own: Counted, others: Counted): Change {
+  return model.state.recording.value === 1
+    ? changeOf([others, own], [other.scale, shown.scale])
+    : changeOf([own, others], [shown.scale, other.scale]);
 }
 
-export function rowChange(model: Model, other: Other, row: TableRow): Change {
-  return model.state.withCallees.value ? changed(model, other, row.total, row.otherTotal) : changed(model, other, row.self, row.otherSelf);
+export function rowChange(model: Model, sides: Sides, row: TableRow): Change {
+  const own = groupCounts(sides.shown, model.stacks, model.groups.value);
+  const others = groupCounts(sides.other, model.stacks, model.groups.value);
+  const column = model.state.withCallees.value || isWhole(model.state.grouping.value) ? "total" : "self";
+  return changed(model, sides, own[column](row.key), others[column](row.key));
+}
+
+export function boxChange(model: Model, sides: Sides, tree: Tree, node: number): Change {
+  return changed(model, sides, treeCounts(sides.shown, tree)(node), treeCounts(sides.other, tree)(node));
 }
 
 // Whether a row changed by more than noise, among so many rows.
 export function isBeyondNoise(model: Model, change: Change): boolean {
   const { thresholds } = model.report.compared!;
   return Math.abs(change.score) >= (thresholds[model.state.grouping.value] ?? thresholds.process);
-}
-
-const othersOf = new WeakMap<Weights, WeakMap<Tree, TreeWeights>>();
-
-// The weights of a tree in the other recording.
-export function otherTreeWeights(other: Other, tree: Tree): TreeWeights {
-  let known = othersOf.get(other.weights);
-  if (!known) {
-    othersOf.set(other.weights, (known = new WeakMap()));
-  }
-  let made = known.get(tree);
-  if (!made) {
-    known.set(tree, (made = treeWeights(tree, other.weights)));
-  }
-  return made;
 }
 
 export function isDark(state: State, systemDark: { value: boolean }): boolean {
@@ -213,36 +204,38 @@ export function functionOf(report: Report, row: Row | null): number {
   return row?.grouping === "line" ? report.frameFunction[row.key] : -1;
 }
 
-function tableRows(report: Report, stacks: Stacks, grouping: Grouping, groups: Groups, weights: Weights, other: Other | null): TableRow[] {
+function tableRows(report: Report, stacks: Stacks, grouping: Grouping, groups: Groups, weights: Weights, sides: Sides | null): TableRow[] {
   const { self, total } = groupWeights(stacks, groups, weights);
-  const others = other ? groupWeights(stacks, groups, other.weights) : { self: self, total: total };
+  const others = sides ? groupWeights(stacks, groups, sides.other.weights) : { self, total };
   const rows: TableRow[] = [];
   for (let key = 0; key < total.length; key += 1) {
     if (total[key] > 0 || others.total[key] > 0) {
-      const isWhole = grouping === "process" || grouping === "thread";
       rows.push({
         key,
         text: rowText(report, grouping, key),
-        self: isWhole ? total[key] : self[key],
+        self: isWhole(grouping) ? total[key] : self[key],
         total: total[key],
-        otherSelf: isWhole ? others.total[key] : others.self[key],
-        otherTotal: others.total[key],
       });
     }
   }
   return rows;
 }
 
-function sorted(model: Model, rows: TableRow[]): TableRow[] {
-  const { state } = model;
-  const other = model.other.value;
-  return other ? sortedByChange(model, other, rows) : sortedBySamples(rows, state);
+// Whether what a row used itself is all that it used.
+function isWhole(grouping: Grouping): boolean {
+  return grouping === "process" || grouping === "thread";
 }
 
-function sortedByChange(model: Model, other: Other, rows: TableRow[]): TableRow[] {
+function sorted(model: Model, rows: TableRow[]): TableRow[] {
+  const { state } = model;
+  const sides = model.sides.value;
+  return sides ? sortedByChange(model, sides, rows) : sortedBySamples(rows, state);
+}
+
+function sortedByChange(model: Model, sides: Sides, rows: TableRow[]): TableRow[] {
   const { sort, ascending } = model.state;
   const sign = ascending.value ? 1 : -1;
-  const figures = rows.map((row) => ({ row, change: rowChange(model, other, row) }));
+  const figures = rows.map((row) => ({ row, change: rowChange(model, sides, row) }));
   const size = ({ change }: { change: Change }) =>
     sort.value === "before" ? change.before : sort.value === "after" ? change.after : Math.abs(change.change) + (isBeyondNoise(model, change) ? 1e6 : 0);
   figures.sort((one, two) => {
@@ -410,10 +403,10 @@ export function shownColour({ colour, top }: State): Colour {
 }
 
 // The colour of every box of a tree, by label where that decides it.
-export function colouring(model: Model, tree: Tree, weights: TreeWeights): (node: number) => string {
-  const other = model.other.value;
-  if (other && model.state.colour.value === "change") {
-    return byChange(model, other, tree, weights);
+export function colouring(model: Model, tree: Tree): (node: number) => string {
+  const sides = model.sides.value;
+  if (sides && model.state.colour.value === "change") {
+    return byChange(model, sides, tree);
   }
   const { report, stacks } = model;
   const palette = model.palette.value;
@@ -452,11 +445,10 @@ export function colouring(model: Model, tree: Tree, weights: TreeWeights): (node
   };
 }
 
-function byChange(model: Model, other: Other, tree: Tree, weights: TreeWeights): (node: number) => string {
+function byChange(model: Model, sides: Sides, tree: Tree): (node: number) => string {
   const palette = model.palette.value;
-  const others = otherTreeWeights(other, tree);
   return (node) => {
-    const shade = shadeOf(changed(model, other, weights.total[node], others.total[node]));
+    const shade = shadeOf(boxChange(model, sides, tree, node));
     return shade > 0 ? palette.more[shade - 1] : shade < 0 ? palette.less[-shade - 1] : palette.same;
   };
 }

@@ -46,20 +46,20 @@ export function Processes({ model }: { model: Model }) {
         </button>
       </header>
       <div class="scroll" tabIndex={0}>
-        <table class="figures">
+        <table class="figures" aria-label="Processes by CPU">
           <thead>
             <tr>
-              <th />
-              <th class="number">PID</th>
-              <th>Command</th>
-              <th>Python</th>
-              <th class="number">Samples</th>
-              <th class="number" title="CPU time in per cent of one core">CPU %</th>
-              <th class="number" title="Share of the samples in user code">User %</th>
-              <th class="number" title="Share of the samples in the kernel">Kernel %</th>
-              <th class="number" title="Share of the samples that can tell in which the thread held the GIL">GIL %</th>
-              <th class="number" title="CPU time that the scheduler charged, in seconds, of the whole recording">Sched. s</th>
-              <th>Hottest Python line</th>
+              <th scope="col" aria-label="Chosen" />
+              <th scope="col" class="number">PID</th>
+              <th scope="col">Command</th>
+              <th scope="col">Python</th>
+              <th scope="col" class="number">Samples</th>
+              <th scope="col" class="number" title="CPU time in per cent of one core">CPU %</th>
+              <th scope="col" class="number" title="Share of the samples in user code">User %</th>
+              <th scope="col" class="number" title="Share of the samples in the kernel">Kernel %</th>
+              <th scope="col" class="number" title="Share of the samples that can tell in which the thread held the GIL">GIL %</th>
+              <th scope="col" class="number" title="CPU time that the scheduler charged, in seconds, of the whole recording">Sched. s</th>
+              <th scope="col">Hottest Python line</th>
             </tr>
           </thead>
           <tbody>

@@ -75,9 +75,11 @@ export function Table({ model }: { model: Model }) {
         </button>
       </header>
       <div class={model.report.compared ? "grid compared" : "grid"} role="table" aria-rowcount={rows.length + 1} aria-label={`${NAMES[grouping]}s by CPU`}>
-        <div class="line head" role="row">
-          <Head model={model} sort="name" text={NAMES[grouping]} />
-          {model.report.compared ? <ChangeHeads model={model} /> : <SampleHeads model={model} />}
+        <div role="rowgroup">
+          <div class="line head" role="row" aria-rowindex={1}>
+            <Head model={model} sort="name" text={NAMES[grouping]} />
+            {model.report.compared ? <ChangeHeads model={model} /> : <SampleHeads model={model} />}
+          </div>
         </div>
         {rows.length === 0 ? <Nothing model={model} /> : <Body model={model} rows={rows} />}
       </div>
@@ -171,6 +173,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
     <div
       class="body"
       role="rowgroup"
+      aria-label="Rows. Up and down arrows choose one, Enter opens it."
       ref={scroller}
       tabIndex={0}
       onKeyDown={(event) => moveRow(model, rows, event, (at) => list.scrollToIndex(at, { align: "auto" }))}
@@ -178,7 +181,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
         state.pointedRow.value = null;
       }}
     >
-      <div class="rows" style={{ height: `${printing ? shown.length * ROW : list.getTotalSize()}px` }}>
+      <div class="rows" role="presentation" style={{ height: `${printing ? shown.length * ROW : list.getTotalSize()}px` }}>
         {shown.map(({ index, start }) => (
           <Line key={rows[index].key} model={model} row={rows[index]} index={index} top={start} />
         ))}
@@ -190,7 +193,7 @@ function Body({ model, rows }: { model: Model; rows: TableRow[] }) {
 
 function Line({ model, row, index, top }: { model: Model; row: TableRow; index: number; top: number }) {
   const { state } = model;
-  const other = model.other.value;
+  const sides = model.sides.value;
   const own = { grouping: state.grouping.value, key: row.key };
   const selected = state.selected.value;
   const pointed = state.pointedBox.value;
@@ -206,7 +209,7 @@ function Line({ model, row, index, top }: { model: Model; row: TableRow; index: 
       class={classes.join(" ")}
       role="row"
       aria-rowindex={index + 2}
-      aria-selected={classes.includes("selected")}
+      aria-current={classes.includes("selected") ? "true" : undefined}
       style={{ transform: `translateY(${top}px)` }}
       onMouseEnter={() => {
         state.pointedRow.value = own;
@@ -221,7 +224,7 @@ function Line({ model, row, index, top }: { model: Model; row: TableRow; index: 
         <Mark model={model} row={own} />
         <bdi>{row.text}</bdi>
       </span>
-      {other ? <ChangeFigures model={model} change={rowChange(model, other, row)} /> : <SampleFigures model={model} row={row} />}
+      {sides ? <ChangeFigures model={model} change={rowChange(model, sides, row)} /> : <SampleFigures model={model} row={row} />}
     </div>
   );
 }
@@ -280,9 +283,9 @@ function Figure({ samples, all, children }: { samples: number; all: number; chil
 export function detailsOf(model: Model, row: TableRow): readonly [string, string] {
   const all = model.weights.value.all;
   const recording = model.recording.value;
-  const other = model.other.value;
-  if (other) {
-    return [row.text, changeInWords(rowChange(model, other, row), model.state.shares.value)];
+  const sides = model.sides.value;
+  if (sides) {
+    return [row.text, changeInWords(rowChange(model, sides, row), model.state.shares.value)];
   }
   const time = (samples: number) => (recording.frequency ? `, ${seconds(samples, recording)}` : "");
   return [

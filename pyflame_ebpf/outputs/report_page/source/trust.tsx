@@ -70,10 +70,10 @@ function Outcomes({ names, counts, part, all }: { names: Named[]; counts: number
     <table class="figures">
       <thead>
         <tr>
-          <th>How the walk ended</th>
-          <th class="number">Samples</th>
-          <th class="number">Share</th>
-          {part ? <th class="number">Chosen</th> : null}
+          <th scope="col">How the walk ended</th>
+          <th scope="col" class="number">Samples</th>
+          <th scope="col" class="number">Share</th>
+          {part ? <th scope="col" class="number">Chosen</th> : null}
         </tr>
       </thead>
       <tbody>
@@ -96,9 +96,10 @@ const LOSSES: [string, string][] = [
   ["tail_calls_failed", "the kernel refused to go on"],
 ];
 
-function lostByReason({ lost, counters }: Recording): string {
+function lostByReason({ lost, counters, partOf }: Recording): string {
+  const of = partOf ? ` of the whole recording’s ${grouped(partOf)}` : "";
   const reasons = LOSSES.filter(([name]) => counters[name] > 0).map(([name, reason]) => `${grouped(counters[name])} ${reason}`);
-  return lost && reasons.length ? `${grouped(lost)} (${reasons.join(", ")})` : grouped(lost);
+  return `${grouped(lost)}${of}${lost && reasons.length ? ` (${reasons.join(", ")})` : ""}`;
 }
 
 function CpuTime({ model }: { model: Model }) {
