@@ -98,6 +98,7 @@ class MappedCode:
     def forget(self, identity: Identity) -> None:
         """The process has ended."""
         self._used.pop(identity, None)
+        self._gone.discard(identity)
         slot = self._slots.pop(identity, None)
         if slot is not None:
             self._free_slots.append(slot)

@@ -17,6 +17,7 @@ class FakeSampler:
     def __init__(self, slowness: float) -> None:
         self.now = 1000.0
         self.drains = 0
+        self.forgotten: list[int] = []
         self._slowness = slowness
 
     def monotonic(self) -> float:
@@ -35,6 +36,9 @@ class FakeSampler:
 
     def counters(self) -> dict[str, int]:
         return dict.fromkeys(bpf_abi.COUNTERS, 0)
+
+    def forget_stack(self, stack_id: int) -> None:
+        self.forgotten.append(stack_id)
 
     def start(self) -> None:
         pass
