@@ -19,7 +19,6 @@ from pyflame_ebpf.plt import PLT_SECTIONS, RELOCATION_TABLES
 
 ROWS_MAX = 8 << 20  # bytes of .eh_frame and its table, in memory as long as the file is known; read in 8 ms
 NAMES_MAX = 64 << 20  # bytes of symbols, names and relocations, while names are looked up
-IN_ALL_MAX = 64 << 20  # bytes of unwind data of all files
 _ENTRY_POINT = 16  # bytes of code that tell whether a stack begins there
 
 Digest = bytes
