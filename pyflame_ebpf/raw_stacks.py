@@ -16,8 +16,8 @@ from pyflame_ebpf.events import StackEvent
 from pyflame_ebpf.profile import NativeOutcome
 from pyflame_ebpf.sampler import Count
 
-WAITING_MAX = 1024  # stacks that are packed together, those of each process side by side
-WAITING_BYTES = 1 << 20
+WAITING_MAX = 2048  # stacks that are packed together, those of each process side by side, by their callers
+WAITING_BYTES = 2 << 20
 BLOCK_STACKS = 32  # unpacked together, in 70 us; zlib looks back for 32 KiB, fewer stacks would pack worse
 BLOCK_BYTES = 64 << 10
 UNPACKED_MAX = 16 << 20  # bytes of blocks that are at hand
@@ -116,7 +116,7 @@ class RawStacks:
     def _pack_waiting(self) -> None:
         parts: list[bytes] = []
         size = 0
-        for event in sorted(self._waiting.values(), key=_process_first):
+        for event in sorted(self._waiting.values(), key=_process_and_callers):
             process = self._identities.number(event.identity)
             parts += (_STACK.pack(event.stack_id, process, event.unsent, len(event.raw)), event.raw)
             size += len(event.raw)
@@ -134,8 +134,8 @@ class RawStacks:
         self._packed_bytes += len(self._blocks[-1])
 
 
-def _process_first(event: StackEvent) -> tuple[int, int]:
-    return event.identity.start, event.identity.tgid
+def _process_and_callers(event: StackEvent) -> tuple[int, int, bytes]:
+    return event.identity.start, event.identity.tgid, event.raw[::-1]
 
 
 def _frames_size(events: Iterable[StackEvent]) -> int:
