@@ -64,6 +64,7 @@ class Symbolizer:
         self._plumbing: dict[Frame, Frame] = {}
         self._interpreter_files: dict[Identity, str] = {}
         self._native: dict[Identity, dict[int, Frame | None]] = {}
+        self._functions: dict[Frame, Frame] = {}  # each kept once, however many addresses it has
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
         self._store = SampleStore(limit)
         self._later: dict[int, bytes] = {}  # native frames of stacks that are yet to come
@@ -299,7 +300,10 @@ class Symbolizer:
             known = self._native[identity] = {}
         frame = known.get(address)
         if frame is None:  # also where none was found before: mappings may have become known since
-            frame = known[address] = self._name_address(identity, address)
+            frame = self._name_address(identity, address)
+            if frame is not None:
+                frame = self._functions.setdefault(frame, frame)
+            known[address] = frame
         return frame
 
     def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
