@@ -134,8 +134,9 @@ class RawStacks:
         self._packed_bytes += len(self._blocks[-1])
 
 
-def _process_and_callers(event: StackEvent) -> tuple[int, int, bytes]:
-    return event.identity.start, event.identity.tgid, event.raw[::-1]
+def _process_and_callers(event: StackEvent) -> tuple[int, int, int, bytes]:
+    """What stacks that are much alike have nearly the same: the frames from the middle on are of the callers."""
+    return event.identity.start, event.identity.tgid, len(event.raw), event.raw[len(event.raw) // 2 :]
 
 
 def _frames_size(events: Iterable[StackEvent]) -> int:
