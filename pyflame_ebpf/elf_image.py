@@ -8,16 +8,14 @@ objects takes longer than the whole detection of an interpreter may.
 
 from __future__ import annotations
 
-import os
-import stat
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
+from pyflame_ebpf.elf_file import TABLE_MAX, BadElf, Extent, FileIdentity, RegularFile, open_regular
 from pyflame_ebpf.elf_notes import notes_in
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.function_table import (
     NAME_MAX,
     SYMBOL,
@@ -29,6 +27,8 @@ from pyflame_ebpf.function_table import (
     string_at,
 )
 from pyflame_ebpf.symbol_search import GnuHash, Symbol, scan
+
+__all__ = ["BadElf", "ElfImage", "ElfType", "Extent", "Section", "Segment", "open_regular"]
 
 PF_X = 1
 
@@ -48,13 +48,6 @@ _SECTIONS_MAX = 4096
 _NOTES_MAX = 1 << 16  # bytes
 _DYNAMIC_MAX = 1 << 16  # bytes
 _NAME_GUESS = 256  # bytes; most names take less than 100
-TABLE_MAX = 128 << 20  # bytes of one symbol or string table
-
-
-class BadElf(PyflameError):
-    """A file is not a regular file, not ELF for a 64-bit little-endian machine, or contradicts itself."""
-
-    exit_code = 12
 
 
 class ElfType(IntEnum):
@@ -86,13 +79,6 @@ class Section(NamedTuple):
     link: int
 
 
-class Extent(NamedTuple):
-    """Bytes of the file."""
-
-    offset: int
-    size: int
-
-
 class _Tables(NamedTuple):
     """Where a symbol table and its strings are."""
 
@@ -103,28 +89,13 @@ class _Tables(NamedTuple):
 _NO_TABLES = _Tables(Extent(0, 0), Extent(0, 0))
 
 
-def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading without ever blocking on or waking a FIFO or device; OSError, BadElf."""
-    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise BadElf(f"{path} is not a regular file")
-        # What was checked is what is opened, whatever the name leads to by now.
-        return open(f"/proc/self/fd/{handle}", "rb", buffering=0)  # noqa: PTH123 - the caller closes it
-    finally:
-        os.close(handle)
-
-
 class ElfImage:
     """What an ELF file says; reads the file lazily, so keep it open for as long as this is asked."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._source = file  # kept, so that it stays open
-        self._file = file.fileno()
-        status = os.fstat(self._file)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadElf("not a regular file")
-        self.file_size = status.st_size
+        self._file = RegularFile(file)
+        self._read = self._file.read
+        self.file_size = self._file.size
         (ident, kind, self.machine, _, self.entry, segments_at, self._sections_at, _, _, size, count, *sections) = (
             _HEADER.unpack(self._read(0, _HEADER.size, "header"))
         )
@@ -135,34 +106,40 @@ class ElfImage:
             raise BadElf("not an ELF executable or shared library")
         self.type = ElfType(kind)
         headers = _SEGMENT.iter_unpack(self._read(segments_at, size * count, "program headers"))
-        self._all_segments = tuple(
+        self.all_segments = tuple(
             Segment(p_type, flags, offset, vaddr, file_size, memory_size)
             for p_type, flags, offset, vaddr, _, file_size, memory_size, _ in headers
         )
-        self.segments = tuple(segment for segment in self._all_segments if segment.kind == _PT_LOAD)
+        self.segments = tuple(segment for segment in self.all_segments if segment.kind == _PT_LOAD)
 
     def close(self) -> None:
         """Ends the use of the file."""
-        self._source.close()
+        self._file.close()
 
     def duplicate(self) -> BinaryIO:
         """The same open file once more, for the caller to close."""
-        return os.fdopen(os.dup(self._file), "rb", buffering=0)
+        return self._file.duplicate()
 
-    def _read(self, offset: int, size: int, what: str, limit: int = TABLE_MAX) -> bytes:
-        """Exactly these bytes of the file."""
-        if size > limit or offset + size > self.file_size:
-            raise BadElf(f"its {what} does not fit into the file")
-        data = os.pread(self._file, size, offset)
-        if len(data) != size:
-            raise BadElf(f"its {what} is cut short")
-        return data
+    @property
+    def identity(self) -> FileIdentity:
+        """What tells its file from others."""
+        return self._file.identity
+
+    def hold(self, extents: Iterable[Extent], facts: object) -> bytes:
+        """Reads parts of it from memory from now on; their digest and that of ``facts``; BadElf."""
+        return self._file.hold(extents, facts)
+
+    @property
+    def held(self) -> int:
+        """Bytes of it that are in memory."""
+        return self._file.held
 
     def read_virtual(self, vaddr: int, size: int) -> bytes:
         """Bytes of the file at an address of the image; BadElf where the file has none."""
-        return self._read(*self._extent(vaddr, size), f"data at {vaddr:#x}")
+        return self._read(*self.extent(vaddr, size), f"data at {vaddr:#x}")
 
-    def _extent(self, vaddr: int, size: int) -> Extent:
+    def extent(self, vaddr: int, size: int) -> Extent:
+        """Where in the file the bytes at an address are; BadElf."""
         for segment in self.segments:
             inside = vaddr - segment.vaddr
             if inside >= 0 and inside + size <= segment.file_size:
@@ -190,12 +167,12 @@ class ElfImage:
     @property
     def interpreted(self) -> bool:
         """Whether it asks for a dynamic linker."""
-        return any(segment.kind == _PT_INTERP for segment in self._all_segments)
+        return any(segment.kind == _PT_INTERP for segment in self.all_segments)
 
     @property
     def unwind_index(self) -> Segment | None:
         """Where .eh_frame_hdr is; None in a file without one."""
-        return next((segment for segment in self._all_segments if segment.kind == _PT_GNU_EH_FRAME), None)
+        return next((segment for segment in self.all_segments if segment.kind == _PT_GNU_EH_FRAME), None)
 
     @property
     def first_text_vaddr(self) -> int:
@@ -208,13 +185,13 @@ class ElfImage:
     @property
     def dynamic_vaddr(self) -> int:
         """Address of the dynamic section; 0 without one."""
-        return next((segment.vaddr for segment in self._all_segments if segment.kind == _PT_DYNAMIC), 0)
+        return next((segment.vaddr for segment in self.all_segments if segment.kind == _PT_DYNAMIC), 0)
 
     @cached_property
-    def _dynamic_entries(self) -> list[tuple[int, int]]:
+    def dynamic_entries(self) -> list[tuple[int, int]]:
         """(tag, value) up to DT_NULL, in order."""
         entries: list[tuple[int, int]] = []
-        for segment in self._all_segments:
+        for segment in self.all_segments:
             if segment.kind != _PT_DYNAMIC:
                 continue
             size = segment.file_size - segment.file_size % _PAIR.size
@@ -226,19 +203,19 @@ class ElfImage:
 
     @cached_property
     def _dynamic(self) -> dict[int, int]:
-        return dict(self._dynamic_entries)
+        return dict(self.dynamic_entries)
 
     @property
     def debug_entry_vaddr(self) -> int:
         """Address of DT_DEBUG's value, into which the dynamic linker writes where its list of libraries is; 0: none."""
-        for index, (tag, _) in enumerate(self._dynamic_entries):
+        for index, (tag, _) in enumerate(self.dynamic_entries):
             if tag == _DT_DEBUG:
                 return self.dynamic_vaddr + _PAIR.size * index + 8
         return 0
 
     @cached_property
     def _build_id(self) -> tuple[bytes, int]:
-        for segment in self._all_segments:
+        for segment in self.all_segments:
             if segment.kind == _PT_NOTE and segment.file_size <= _NOTES_MAX:
                 notes = self._read(segment.offset, segment.file_size, "notes", _NOTES_MAX)
                 for kind, owner, start, size in notes_in(notes):
@@ -308,8 +285,8 @@ class ElfImage:
         tags = self._dynamic
         if _DT_SYMTAB not in tags or _DT_STRTAB not in tags:
             return _NO_TABLES
-        symbols = self._extent(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
-        return self._checked(_Tables(symbols, self._extent(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0))), ".dynsym")
+        symbols = self.extent(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
+        return self._checked(_Tables(symbols, self.extent(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0))), ".dynsym")
 
     def _checked(self, tables: _Tables, what: str) -> _Tables:
         for extent in tables:
@@ -412,10 +389,17 @@ class ElfImage:
 
     def relocations(self, table_tag: int, size_tag: int) -> bytes:
         """A table of relocations by its tags of the dynamic section, empty for none; BadElf."""
+        return self._read(*self.table_extent(table_tag, size_tag), "relocations")
+
+    def table_extent(self, table_tag: int, size_tag: int) -> Extent:
+        """Where a table is that the dynamic section names by two tags, of size 0 for none; BadElf."""
         tags = self._dynamic
-        if table_tag not in tags or size_tag not in tags:
-            return b""
-        return self.read_virtual(tags[table_tag], tags[size_tag])
+        return self.extent(tags[table_tag], tags[size_tag]) if {table_tag, size_tag} <= tags.keys() else Extent(0, 0)
+
+    @property
+    def symbol_extents(self) -> list[Extent]:
+        """Where its symbols and their names are; BadElf."""
+        return [*self._static_tables, *self._dynamic_tables]
 
     def symbol_at(self, vaddr: int) -> Hit | None:
         """(function, offset in it) that holds an address; None where no symbol covers it; BadElf."""

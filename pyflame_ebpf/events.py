@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from pyflame_ebpf.bpf_abi import (
+    FRAME_NATIVE,
     RECORD_CODE,
     RECORD_EXEC,
     RECORD_EXIT,
@@ -88,6 +89,13 @@ class StackEvent:
         """The frames, leaf first."""
         return list(_FRAME.iter_unpack(self.raw))
 
+    def continued(self, native: bytes) -> StackEvent:
+        """With native frames that were found later; the first of them takes the place of the last that was sent."""
+        sent = self.raw
+        if native and sent[-_FRAME.size :] == native[:8] + _END_UNKNOWN:
+            sent = sent[: -_FRAME.size]
+        return replace(self, raw=sent + native)
+
 
 @dataclass(frozen=True, slots=True)
 class CodeEvent:
@@ -144,6 +152,14 @@ Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEv
 # These two are read for every new stack, and by struct ten times faster than by ctypes.
 _STACK = struct.Struct("<IIQIIQII")
 _FRAME = struct.Struct("<QQiI")
+
+
+_END_UNKNOWN = struct.pack("<QiI", 0, 0, FRAME_NATIVE)  # what follows the address in a native walk's last frame
+
+
+def native_frames(frames: Iterable[tuple[int, int]]) -> bytes:
+    """Native frames, each by its address and its end (CFA), as an array of ``struct stack_frame``."""
+    return b"".join([_FRAME.pack(address, end, 0, FRAME_NATIVE) for address, end in frames])
 
 
 def _text(comm: bytes) -> str:

@@ -19,6 +19,7 @@ from pyflame_ebpf import bpf_abi, processes
 from pyflame_ebpf.bpf_abi import Identity, UnwindPage, UnwindPageKey
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.file_contents import Digest, FilesByContents, hold_rows
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.processes import Mapping, ProcessGone
 from pyflame_ebpf.sampler import Sampler
@@ -33,6 +34,7 @@ NEIGHBOURS = (-2, 2, -1, 1)
 MET_PAGES_MAX = 256  # of a library one page of which was met: the others may follow
 MET_PAGES_IN_ALL = 1024  # 0.2 ms of CPU each
 WARM_PAGES_MAX = 2048  # 8 MiB of code
+HELD_MAX = 64 << 20  # bytes of unwind data of files that are there twice
 PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
 _NO_ROWS = bytes(bpf_abi.UNWIND_ROW_SIZE)  # one row from 0 on of kind NONE
@@ -60,7 +62,7 @@ class MappedCode:
         self._last_number = NO_FILE
         self._used: dict[Identity, set[int]] = {}  # files that processes have mapped now
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
-        self._by_build_id: dict[bytes, CodeFile] = {}
+        self._same = FilesByContents(self._hold_rows, self._joined)
         self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
         self._slots: OrderedDict[Identity, int] = OrderedDict()
         self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
@@ -98,6 +100,7 @@ class MappedCode:
     def forget(self, identity: Identity) -> None:
         """The process has ended."""
         self._used.pop(identity, None)
+        self._gone.discard(identity)
         slot = self._slots.pop(identity, None)
         if slot is not None:
             self._free_slots.append(slot)
@@ -142,9 +145,9 @@ class MappedCode:
         with contextlib.ExitStack() as opened:
             try:
                 image = ElfImage(opened.enter_context(self._open_mapped(identity, mapping)))
-                build_id = image.build_id
-                if build_id and build_id in self._by_build_id:
-                    return self._by_build_id[build_id]
+                same, digest = self._same.same_as(image)
+                if same is not None:
+                    return same
                 table = UnwindTable(image)
             except ProcessGone:
                 raise
@@ -154,9 +157,22 @@ class MappedCode:
         self._last_number += 1
         code = CodeFile(self._last_number, image, None if table.empty else table)
         self._files[code.number] = code
-        if build_id:
-            self._by_build_id[build_id] = code
+        self._same.add(image, code, digest, lambda: contextlib.nullcontext(image))
         return code
+
+    def _hold_rows(self, image: ElfImage) -> Digest:
+        if sum(file.image.held for file in self._files.values()) > HELD_MAX:
+            raise BadElf("too much is in memory already")
+        return hold_rows(image)
+
+    def _joined(self, code: CodeFile, image: ElfImage, _digest: Digest) -> None:
+        """Another file is to have this one's rows: those of before may have been made of other contents."""
+        self._wanted.extend((code.number, page) for page in code.pages)
+        self._drop_pages(code)
+        for key in [key for key in self._rows_lately if key[0] == code.number]:
+            del self._rows_lately[key]
+        table = UnwindTable(image)
+        code.table = None if table.empty else table
 
     def _close_unused(self) -> None:
         """Gives back the files that no process has mapped any more, with their pages; their functions stay unnamed."""
@@ -169,7 +185,7 @@ class MappedCode:
             file.image.close()
         closed = {id(file) for file in unused}
         self._by_place = {place: file for place, file in self._by_place.items() if id(file) not in closed}
-        self._by_build_id = {key: file for key, file in self._by_build_id.items() if id(file) not in closed}
+        self._same.drop(unused)
 
     def _drop_pages(self, file: CodeFile) -> None:
         for page in file.pages:

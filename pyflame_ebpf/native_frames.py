@@ -65,6 +65,12 @@ class NativeFrames:
         """Processes may have ended since names were asked for."""
         self._alive.clear()
 
+    def forget(self, identities: Iterable[Identity]) -> None:
+        """Forgets processes that nobody will ask about."""
+        for identity in identities:
+            self._alive.pop(identity, None)
+            self._perf_maps.forget(identity)
+
     def begin_anew(self) -> None:
         """Forgets all names, and leaves the process that demangles to others."""
         self._symbols = NativeSymbols()

@@ -8,19 +8,20 @@ not kept: say what will be asked for.
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import time
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
-from pyflame_ebpf.elf_image import ElfImage, Segment
+from pyflame_ebpf.elf_file import FileIdentity
+from pyflame_ebpf.elf_image import BadElf, ElfImage, Segment
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.file_contents import Digest, FilesByContents, hold_names
 from pyflame_ebpf.function_table import FunctionAt, Hit
 from pyflame_ebpf.plt import PltStubs
 from pyflame_ebpf.processes import Mapping
@@ -41,8 +42,6 @@ _NOWHERE = -1
 _FILES_OF_NO_PROGRAM = ("/memfd:", "/dev/zero", "//anon", "/SYSV", "[anon:", "[heap]", "[stack]")
 _DAMAGE = (PyflameError, OSError, struct.error, OverflowError, MemoryError)
 
-_FileIdentity = tuple[bytes, int] | tuple[int, int, int, int]  # build id and size; else as stat tells files apart
-
 
 @dataclass(slots=True)
 class _FileSymbols:
@@ -57,6 +56,13 @@ class _FileSymbols:
     readable: bool = False
     index: _FileIndex | None = None
     rests_until: float = 0.0  # on the monotonic clock: when a large file may be read again
+    debug: FileIdentity | None = None  # its separate debug file
+    digest: Digest | None = None  # of the contents that it has in common with others
+
+    def begin_anew(self, digest: Digest) -> None:
+        """Forgets what was found: from now on it is to come from these contents."""
+        self.names, self.starts, self.spans = {}, [], {}
+        self.index, self.lack, self.rests_until, self.digest = None, "", 0.0, digest
 
     def add(self, hits: dict[int, Hit]) -> None:
         """Keeps what was found."""
@@ -79,6 +85,10 @@ class _FileSymbols:
         return name if vaddr <= last else ""
 
 
+class ContentsChanged(BadElf):
+    """A file has no longer the contents that it had in common with others."""
+
+
 class NativeSymbols:
     """Function names by mapped file, each file read once; one object serves all processes.
 
@@ -89,7 +99,8 @@ class NativeSymbols:
 
     def __init__(self, *, live: bool = False) -> None:
         self._live = live
-        self._files: dict[_FileIdentity, _FileSymbols] = {}
+        self._files: dict[tuple[FileIdentity, FileIdentity | None], _FileSymbols] = {}
+        self._same: FilesByContents[_FileSymbols] = FilesByContents(hold_names, self._joined)
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
         self._demangler = Demangler()
         self._kept = 0
@@ -135,7 +146,6 @@ class NativeSymbols:
             symbols.names[vaddr] = between
         if vaddr not in symbols.names:
             self._read(symbols, symbols.expected | {vaddr}, pid, mapping, open_mapped)
-            symbols.expected = set()
         plain, at, suffix = symbols.names.get(vaddr, "").partition("@")
         return self._demangler.demangle(plain) + at + suffix
 
@@ -145,10 +155,10 @@ class NativeSymbols:
         if place not in self._places:
             if len(self._places) >= _PLACES_MAX:
                 self._places.clear()
-            self._places[place] = self._open(mapping, open_mapped)
+            self._places[place] = self._open(pid, mapping, open_mapped)
         return self._places[place]
 
-    def _open(self, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
+    def _open(self, pid: int, mapping: Mapping, open_mapped: OpenMapped) -> _FileSymbols:
         if is_without_file(mapping):
             return _FileSymbols(lack=f"no file holds this code (a JIT compiler's?), and {PERF_MAP}")
         try:
@@ -156,10 +166,29 @@ class NativeSymbols:
                 image = ElfImage(file)
                 if image.build_id:
                     self.build_ids.setdefault(mapping.path, image.build_id.hex())
-                identity = _identity(image, file)
-                return self._files.setdefault(identity, _FileSymbols(image.segments, readable=True))
+                return self._of_file(image, _debug_file(image, mapping.path, pid), mapping, open_mapped)
         except _DAMAGE as error:
             return _FileSymbols(lack=_said(error))
+
+    def _of_file(
+        self, image: ElfImage, debug: FileIdentity | None, mapping: Mapping, open_mapped: OpenMapped
+    ) -> _FileSymbols:
+        """The symbols of a file, of one with the same contents where there is one."""
+        key = image.identity, debug
+        if key not in self._files:
+            same, digest = self._same.same_as(image, debug)
+            if same is None:
+                same = _FileSymbols(image.segments, readable=True, debug=debug, digest=digest)
+                self._same.add(image, same, digest, lambda: _reopened(mapping, open_mapped), debug)
+            self._files[key] = same
+        return self._files[key]
+
+    def _joined(self, symbols: _FileSymbols, _image: ElfImage, digest: Digest) -> None:
+        """Others are to have these names: those of before may have been made of other contents."""
+        if symbols.index is not None:
+            self._indexed -= symbols.index.symbols
+            symbols.index.close()
+        symbols.begin_anew(digest)
 
     def _read(
         self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
@@ -167,26 +196,38 @@ class NativeSymbols:
         """Adds what a file calls these addresses."""
         if self._live and time.monotonic() < symbols.rests_until:
             return
-        symbols.names |= dict.fromkeys(vaddrs, "")
         if self._kept > KEPT_MAX:
+            symbols.names |= dict.fromkeys(vaddrs, "")
             symbols.lack = f"the names of all files take more than {KEPT_MAX >> 20} MB"
             return
-        began = time.monotonic()
         try:
-            with open_mapped(mapping) as file:
-                image = ElfImage(file)
-                if self._live and symbols.index is None and self._has_room_for(image.symbols):
-                    symbols.index = self._new_index(_FileIndex(open_mapped(mapping), mapping.path, pid))
-                if symbols.index is not None:
-                    found = symbols.index.hits(vaddrs)
-                else:
-                    found, symbols.lack = _functions_in_file(image, vaddrs, mapping.path, pid)
-                    symbols.rests_until = time.monotonic() + _REST * (time.monotonic() - began)
+            found = self._found(symbols, vaddrs, pid, mapping, open_mapped)
+        except ContentsChanged as error:  # the other files that have their names from here have not changed
+            self._places[pid, mapping] = _FileSymbols(lack=error.message)
+            return
         except _DAMAGE as error:
+            found = {}
             symbols.lack = _said(error)
-        else:
-            self._kept += sum(len(name) for name, _ in found.values())
-            symbols.add(found)
+        symbols.names |= dict.fromkeys(vaddrs, "")
+        symbols.expected = set()
+        self._kept += sum(len(name) for name, _ in found.values())
+        symbols.add(found)
+
+    def _found(
+        self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
+    ) -> dict[int, Hit]:
+        """What a file says now, by an index where one can be kept."""
+        began = time.monotonic()
+        with open_mapped(mapping) as file:
+            image = ElfImage(file)
+            if self._live and symbols.index is None and self._has_room_for(image.symbols):
+                symbols.index = self._new_index(_FileIndex(open_mapped(mapping), mapping.path, pid, symbols))
+            if symbols.index is not None:
+                return symbols.index.hits(vaddrs)
+            _check_contents(image, symbols.digest)
+            found, symbols.lack = _functions_in_file(image, vaddrs, mapping.path, pid, symbols.debug)
+            symbols.rests_until = time.monotonic() + _REST * (time.monotonic() - began)
+            return found
 
     def _new_index(self, index: _FileIndex) -> _FileIndex | None:
         """The index with its functions, None where those, perhaps of a debug file, are too many."""
@@ -206,13 +247,15 @@ def _said(error: BaseException) -> str:
     return getattr(error, "message", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _functions_in_file(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> tuple[dict[int, Hit], str]:
+def _functions_in_file(
+    image: ElfImage, vaddrs: set[int], path: str, pid: int, debug: FileIdentity | None
+) -> tuple[dict[int, Hit], str]:
     """What holds those addresses that something holds, and why there is nothing better."""
     stubs = PltStubs(image, vaddrs)
     everything = vaddrs | stubs.choosers
     tables: list[dict[int, Hit]] = []
     with contextlib.suppress(*_DAMAGE):
-        tables += _best_functions(image, everything, path, pid)
+        tables += _best_functions(image, everything, path, pid, debug)
     lack = "" if tables or path == _VDSO else STRIPPED
     with contextlib.suppress(*_DAMAGE):
         tables.append(image.dynamic_functions(everything))
@@ -234,19 +277,23 @@ def _nearest(vaddrs: set[int], stubs: PltStubs, tables: Sequence[dict[int, Hit]]
 class _FileIndex:
     """A file's functions for look-ups of a few addresses again and again; it stays open."""
 
-    def __init__(self, file: BinaryIO, path: str, pid: int) -> None:
-        self._open = contextlib.ExitStack()
-        self._image = ElfImage(self._open.enter_context(file))
+    def __init__(self, file: BinaryIO, path: str, pid: int, symbols: _FileSymbols) -> None:
+        with contextlib.ExitStack() as opened:
+            self._image = ElfImage(opened.enter_context(file))
+            _check_contents(self._image, symbols.digest)
+            self._open = opened.pop_all()
         self._best = self._image
         self._tables: list[FunctionAt] = []
         with contextlib.suppress(*_DAMAGE):
-            self._best = self._find_best(path, pid)
+            self._best = self._find_best(path, pid, symbols.debug)
 
-    def _find_best(self, path: str, pid: int) -> ElfImage:
+    def _find_best(self, path: str, pid: int, debug: FileIdentity | None) -> ElfImage:
         """The file that ``_best_functions`` takes them from, itself where there is nothing better; BadElf."""
         if not self._image.stripped:
             return self._image
-        found = self._open.enter_context(separate_debug_file(self._image, path, pid or None))
+        found = self._open.enter_context(separate_debug_file(self._image, path, pid or None)) if debug else None
+        if found is not None and found.identity != debug:
+            found = None
         if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
             found = ElfImage(self._open.enter_context(unpacked))
         return found or self._image
@@ -279,20 +326,35 @@ def is_without_file(mapping: Mapping) -> bool:
     return not mapping.path.startswith("[v") and (not mapping.inode or mapping.path.startswith(_FILES_OF_NO_PROGRAM))
 
 
-def _identity(image: ElfImage, file: BinaryIO) -> _FileIdentity:
-    if image.build_id:
-        return image.build_id, image.file_size
-    status = os.fstat(file.fileno())
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+@contextlib.contextmanager
+def _reopened(mapping: Mapping, open_mapped: OpenMapped) -> Iterator[ElfImage]:
+    with open_mapped(mapping) as file:
+        yield ElfImage(file)
 
 
-def _best_functions(image: ElfImage, vaddrs: set[int], path: str, pid: int) -> list[dict[int, Hit]]:
-    """Those of its own .symtab, else of its installed debug file's, else of .gnu_debugdata's; none; BadElf."""
-    with contextlib.suppress(*_DAMAGE):
-        if not image.stripped:
-            return [image.static_functions(vaddrs)]
+def _check_contents(image: ElfImage, digest: Digest | None) -> None:
+    """Holds a file in memory that must have the contents of others; ContentsChanged."""
+    if digest is not None and hold_names(image) != digest:
+        raise ContentsChanged("it was changed while it was mapped")
+
+
+def _debug_file(image: ElfImage, path: str, pid: int) -> FileIdentity | None:
+    """The separate debug file that a stripped file has in a process's root: whoever made that root chose it."""
+    if not image.stripped:
+        return None
     with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
-        if found is not None:
+        return found.identity if found is not None else None
+    return None
+
+
+def _best_functions(
+    image: ElfImage, vaddrs: set[int], path: str, pid: int, debug: FileIdentity | None
+) -> list[dict[int, Hit]]:
+    """Those of its own .symtab, else of its installed debug file's, else of .gnu_debugdata's; none; BadElf."""
+    if not image.stripped:
+        return [image.static_functions(vaddrs)]
+    with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
+        if found is not None and found.identity == debug:
             return [found.static_functions(vaddrs)]
     unpacked = unpack_debug_data(image)
     if unpacked is None:

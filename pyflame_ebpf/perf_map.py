@@ -123,6 +123,12 @@ class PerfMaps:
                 self._read[key] = PerfMap(b"")
         return self._read[key].at(address)
 
+    def forget(self, key: object) -> None:
+        """Closes the map of a process that nobody will ask about."""
+        self._read.pop(key, None)
+        if (file := self._open.pop(key, None)) is not None:
+            file.close()
+
     def read_again(self) -> None:
         """Lets the files be read anew at the next question: programs go on writing them."""
         self._read.clear()

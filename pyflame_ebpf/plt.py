@@ -20,9 +20,10 @@ from pyflame_ebpf.elf_image import BadElf, ElfImage, Section
 from pyflame_ebpf.function_table import Hit
 
 _MACHINE_X86_64 = 62
-_SECTIONS = (".plt", ".plt.sec", ".plt.got")
+PLT_SECTIONS = (".plt", ".plt.sec", ".plt.got")
 _RELOCATION = struct.Struct("<QQq")
 _DT_RELA, _DT_RELASZ, _DT_JMPREL, _DT_PLTRELSZ = 7, 8, 23, 2
+RELOCATION_TABLES = (_DT_JMPREL, _DT_PLTRELSZ), (_DT_RELA, _DT_RELASZ)
 _GLOB_DAT, _JUMP_SLOT, _IRELATIVE = _KINDS = 6, 7, 37
 _SIZE, _SMALL = 16, 8  # bytes of a stub; those of .plt.got without endbr64 take 8
 
@@ -56,7 +57,7 @@ class PltStubs:
         self._by_number: dict[int, _Relocation] = {}
         if image.machine == _MACHINE_X86_64:
             # One of each name: a hostile file may have thousands, and each would be read for every address.
-            sections = [section for name in _SECTIONS if (section := image.section(name)) and section.vaddr]
+            sections = [section for name in PLT_SECTIONS if (section := image.section(name)) and section.vaddr]
             for vaddr in vaddrs:
                 if found := sorted(_stubs_before(image, sections, vaddr), reverse=True):
                     self._stubs[vaddr] = found

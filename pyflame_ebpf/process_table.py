@@ -116,6 +116,7 @@ class ProcessTable:
         self._interpreters: dict[FileKey, Interpreter] = {}  # what a file's recipe was made from
         self._cpu_before: dict[int, tuple[int, float]] = {}  # pid: start ticks, seconds charged
         self._pids: dict[int, Identity] = {}  # the program that a pid runs now
+        self._forgotten = self._forgotten_python = 0
         self.code = MappedCode(sampler, self._open_mapped)
 
     # ---- before the first tick ----
@@ -236,8 +237,8 @@ class ProcessTable:
         return self._looks[0].due if self._looks else None
 
     def _look(self, look: _Look) -> None:
-        known = self._known[look.identity]
-        if known.ended or known.interpreter or not self.is_running(look.identity):
+        known = self._known.get(look.identity)
+        if known is None or known.ended or known.interpreter or not self.is_running(look.identity):
             return
         found: Interpreter | UnsupportedInterpreter | None = None
         with contextlib.suppress(PyflameError, OSError):
@@ -386,6 +387,17 @@ class ProcessTable:
                 if self.is_running(identity):
                     known.cpu_after = processes.cpu_seconds(identity.tgid)
 
+    def forget_ended(self, kept: set[Identity]) -> set[Identity]:
+        """Forgets the processes that are over, but for those that are to be kept; gives those that it forgot."""
+        over = {identity for identity in self._known.keys() - kept if not self.is_running(identity)}
+        for identity in over:
+            self.code.forget(identity)
+            if self._pids.get(identity.tgid) == identity:
+                del self._pids[identity.tgid]
+            self._forgotten_python += self._known.pop(identity).interpreter is not None
+        self._forgotten += len(over)
+        return over
+
     # ---- what others ask ----
 
     def layout(self, index: int) -> CPythonLayout:
@@ -411,7 +423,8 @@ class ProcessTable:
 
     def counts(self) -> tuple[int, int]:
         """Processes met, and those among them that run Python."""
-        return len(self._known), sum(known.interpreter is not None for known in self._known.values())
+        python = sum(known.interpreter is not None for known in self._known.values())
+        return self._forgotten + len(self._known), self._forgotten_python + python
 
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""

@@ -37,6 +37,11 @@ class Counted(NamedTuple):
     gil: Gil
     kernel_mode: bool
 
+    @property
+    def stack_key(self) -> StackKey:
+        """What the frames of its stack depend on."""
+        return self.stack_id, self.outcome, self.native
+
 
 class ProfileBuilder:
     """Numbers processes, threads and stacks as they come."""
@@ -51,7 +56,8 @@ class ProfileBuilder:
         self.profile = profile
         self._known_processes = processes
         self._stack_of = stack_of
-        self._woven: dict[tuple[int, Outcome, NativeOutcome], Stack | None] = {}
+        self._numbers: dict[StackKey, int] = {}  # of stacks by what they depend on; many are named alike
+        self._lost = -1  # the number of the stack that stands for those that never arrived
         self._thread_names = thread_names
         self._processes: dict[Identity, int] = {}
         self._threads: dict[tuple[Identity, int], int] = {}
@@ -64,17 +70,16 @@ class ProfileBuilder:
         if outcome is Outcome.NOT_IDENTIFIED and not self.profile.processes[process].is_python:
             outcome = Outcome.NOT_PYTHON  # it was not known then; it is now
         woven = counted.stack_id, outcome, counted.native
-        if woven not in self._woven:
-            self._woven[woven] = self._stack_of(*woven)
-        frames = self._woven[woven]
-        if frames is None:
+        stack = self._numbers.get(woven)
+        if stack is None:
+            stack = self._numbers[woven] = self._number(self._stack_of(*woven))
+        if stack == self._lost:
             outcome = Outcome.STACK_LOST
-            frames = (Frame(FrameKind.MARK, f"[{outcome.value}]"),)
         key = SampleKey(
             counted.second,
             process,
             self._thread(counted.identity, counted.tid),
-            self._stack(frames),
+            stack,
             counted.kernel_mode,
             counted.gil,
             outcome,
@@ -98,7 +103,10 @@ class ProfileBuilder:
             self.profile.threads.append(Thread(tid, self._thread_names.get((identity, tid), "")))
         return self._threads[identity, tid]
 
-    def _stack(self, stack: Stack) -> int:
+    def _number(self, stack: Stack | None) -> int:
+        if stack is None:
+            stack = (Frame(FrameKind.MARK, f"[{Outcome.STACK_LOST.value}]"),)
+            self._lost = self._stacks.get(stack, len(self.profile.stacks))
         if stack not in self._stacks:
             self._stacks[stack] = len(self.profile.stacks)
             self.profile.stacks.append(stack)

@@ -8,7 +8,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TextIO
 
@@ -30,7 +30,8 @@ from pyflame_ebpf.native_frames import NativeFrames
 from pyflame_ebpf.priority import urgent
 from pyflame_ebpf.process_table import ProcessTable
 from pyflame_ebpf.profile import Frame, FrameKind, Process, Profile, Recording
-from pyflame_ebpf.profile_builder import Window
+from pyflame_ebpf.profile_builder import Counted, Window
+from pyflame_ebpf.raw_stacks import KEPT_FOR_SAVING
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.source_files import SourceFiles
 from pyflame_ebpf.source_text import ReadFile, sampled_sources
@@ -140,7 +141,11 @@ class Recorder:
         self._native = NativeFrames(self._table, live=live)
         self._kernel_symbols = kernel.KernelSymbols()
         self._symbolizer = Symbolizer(
-            self._table.read_memory, self._native.name, self._name_kernel_address, self._native.expect
+            self._table.read_memory,
+            self._native.name,
+            self._name_kernel_address,
+            self._native.expect,
+            KEPT_FOR_SAVING if live else None,
         )
         self._unfinished = UnfinishedStacks(
             self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
@@ -148,6 +153,7 @@ class Recorder:
         self._source_files = SourceFiles(self._table.is_running) if options.source else None
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
+        self._counters_before: tuple[dict[str, int], dict[str, int]] = {}, {}  # ... the two generations that are kept
         self._duration: float | None = None
 
     def start(self) -> None:
@@ -228,9 +234,20 @@ class Recorder:
         self._drained = time.monotonic()
         counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
         if self._live:
+            self._make_room(second, counts)
             self._native.look_again()
             recording = self._recording(before - self._started, self._drained - before)
             self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
+
+    def _make_room(self, second: int, counts: Iterable[Counted]) -> None:
+        """Bounds what a live view keeps, which has no end."""
+        for stack_id in self._symbolizer.missing(counts):
+            self._sampler.forget_stack(stack_id)
+        if (kept := self._symbolizer.make_room(second)) is not None:
+            over = self._table.forget_ended(kept)
+            self._symbolizer.forget(over)
+            self._native.forget(over)
+            self._counters_before = self._counters_before[1], self._sampler.counters()
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -265,27 +282,31 @@ class Recorder:
             self._source_files.close()
 
     def profile_so_far(self) -> Profile:
-        """The profile of what was sampled until the last drain.  Only for a forked copy of the recording process.
+        """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
 
         It names everything, which takes long, and changes nothing that the copy shares with the recording.
         """
         self._native.begin_anew()
         self._symbolizer.forget_names()
-        return self._profile(self._drained - self._started, None)
+        return self._profile(self._drained - self._started - self._symbolizer.begin, None)
 
     def _profile(self, duration: float, host_cpu: float | None) -> Profile:
-        counters = self._sampler.counters()
+        begin = self._symbolizer.begin
+        before, _ = self._counters_before
+        counters = {name: number - before.get(name, 0) for name, number in self._sampler.counters().items()}
         named = {
             "codes_unnamed": self._symbolizer.unnamed_codes,
             "codes_without_lines": self._symbolizer.codes_without_lines,
         }
         recording = replace(
-            self._recording(0.0, duration),
+            self._recording(begin, duration),
             scheduler_cpu=host_cpu if self._options.whole_host else None,
             lost=_lost(counters),
             counters=counters | named,
         )
         known = self._table.profile_processes()
+        if begin:  # the scheduler's figures are of all the time
+            known = {identity: replace(process, scheduler_cpu=None) for identity, process in known.items()}
         profile = self._symbolizer.profile(recording, known)
         files = {frame.file for stack in profile.stacks for frame in stack}
         profile.build_ids = {file: build_id for file, build_id in self._native.build_ids.items() if file in files}

@@ -331,6 +331,12 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         with contextlib.suppress(KeyError):
             del table[table.Key.from_buffer_copy(bytes(key))]
 
+    def forget_stack(self, stack_id: int) -> None:
+        """Lets a stack be sent again when it is sampled again."""
+        table = self._bytes_table(b"known_stacks", 8, 4)
+        with contextlib.suppress(KeyError):
+            del table[table.Key.from_buffer_copy(struct.pack("<Q", stack_id))]
+
     # ---- what the programs tell user space ----
 
     def _keep_record(self, _context: Any, data: Any, size: int) -> None:

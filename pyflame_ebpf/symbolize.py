@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pyflame_ebpf import bpf_abi
 from pyflame_ebpf.bpf_abi import Identity
-from pyflame_ebpf.cpython_layout import CPythonLayout, InstructionKind
-from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent
-from pyflame_ebpf.line_table import LineRanges, decode_lines
+from pyflame_ebpf.code_objects import Code, decode_str, python_frame, read_bytes, read_str
+from pyflame_ebpf.cpython_layout import CPythonLayout
+from pyflame_ebpf.events import CodeEvent, RawFrame, StackEvent, native_frames
+from pyflame_ebpf.line_table import decode_lines
 from pyflame_ebpf.native_walk import NativeFrame
 from pyflame_ebpf.plumbing import is_evaluation_loop, is_first_of_greenlet, is_unnamed
 from pyflame_ebpf.profile import (
@@ -30,6 +31,7 @@ from pyflame_ebpf.profile import (
     Stack,
 )
 from pyflame_ebpf.profile_builder import Counted, ProfileBuilder, StackKey, Window
+from pyflame_ebpf.raw_stacks import SampleStore
 from pyflame_ebpf.sampler import Count
 from pyflame_ebpf.weave import weave
 
@@ -38,84 +40,12 @@ NameAddress = Callable[[Identity, int], Frame | None]  # a native frame's functi
 NameKernelAddress = Callable[[int], Frame]
 ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # told before the first of a profile is named
 
-NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
-LINE_TABLE_MAX = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A code object's name, file, first line, and its lines where the table could be read."""
-
-    name: str
-    file: str
-    first_line: int
-    lines: LineRanges | None
-    layout: CPythonLayout
-
-    def line_at(self, position: int) -> int:
-        """The line at a position as a frame gives it; the first line where the table gives none, 0 without table."""
-        if self.lines is None:
-            return 0
-        lasti = byte_offset(self.layout, position)
-        return (self.lines.line_at(lasti) if lasti >= 0 else 0) or self.first_line
-
-
-def byte_offset(layout: CPythonLayout, position: int) -> int:
-    """Byte offset of the executing instruction, negative before the first, from what the frame says of its place."""
-    if layout.instruction_kind == InstructionKind.LASTI_UNITS:
-        return position * 2
-    if layout.instruction_kind == InstructionKind.LASTI_BYTES:
-        return position
-    return position - layout.code_instructions
-
-
+NAMED_MAX = 4096  # stacks that stay named from one window to the next, or twice as many
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
 
 
-def decode_str(layout: CPythonLayout, data: bytes) -> str | None:
-    """The characters of a compact PEP 393 str object, from its memory; None when it is not one or is incomplete."""
-    size = str_size(layout, data)
-    if size is None or len(data) < size:
-        return None
-    state = data[layout.str_state]
-    kind = state >> layout.str_kind_shift & 7
-    start = layout.str_ascii_data if state >> layout.str_ascii_shift & 1 else layout.str_compact_data
-    encoding = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}[kind]
-    return data[start:size].decode(encoding, "surrogatepass" if kind == 2 else "replace")  # noqa: PLR2004 - PEP 393
-
-
-def str_size(layout: CPythonLayout, header: bytes) -> int | None:
-    """Bytes of a str object with its characters, from its header; None when it is not a compact str."""
-    if len(header) < max(layout.str_length + 8, layout.str_state + 1):
-        return None
-    state = header[layout.str_state]
-    kind = state >> layout.str_kind_shift & 7
-    length = int.from_bytes(header[layout.str_length : layout.str_length + 8], "little")
-    if not state >> layout.str_compact_shift & 1 or kind not in (1, 2, 4) or length > NAME_MAX:
-        return None
-    data = layout.str_ascii_data if state >> layout.str_ascii_shift & 1 else layout.str_compact_data
-    return data + length * kind
-
-
-def read_str(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> str | None:
-    """A str object of another process, None when it cannot be read."""
-    header = read(address, max(layout.str_length + 8, layout.str_state + 1))
-    size = str_size(layout, header)
-    return None if size is None else decode_str(layout, read(address, size))
-
-
-def read_bytes(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> bytes | None:
-    """The contents of a bytes object of another process, None when they cannot be read."""
-    header = read(address + layout.bytes_size, 8)
-    size = int.from_bytes(header, "little")
-    if len(header) < 8 or size > LINE_TABLE_MAX:  # noqa: PLR2004 - a Py_ssize_t
-        return None
-    data = read(address + layout.bytes_value, size)
-    return data if len(data) == size else None
-
-
 class Symbolizer:
-    """Collects code objects, stacks and counts, and makes the Profile of them."""
+    """Collects code objects, stacks and counts, and makes the Profile of them; ``limit`` as of ``SampleStore``."""
 
     def __init__(
         self,
@@ -123,6 +53,7 @@ class Symbolizer:
         name_address: NameAddress,
         name_kernel_address: NameKernelAddress,
         expect_addresses: ExpectAddresses = lambda _identity, _addresses: None,
+        limit: int | None = None,
     ) -> None:
         self._read = read
         self._expect_addresses = expect_addresses
@@ -133,14 +64,14 @@ class Symbolizer:
         self._plumbing: dict[Frame, Frame] = {}
         self._interpreter_files: dict[Identity, str] = {}
         self._native: dict[Identity, dict[int, Frame | None]] = {}
+        self._functions: dict[Frame, Frame] = {}  # each kept once, however many addresses it has
         self._told: dict[tuple[Identity, Callable[[str], bool]], dict[int, bool]] = {}
-        self._stacks: dict[int, StackEvent] = {}
-        self._finished: dict[int, tuple[list[NativeFrame], NativeOutcome]] = {}
+        self._store = SampleStore(limit)
+        self._later: dict[int, bytes] = {}  # native frames of stacks that are yet to come
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self._thread_names: dict[tuple[Identity, int], str] = {}
-        self._counts: Counter[Counted] = Counter()
-        self._recent: dict[StackKey, Stack | None] = {}  # named for the last window and the one before
-        self._older: dict[StackKey, Stack | None] = {}
+        self._recent: dict[StackKey, Stack] = {}  # named for the last windows
+        self._older: dict[StackKey, Stack] = {}
         self.samples = 0
         self.unnamed_codes = 0
         self.codes_without_lines = 0
@@ -186,11 +117,18 @@ class Symbolizer:
         """Keeps a stack as it came: naming waits until the end, reading what was not sent does not."""
         if event.unsent and layout is not None:
             self._unsettled.append((event, layout))
-        self._stacks[event.stack_id] = event
+        if event.stack_id not in self._store:
+            later = self._later.pop(event.stack_id, b"")
+            self._store.add_stack(event.continued(later) if later else event)
 
     def finish_stack(self, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
         """Keeps the native frames of a stack from the one on where the programs stopped, and how the walk ended."""
-        self._finished[stack_id] = native, outcome
+        self._store.end_walk(stack_id, outcome)
+        later = native_frames(native)
+        if (event := self._store.stack(stack_id)) is not None:
+            self._store.add_stack(event.continued(later))
+        else:
+            self._later[stack_id] = later
 
     def settle(self) -> None:
         """Reads code objects that were not sent with their stacks from the processes, while they live."""
@@ -215,44 +153,59 @@ class Symbolizer:
         self.add_code(event, layout)
 
     def add_counts(self, second: int, counts: list[Count]) -> Counter[Counted]:
-        """Keeps the samples of one second of the recording, and gives them back as they are kept."""
+        """Keeps the samples of one second of the recording, and gives them back."""
+        self._store.add_counts(second, counts)
         added: Counter[Counted] = Counter()
         for count in counts:
-            key = Counted(
-                second,
-                count.identity,
-                count.tid,
-                count.stack_id,
-                bpf_abi.OUTCOMES[count.outcome],
-                bpf_abi.NATIVE_OUTCOMES[count.native],
-                bpf_abi.GIL_STATES[count.gil],
-                count.kernel_mode,
-            )
-            added[key] += count.samples
-        self._counts.update(added)
+            added[_counted(second, count)] += count.samples
         self.samples += added.total()
         return added
+
+    def missing(self, counts: Iterable[Counted]) -> set[int]:
+        """The ids of stacks of these samples that never came, or were let go."""
+        return {counted.stack_id for counted in counts if counted.stack_id not in self._store}
+
+    def make_room(self, second: int) -> set[Identity] | None:
+        """Lets go of the oldest samples if there are too many by this second; then, the processes that have others."""
+        if not self._store.make_room(second):
+            return None
+        self._later.clear()
+        return self._store.identities
+
+    def forget(self, identities: set[Identity]) -> None:
+        """Forgets processes that have no samples any more."""
+        self._native = {identity: names for identity, names in self._native.items() if identity not in identities}
+        self._told = {key: told for key, told in self._told.items() if key[0] not in identities}
+        self._thread_names = {key: name for key, name in self._thread_names.items() if key[0] not in identities}
+
+    @property
+    def begin(self) -> int:
+        """Where in the recording the samples begin that are kept, in seconds."""
+        return self._store.begin
 
     # ---- the profile ----
 
     def profile(self, recording: Recording, processes: dict[Identity, Process]) -> Profile:
         """Everything that was collected; processes are named by the caller, who has watched them."""
         self.settle()
-        self._expect_names(self._stacks.values())
+        self._expect_names(self._store.stacks())
         self._know(processes)
         builder = ProfileBuilder(Profile(recording), processes, self._stack, self._thread_names)
-        for key, samples in self._counts.items():
-            builder.add(self._settled(key), samples)
+        for second, count in self._store.counts():
+            builder.add(self._settled(_counted(second - self._store.begin, count)), count.samples)
         return builder.profile
 
     def window(self, counts: Counter[Counted], recording: Recording, processes: dict[Identity, Process]) -> Window:
         """These samples, which are to be named now; stacks that the window before had too are named already."""
-        self._older, self._recent = self._recent, {}
-        stack_ids = {counted.stack_id for counted in counts}
-        self._expect_names(event for stack_id in stack_ids if (event := self._stacks.get(stack_id)) is not None)
+        if len(self._recent) >= NAMED_MAX:
+            self._older, self._recent = self._recent, {}
+        settled = [(self._settled(counted), samples) for counted, samples in counts.items()]
+        keys = {counted.stack_key for counted, _ in settled} - self._recent.keys() - self._older.keys()
+        unnamed = {stack_id for stack_id, _, _ in keys}
+        self._expect_names(event for stack_id in unnamed if (event := self._store.stack(stack_id)) is not None)
         self._know(processes)
         builder = ProfileBuilder(Profile(recording), processes, self._recent_stack, self._thread_names)
-        return Window(builder, [(self._settled(counted), samples) for counted, samples in counts.items()])
+        return Window(builder, settled)
 
     def _know(self, processes: dict[Identity, Process]) -> None:
         self._interpreter_files = {
@@ -266,31 +219,33 @@ class Symbolizer:
 
     def _settled(self, counted: Counted) -> Counted:
         """With the outcome of a native walk that was finished later."""
-        finished = self._finished.get(counted.stack_id)
-        return counted if finished is None else counted._replace(native=finished[1])
+        end = self._store.end_of_walk(counted.stack_id)
+        return counted if end is None else counted._replace(native=end)
 
     def _recent_stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
         key = stack_id, outcome, native
-        if key not in self._recent:
-            self._recent[key] = self._older.get(key) or self._stack(*key)
-        return self._recent[key]
+        known = self._recent.get(key) or self._older.get(key)
+        stack = known or self._stack(*key)
+        if stack is not None and not any(frame is UNREADABLE for frame in stack):  # its code object may come yet
+            self._recent[key] = stack
+        return stack
 
     def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
         """Tells which native addresses will be named."""
         wanted: dict[Identity, set[int]] = {}
         for event in stacks:
             wanted.setdefault(event.identity, set()).update(
-                address for address, _, _, kind in self._all_frames(event) if kind == bpf_abi.FRAME_NATIVE
+                address for address, _, _, kind in event.frames() if kind == bpf_abi.FRAME_NATIVE
             )
         for identity, addresses in wanted.items():
             self._expect_addresses(identity, addresses)
 
     def _stack(self, stack_id: int, outcome: Outcome, native: NativeOutcome) -> Stack | None:
         """The frames of a stack with marks where some are missing; None for a stack that never arrived."""
-        event = self._stacks.get(stack_id)
+        event = self._store.stack(stack_id)
         if event is None:
             return None
-        raw_frames = self._all_frames(event)
+        raw_frames = event.frames()
         kinds = [kind & bpf_abi.FRAME_KIND for _, _, _, kind in raw_frames]
         kernel, user = kinds.count(bpf_abi.FRAME_KERNEL), len(kinds) - kinds.count(bpf_abi.FRAME_NATIVE)
 
@@ -328,14 +283,6 @@ class Symbolizer:
             self._plumbing[frame] = replace(frame, plumbing=True)
         return self._plumbing[frame]
 
-    def _all_frames(self, event: StackEvent) -> list[RawFrame]:
-        """The frames that were sent, and those that were found later in place of the last one."""
-        frames = event.frames()
-        later, _ = self._finished.get(event.stack_id, ([], None))
-        if later and frames and frames[-1] == (later[0][0], 0, 0, bpf_abi.FRAME_NATIVE):
-            frames.pop()
-        return frames + [(address, end, 0, bpf_abi.FRAME_NATIVE) for address, end in later]
-
     def _frame(self, identity: Identity, raw: tuple[int, int, int, int], *, plumbing: bool) -> Frame:
         address, code_id, position, kind = raw
         if kind == bpf_abi.FRAME_NATIVE:
@@ -353,7 +300,10 @@ class Symbolizer:
             known = self._native[identity] = {}
         frame = known.get(address)
         if frame is None:  # also where none was found before: mappings may have become known since
-            frame = known[address] = self._name_address(identity, address)
+            frame = self._name_address(identity, address)
+            if frame is not None:
+                frame = self._functions.setdefault(frame, frame)
+            known[address] = frame
         return frame
 
     def _named(self, identity: Identity, is_wanted: Callable[[str], bool]) -> Callable[[int], bool]:
@@ -375,16 +325,20 @@ class Symbolizer:
         if kind == bpf_abi.FRAME_KERNEL:
             return self._name_kernel_address(address)
         code = self._codes.get(code_id)
-        return UNREADABLE if code is None else _python_frame(code, position)
+        return UNREADABLE if code is None else python_frame(code, position)
 
 
-INIT_CLEANUP = "__init__"  # name and file of the code object that 3.13 and later run below each __init__ they inline
-
-
-def _python_frame(code: Code, position: int) -> Frame:
-    if code.name == code.file == INIT_CLEANUP:
-        return Frame(FrameKind.PYTHON, code.name, code.file, plumbing=True)
-    return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
+def _counted(second: int, count: Count) -> Counted:
+    return Counted(
+        second,
+        count.identity,
+        count.tid,
+        count.stack_id,
+        bpf_abi.OUTCOMES[count.outcome],
+        bpf_abi.NATIVE_OUTCOMES[count.native],
+        bpf_abi.GIL_STATES[count.gil],
+        count.kernel_mode,
+    )
 
 
 def _marks(outcome: Outcome, native: NativeOutcome) -> list[Frame]:

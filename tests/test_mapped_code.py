@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pyflame_ebpf import bpf_abi, mapped_code, processes
 from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.elf_image import ElfImage
 from pyflame_ebpf.interpreter import load_bias
 from pyflame_ebpf.mapped_code import MappedCode, allow_open_files, open_code
 from pyflame_ebpf.unwind_row import unpack_rows
@@ -273,3 +276,93 @@ def test_the_row_at_an_address_is_the_one_that_the_programs_would_find(code, sam
 def test_code_of_no_file_has_no_row(code):
     anonymous = processes.Mapping(0x1000, 0x2000, 0, True, 0, 0, "")
     assert code.row_at(ME, anonymous, 0x1800) is None
+
+
+# ---- files with one build id ----
+
+
+def mapped_copy(path, patch=None):
+    """A file with libc's contents, some of them overwritten, as it would be mapped where libc is."""
+    shutil.copyfile(libc().path, path)
+    if patch:
+        overwrite_frames(path, patch)
+    status = path.stat()
+    return replace(libc(), path=str(path), inode=status.st_ino, device=status.st_dev)
+
+
+def overwrite_frames(path, patch):
+    with path.open("r+b") as file:
+        section = ElfImage(file).section(".eh_frame")
+        os.pwrite(file.fileno(), patch * (section.size // len(patch)), section.offset)
+
+
+def number_of(code, sampler, identity, mapping):
+    return sampler.mappings[code.map_process(identity, [mapping]) - 1][1][3]
+
+
+def pages_of_this_libc():
+    table, first = table_of(libc())
+    return {first + index: table.rows(first + index) for index in range(0, 200, 9)}
+
+
+def sent(code, sampler, number):
+    for page in pages_of_this_libc():
+        code.page_missed(number, page)
+    return {page: sampler.rows((number, page)) for page in pages_of_this_libc()}
+
+
+def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_path):
+    first, second = (mapped_copy(tmp_path / name) for name in ("first", "second"))
+    assert first.inode != second.inode
+    number = number_of(code, sampler, ME, first)
+    assert number_of(code, sampler, OTHER, second) == number
+    assert sent(code, sampler, number) == pages_of_this_libc()
+
+
+def test_rows_that_were_sent_before_the_second_file_was_met_are_sent_again(code, sampler, tmp_path):
+    number = number_of(code, sampler, ME, mapped_copy(tmp_path / "first"))
+    sent(code, sampler, number)
+    number_of(code, sampler, OTHER, mapped_copy(tmp_path / "second"))
+    assert not sampler.pages
+    assert code.pages == 0
+    code.send_wanted(60.0)
+    assert {(number, page) for page in pages_of_this_libc()} <= set(sampler.pages)
+
+
+@pytest.mark.parametrize("patch", [b"\0", b"\x41"])
+def test_a_forged_file_that_is_met_first_does_not_change_the_rows_of_the_true_one(code, sampler, tmp_path, patch):
+    forged = number_of(code, sampler, ME, mapped_copy(tmp_path / "forged", patch))
+    assert sent(code, sampler, forged) != pages_of_this_libc()
+    true = number_of(code, sampler, OTHER, mapped_copy(tmp_path / "true"))
+    assert true != forged
+    assert sent(code, sampler, true) == pages_of_this_libc()
+
+
+def test_a_forged_file_is_not_taken_for_the_true_one_either(code, sampler, tmp_path):
+    true = number_of(code, sampler, ME, mapped_copy(tmp_path / "true"))
+    assert number_of(code, sampler, OTHER, mapped_copy(tmp_path / "forged", b"\0")) != true
+    assert sent(code, sampler, true) == pages_of_this_libc()
+
+
+def test_a_true_copy_that_is_forged_later_has_no_influence(code, sampler, tmp_path):
+    number = number_of(code, sampler, ME, mapped_copy(tmp_path / "copy"))
+    number_of(code, sampler, OTHER, mapped_copy(tmp_path / "true"))
+    overwrite_frames(tmp_path / "copy", b"\0")
+    assert sent(code, sampler, number) == pages_of_this_libc()
+
+
+def test_what_was_forged_before_the_true_file_came_is_forgotten(code, sampler, tmp_path):
+    number = number_of(code, sampler, ME, mapped_copy(tmp_path / "copy", b"\0"))
+    sent(code, sampler, number)
+    shutil.copyfile(libc().path, tmp_path / "copy")
+    assert number_of(code, sampler, OTHER, mapped_copy(tmp_path / "true")) == number
+    assert sent(code, sampler, number) == pages_of_this_libc()
+
+
+def test_of_too_much_unwind_data_no_more_is_shared(code, sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "HELD_MAX", -1)
+    numbers = [
+        number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
+        for index in range(3)
+    ]
+    assert len(set(numbers)) == 3

@@ -185,13 +185,60 @@ def test_code_of_no_file_is_counted_by_its_place_and_says_why(symbols):
     assert "perf map" in symbols.why_unnamed(1, mapping, lambda _: None)
 
 
-def test_one_read_serves_all_files_with_a_build_id(build, symbols, tmp_path, monkeypatch):
-    library = build(LIBRARY, "-shared", "-fPIC", "-Wl,--build-id=0x1234")
+def opened_by_path(mapping):
+    return open_regular(mapping.path)
+
+
+IDENTIFIED = ("-shared", "-fPIC", "-Wl,--build-id=0x1234")
+FORGED = LIBRARY.replace("visible", "risible").replace("hidden", "hudden")
+
+
+def test_one_read_serves_all_files_with_the_same_contents(build, symbols, tmp_path, monkeypatch):
+    library = build(LIBRARY, *IDENTIFIED)
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     visible = address_of(library, "visible")
+    for file in (library, copy):
+        symbols.expect(0, mapping_of(file), [visible], opened_by_path)
     assert name_of(symbols, library, visible) == (str(library), "visible")
     monkeypatch.setattr(native_symbols, "_best_functions", None)
     assert name_of(symbols, copy, visible) == (str(copy), "visible")
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("forged_first", [False, True])
+def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live, forged_first):
+    true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
+    assert true.stat().st_size == forged.stat().st_size
+    hidden = address_of(true, "hidden")
+    assert address_of(forged, "hudden") == hidden
+    symbols = NativeSymbols(live=live)
+    for file in (forged, true) if forged_first else (true, forged):
+        assert name_of(symbols, file, hidden)[1] == ("hudden" if file == forged else "hidden")
+    assert name_of(symbols, true, address_of(true, "visible"))[1] == "visible"
+    symbols.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_true_copy_that_is_forged_later_names_nothing_for_others(build, tmp_path, live):
+    true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
+    copy = Path(shutil.copy(true, tmp_path / "copy"))
+    visible, hidden = address_of(true, "visible"), address_of(true, "hidden")
+    symbols = NativeSymbols(live=live)
+    for file in (copy, true):
+        symbols.expect(0, mapping_of(file), [visible], opened_by_path)
+    shutil.copyfile(forged, copy)
+    assert name_of(symbols, copy, hidden)[1].startswith("copy+0x")
+    assert [name_of(symbols, true, address)[1] for address in (visible, hidden)] == ["visible", "hidden"]
+    symbols.close()
+
+
+def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path):
+    true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
+    copy = Path(shutil.copy(forged, tmp_path / "copy"))
+    hidden = address_of(true, "hidden")
+    assert name_of(symbols, copy, hidden)[1] == "hudden"
+    shutil.copyfile(true, copy)
+    assert name_of(symbols, true, hidden)[1] == "hidden"
 
 
 def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
@@ -231,6 +278,28 @@ def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols,
         assert symbols.lookup(process.pid, mappings, main, open_it)[1] == "main"
         with open_perf_map(process.pid) as file:
             assert file.read() == b"10 10 x\n"
+        process.stdin.close()
+
+
+@pytest.mark.root
+def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(build, symbols, tmp_path):
+    root = tmp_path / "root"
+    debug = root / "usr/lib/debug/.build-id/ab/cdef0123.debug"
+    debug.parent.mkdir(parents=True)
+    program = build(WAIT, "-static", "-Wl,--build-id=0xabcdef0123", name="root/program")
+    main = address_of(program, "main")
+    subprocess.run(["objcopy", "--redefine-sym", "main=evil", program, debug], check=True)
+    subprocess.run(["strip", "-s", program], check=True)
+    with subprocess.Popen(["chroot", root, "/program"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        mappings = processes.mappings(process.pid)
+
+        def open_it(mapping):
+            return processes.open_mapped_file(process.pid, mapping)
+
+        names = [symbols.lookup(pid, mappings, main, open_it)[1] for pid in (process.pid, os.getpid())]
+        assert names[0] == "evil"
+        assert names[1].startswith("program+0x")
         process.stdin.close()
 
 

@@ -17,6 +17,7 @@ class FakeSampler:
     def __init__(self, slowness: float) -> None:
         self.now = 1000.0
         self.drains = 0
+        self.forgotten: list[int] = []
         self._slowness = slowness
 
     def monotonic(self) -> float:
@@ -35,6 +36,9 @@ class FakeSampler:
 
     def counters(self) -> dict[str, int]:
         return dict.fromkeys(bpf_abi.COUNTERS, 0)
+
+    def forget_stack(self, stack_id: int) -> None:
+        self.forgotten.append(stack_id)
 
     def start(self) -> None:
         pass
@@ -96,3 +100,25 @@ def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, mo
     assert sampler.drains > 10
     assert sampler.drains - shown <= 1  # the last window is not named yet
     recorder.close()
+
+
+def test_a_live_view_has_stacks_sent_again_that_never_came(started):
+    sampler = FakeSampler(1.0)
+    recorder = started(sampler, live=True)
+    while recorder.elapsed < 3:
+        recorder.step()
+        recorder.window()
+    assert set(sampler.forgotten) == {4}
+
+
+def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch):
+    monkeypatch.setattr(recording, "KEPT_FOR_SAVING", 1)
+    recorder = started(FakeSampler(1.0), live=True)
+    while recorder.elapsed < 10:
+        recorder.step()
+        recorder.window()
+    saved = recorder.profile_so_far()
+    assert saved.recording.duration < 5
+    assert saved.recording.started + saved.recording.duration == pytest.approx(1010, abs=1.5)
+    assert {key.second for key in saved.samples} <= set(range(5))
+    assert saved.total == len(saved.samples) > 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyflame_ebpf import bpf_abi, symbolize
 from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.code_objects import LINE_TABLE_MAX, NAME_MAX, byte_offset, decode_str
 from pyflame_ebpf.cpython_layout import LAYOUTS, InstructionKind
 from pyflame_ebpf.events import CodeEvent, StackEvent
 from pyflame_ebpf.profile import (
@@ -25,7 +26,7 @@ from pyflame_ebpf.profile import (
     Thread,
 )
 from pyflame_ebpf.sampler import Count
-from pyflame_ebpf.symbolize import LINE_TABLE_MAX, NAME_MAX, Symbolizer, byte_offset, decode_str
+from pyflame_ebpf.symbolize import Symbolizer
 
 LAYOUT = LAYOUTS[3, 9]
 IDENTITY = Identity(start=10**9, tgid=4242, exec_id=1)

@@ -11,6 +11,7 @@ from test_symbolize import (
     LAYOUT,
     PYTHON,
     RECORDING,
+    STACK_ID,
     code_event,
     count,
     name_kernel_address,
@@ -105,6 +106,34 @@ def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols):
     assert not found.name(0.0)
     profile = found.profile()
     assert (profile.total, profile.stacks) == (5, [(NOT_NAMED,)])
+
+
+def test_a_stack_that_was_let_go_is_missing_until_it_comes_again(symbols):
+    counts = symbols.add_counts(0, [count()])
+    assert symbols.missing(counts) == {STACK_ID}
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    assert symbols.missing(counts) == set()
+
+
+def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
+    symbols = Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
+    for second in range(6):
+        symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+        symbols.add_counts(second, [count()])
+        symbols.make_room(second)
+    profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
+    assert symbols.begin > 0
+    assert {key.second for key in profile.samples} == set(range(1, 6 - symbols.begin))
+    assert profile.stacks == [(native("0x5000"),)]
+
+
+def test_a_process_that_is_forgotten_has_no_names(symbols, names):
+    names.known[0x5000] = "early"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    window(symbols, 0, count())
+    symbols.forget({IDENTITY})
+    names.known[0x5000] = "late"
+    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
 
 
 # ---- files ----

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Memory and CPU that samples take until they are named, where each is a new stack; needs no root, samples nothing.
+
+scripts/bench_kept_samples.py --cpus 64 --seconds 60
+scripts/bench_kept_samples.py --cpus 4 --seconds 3600 --live        as top keeps them
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import struct
+import time
+from pathlib import Path
+
+import _recordings  # noqa: F401 - finds the package
+
+from pyflame_ebpf.bpf_abi import FRAME_NATIVE, FRAME_PYTHON, Identity
+from pyflame_ebpf.events import StackEvent
+from pyflame_ebpf.profile import Frame, FrameKind
+from pyflame_ebpf.raw_stacks import KEPT_FOR_SAVING
+from pyflame_ebpf.sampler import Count
+from pyflame_ebpf.symbolize import Symbolizer
+
+PROCESSES, PATHS = 64, 8  # and call paths of each that are hot
+COMMON = 12  # outermost frames that all paths of a process have, Python's and native ones
+PYTHON_FRAMES, NATIVE_FRAMES = 20, 34
+_FRAME = struct.Struct("<QQiI")
+
+
+def frame(chance: random.Random, kind: int) -> bytes:
+    """A frame at any place."""
+    return _FRAME.pack(chance.getrandbits(46), chance.getrandbits(46), 0, kind)
+
+
+def call_paths(chance: random.Random) -> list[bytearray]:
+    """The stacks of the call paths of one process."""
+
+    def frames(number: int, kind: int) -> bytes:
+        return b"".join(frame(chance, kind) for _ in range(number))
+
+    python, native = frames(COMMON, FRAME_PYTHON), frames(COMMON, FRAME_NATIVE)
+    return [
+        bytearray(
+            frames(PYTHON_FRAMES - COMMON, FRAME_PYTHON)
+            + python
+            + frames(NATIVE_FRAMES - COMMON, FRAME_NATIVE)
+            + native
+        )
+        for _ in range(PATHS)
+    ]
+
+
+def new_stack(chance: random.Random, identity: Identity, path: bytearray) -> StackEvent:
+    """A path that is at another place in two of its Python and two of its native functions."""
+    raw = path.copy()
+    for at in (0, chance.randrange(PYTHON_FRAMES)):
+        raw[at * _FRAME.size + 16] = chance.randrange(256)
+    for at in (PYTHON_FRAMES, PYTHON_FRAMES + chance.randrange(NATIVE_FRAMES)):
+        raw[at * _FRAME.size] = chance.randrange(256)
+    return StackEvent(identity, chance.getrandbits(64), False, bytes(raw))
+
+
+def resident() -> float:
+    """Memory of this process in MB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> None:
+    """Prints what was kept every tenth of the time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpus", type=int, default=64)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--frequency", type=int, default=99)
+    parser.add_argument("--live", action="store_true")
+    options = parser.parse_args()
+    chance = random.Random(1)
+    paths = [(Identity(process, process, 0), path) for process in range(PROCESSES) for path in call_paths(chance)]
+    symbols = Symbolizer(
+        lambda *_: b"",
+        lambda _identity, address: Frame(FrameKind.NATIVE, f"{address:#x}"),
+        lambda address: Frame(FrameKind.KERNEL, f"{address:#x}"),
+        limit=KEPT_FOR_SAVING if options.live else None,
+    )
+    before, used, stacks, came = resident(), 0.0, 0, 0
+    for second in range(options.seconds):
+        events = [new_stack(chance, *chance.choice(paths)) for _ in range(options.cpus * options.frequency)]
+        counts = [Count(event.identity, event.identity.tgid, event.stack_id, 0, 1, False, 0, 1) for event in events]
+        stacks, came = stacks + len(events), came + sum(len(event.raw) for event in events)
+        began = time.process_time()
+        for event in events:
+            symbols.add_stack(event, None)
+        symbols.add_counts(second, counts)
+        symbols.make_room(second)
+        used += time.process_time() - began
+        if (second + 1) % max(1, options.seconds // 10) == 0:
+            print(f"{second + 1} s: {came / 1e6:.0f} MB came, {resident() - before:.0f} MB more memory", flush=True)
+    print(f"{stacks} stacks, {used / stacks * 1e6:.1f} us each; kept from second {symbols.begin} on")
+
+
+if __name__ == "__main__":
+    main()
