@@ -557,7 +557,7 @@ int stage_unwind(struct tick_context *ctx)
         sample->walk.hash = pf_hash(sample->walk.hash, address);
         sample->walk.depth++;
         frame->address = address;
-        frame->code_id = walk->sp; /* until its end is known */
+        frame->code_id = 0; /* until its end is known */
         frame->position = 0;
         frame->kind = PF_FRAME_NATIVE;
 
