@@ -91,10 +91,14 @@ class StackEvent:
 
     def continued(self, native: bytes) -> StackEvent:
         """With native frames that were found later; the first of them takes the place of the last that was sent."""
-        sent = self.raw
-        if native and sent[-_FRAME.size :] == native[:8] + _END_UNKNOWN:
-            sent = sent[: -_FRAME.size]
-        return replace(self, raw=sent + native)
+        return replace(self, raw=self.raw[: -_FRAME.size] + native if self._ends_with(native) else self.raw + native)
+
+    def _ends_with(self, native: bytes) -> bool:
+        """Whether the last frame is the first of these, whose end was not known yet."""
+        if not self.raw or not native:
+            return False
+        address, _, _, kind = _FRAME.unpack_from(self.raw, len(self.raw) - _FRAME.size)
+        return (address, kind) == (_FRAME.unpack_from(native)[0], FRAME_NATIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +156,6 @@ Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEv
 # These two are read for every new stack, and by struct ten times faster than by ctypes.
 _STACK = struct.Struct("<IIQIIQII")
 _FRAME = struct.Struct("<QQiI")
-
-
-_END_UNKNOWN = struct.pack("<QiI", 0, 0, FRAME_NATIVE)  # what follows the address in a native walk's last frame
 
 
 def native_frames(frames: Iterable[tuple[int, int]]) -> bytes:

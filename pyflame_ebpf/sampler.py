@@ -372,8 +372,8 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
 def _take_all(table: Any) -> list[tuple[Any, int]]:
     """Every entry of a map that the programs no longer write, which is empty afterwards."""
-    if hasattr(table, "items_lookup_and_delete_batch"):  # bcc 0.19; its arrays give numbers for c_ulonglong
-        return list(table.items_lookup_and_delete_batch())
+    if hasattr(table, "items_lookup_and_delete_batch"):  # bcc 0.19; as numbers to 0.26, as c_ulonglong in 0.29
+        return [(key, getattr(value, "value", value)) for key, value in table.items_lookup_and_delete_batch()]
     items = [(key, value.value) for key, value in table.items()]
     for key, _ in items:
         del table[key]
