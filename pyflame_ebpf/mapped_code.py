@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import time
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -30,10 +29,6 @@ OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 4096  # open at the same time
 OTHER_FILES = 1024  # descriptors for everything else: maps, programs, debug files
 NO_FILE = 0
-NEIGHBOURS = (-2, 2, -1, 1)
-MET_PAGES_MAX = 256  # of a library one page of which was met: the others may follow
-MET_PAGES_IN_ALL = 1024  # 0.2 ms of CPU each
-WARM_PAGES_MAX = 2048  # 8 MiB of code
 HELD_MAX = 64 << 20  # bytes of unwind data of files that are there twice
 PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
@@ -67,9 +62,6 @@ class MappedCode:
         self._slots: OrderedDict[Identity, int] = OrderedDict()
         self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
         self._next_chunk = 0
-        self._wanted: deque[tuple[int, int]] = deque()  # file and page, to be sent when there is time
-        self._warmed: set[int] = set()
-        self._met_pages = MET_PAGES_IN_ALL
         self._rows_lately: dict[tuple[int, int], bytes] = {}  # file and page → rows
         self.pages = 0
         self.evictions = 0
@@ -167,7 +159,6 @@ class MappedCode:
 
     def _joined(self, code: CodeFile, image: ElfImage, _digest: Digest) -> None:
         """Another file is to have this one's rows: those of before may have been made of other contents."""
-        self._wanted.extend((code.number, page) for page in code.pages)
         self._drop_pages(code)
         for key in [key for key in self._rows_lately if key[0] == code.number]:
             del self._rows_lately[key]
@@ -180,7 +171,6 @@ class MappedCode:
         unused = [file for number, file in self._files.items() if number not in used]
         for file in unused:
             del self._files[file.number]
-            self._warmed.discard(file.number)
             self._drop_pages(file)
             file.image.close()
         closed = {id(file) for file in unused}
@@ -202,14 +192,6 @@ class MappedCode:
 
     # ---- pages ----
 
-    def page_missed(self, number: int, page: int) -> None:
-        """Sends the rows of a page now, and those around it when there is time."""
-        self._send_page(number, page)
-        self._wanted.extendleft((number, page + step) for step in NEIGHBOURS)
-        file = self._files.get(number)
-        if file is not None and number not in self._warmed:
-            self._warm_file(file, min(MET_PAGES_MAX, self._met_pages))
-
     def row_at(self, identity: Identity, mapping: Mapping, address: int) -> UnwindRow | None:
         """The row that holds at an address of a mapping, None for code without unwind data; its page is sent."""
         file = self._file(identity, mapping)
@@ -217,7 +199,7 @@ class MappedCode:
         if file is None or bias is None or file.table is None:
             return None
         page, offset = divmod(address - bias, PAGE_SIZE)
-        self._send_page(file.number, page)
+        self.send_page(file.number, page)
         rows = self._rows_kept(file, page)
         starts = memoryview(rows).cast("H")[:: bpf_abi.UNWIND_ROW_SIZE // 2]
         return unpack_row(rows, bisect_right(starts, offset) - 1)
@@ -232,34 +214,8 @@ class MappedCode:
             rows = self._rows_lately[key] = self._rows(file, page) or _NO_ROWS
         return rows
 
-    def warm(self, identity: Identity, mapping: Mapping) -> None:
-        """Wants all pages of a mapping's file that samples are sure to meet: the interpreter's, libc's."""
-        file = self._file(identity, mapping)
-        if file is not None and file.number not in self._warmed and file.table is not None:
-            self._warm_file(file, None)
-
-    def _warm_file(self, file: CodeFile, limit: int | None) -> None:
-        """Wants all pages of a file unless it has more than the limit, which is for those that may be met."""
-        self._warmed.add(file.number)
-        pages: list[int] = []
-        for segment in file.image.segments:
-            if segment.flags & 1:
-                first, last = segment.vaddr >> 12, segment.vaddr + segment.memory_size >> 12
-                pages += range(first, min(last, first + WARM_PAGES_MAX) + 1)
-        if limit is not None:
-            if len(pages) > limit:
-                return
-            self._met_pages -= len(pages)
-        self._wanted.extend((file.number, page) for page in pages)
-
-    def send_wanted(self, seconds: float) -> bool:
-        """Sends pages before they are missed, for so long; whether more are wanted."""
-        end = time.monotonic() + seconds
-        while self._wanted and time.monotonic() < end:
-            self._send_page(*self._wanted.popleft())
-        return bool(self._wanted)
-
-    def _send_page(self, number: int, page: int) -> None:
+    def send_page(self, number: int, page: int) -> None:
+        """Sends the rows of a page that was missed."""
         file = self._files.get(number)
         if file is None or page in file.pages or page < 0:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -46,7 +45,6 @@ MAPPED_MAX = 1 << 16  # mappings of one process, of all times; at one time the k
 OTHER_AFTER = 0.06  # from then on such a process counts as not Python until found otherwise
 SCAN_BUDGET = 0.4  # seconds for looking through the processes that run before the first tick
 
-_LIBC = re.compile(r"/(libc|ld-linux|ld-musl|libpthread)([-.][^/]*)?\.so[^/]*$")  # a hint where to begin, no more
 
 FileKey = tuple[int, int, int]  # inode, device, lower half of the size; as in struct file_key
 
@@ -267,7 +265,6 @@ class ProcessTable:
         self._add_recipe(known.executable, interpreter)
         known.state = PROCESS_PYTHON
         self._tell(identity, known)
-        self._warm(identity, known)
 
     def _tell(self, identity: Identity, known: Known) -> None:
         if self._pids.get(identity.tgid) != identity:
@@ -306,22 +303,13 @@ class ProcessTable:
             self._known[oldest].slot, self._known[oldest].mappings = 0, []
             self._tell(oldest, self._known[oldest])
         self._tell(identity, known)
-        self._warm(identity, known)
         return True
-
-    def _warm(self, identity: Identity, known: Known) -> None:
-        """Wants the code that every sample of a Python process meets."""
-        if known.interpreter is None:
-            return
-        for mapping in known.mappings:
-            if mapping.path == known.interpreter.file or _LIBC.search(mapping.path):
-                self.code.warm(identity, mapping)
 
     def code_missed(self, event: MissEvent) -> None:
         """The native walk lacked a mapping or the rows of a page."""
         known = self._known.get(event.identity)
         if event.file:
-            self.code.page_missed(event.file, event.address)
+            self.code.send_page(event.file, event.address)
             return
         if known is None or known.ended or time.monotonic() - known.mapped_at < known.map_again:
             return

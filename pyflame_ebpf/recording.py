@@ -40,8 +40,8 @@ from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
 LOCK_FILE = "/run/pyflame-ebpf.lock"
 POLL = 0.1  # seconds between two looks at what is not urgent
-WARM = 0.01  # seconds of a step that may go into unwind rows that nobody has missed yet
-FINISH = 0.03  # ... and into stacks that the programs could not walk to the root
+SOON = 0.01  # ... while there is work to be done
+FINISH = 0.03  # seconds of a step that may go into stacks that the programs could not walk to the root
 FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
 NAME = 0.02  # seconds of a step that may go into naming the last of them for a live view
@@ -176,8 +176,8 @@ class Recorder:
     def step(self) -> None:
         """Waits for what is new, at most a tenth of a second, and takes it in."""
         now = time.monotonic()
-        more = self._unfinished.finish(FINISH) or self._table.code.send_wanted(WARM) or self._window is not None
-        wait = min(WARM if more else POLL, DRAIN - (now - self._started) % DRAIN)
+        more = self._unfinished.finish(FINISH) or self._window is not None
+        wait = min(SOON if more else POLL, DRAIN - (now - self._started) % DRAIN)
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - now))
         self._take_events(wait)

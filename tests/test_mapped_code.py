@@ -113,43 +113,22 @@ def test_the_least_recently_mapped_process_loses_its_slot_when_there_are_too_man
 def test_a_missed_page_is_sent_with_the_rows_of_its_file(code, sampler):
     code.map_process(ME, [libc()])
     table, page = table_of(libc())
-    code.page_missed(1, page + 3)
+    code.send_page(1, page + 3)
     assert sampler.rows((1, page + 3)) == table.rows(page + 3)
 
 
 def test_a_page_that_was_sent_is_not_sent_again(code, sampler):
     code.map_process(ME, [libc()])
     _, page = table_of(libc())
-    code.page_missed(1, page)
+    code.send_page(1, page)
     sampler.chunks.clear()
-    code.page_missed(1, page)
+    code.send_page(1, page)
     assert not sampler.chunks
 
 
-def test_pages_around_a_missed_one_follow_when_there_is_time(code, sampler):
-    code.map_process(ME, [libc()])
-    _, page = table_of(libc())
-    code.page_missed(1, page + 5)
-    assert set(sampler.pages) == {(1, page + 5)}
-    code.send_wanted(10.0)
-    assert {(1, page + 4), (1, page + 6)} < set(sampler.pages)
-
-
 def test_a_missed_page_of_no_file_is_ignored(code, sampler):
-    code.page_missed(77, 0)
+    code.send_page(77, 0)
     assert not sampler.pages
-
-
-def test_a_warmed_file_is_sent_whole(code, sampler):
-    code.warm(ME, libc())
-    assert not code.send_wanted(20.0)
-    _, page = table_of(libc())
-    assert {(1, page + number) for number in range(libc().end - libc().start >> 12)} <= set(sampler.pages)
-
-
-def test_sending_what_is_wanted_ends_in_time(code):
-    code.warm(ME, libc())
-    assert code.send_wanted(0.0)
 
 
 def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkeypatch):
@@ -158,11 +137,11 @@ def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkey
     code.map_process(ME, [libc()])
     table, page = table_of(libc())
     for number in range(60):
-        code.page_missed(1, page + number)
+        code.send_page(1, page + number)
         assert sampler.rows((1, page + number)) == table.rows(page + number)
         assert len(sampler.pages) == code.pages
     assert code.evictions
-    code.page_missed(1, page)
+    code.send_page(1, page)
     assert sampler.rows((1, page)) == table.rows(page)
 
 
@@ -172,7 +151,7 @@ def test_there_are_never_more_pages_than_the_map_holds(sampler, monkeypatch):
     code.map_process(ME, [libc()])
     _, page = table_of(libc())
     for number in range(30):
-        code.page_missed(1, page + number)
+        code.send_page(1, page + number)
         assert len(sampler.pages) <= 5
     assert code.evictions
 
@@ -187,7 +166,7 @@ def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(samp
 
     code = MappedCode(sampler, opening)
     code.map_process(ME, [libc()])
-    code.page_missed(1, table_of(libc())[1])
+    code.send_page(1, table_of(libc())[1])
     code.forget(ME)
     linker = next(mapping for mapping in code_of_this_process() if "/ld-linux" in mapping.path)
     slot = code.map_process(OTHER, [linker]) - 1
@@ -237,7 +216,7 @@ def test_the_vdso_is_unwound_from_memory(code, sampler):
     vdso = next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
     slot = code.map_process(ME, [vdso]) - 1
     assert sampler.mappings[slot][1][3] == 1
-    code.page_missed(1, 0)
+    code.send_page(1, 0)
     assert len(sampler.rows((1, 0))) > 8
 
 
@@ -307,7 +286,7 @@ def pages_of_this_libc():
 
 def sent(code, sampler, number):
     for page in pages_of_this_libc():
-        code.page_missed(number, page)
+        code.send_page(number, page)
     return {page: sampler.rows((number, page)) for page in pages_of_this_libc()}
 
 
@@ -319,14 +298,12 @@ def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_pat
     assert sent(code, sampler, number) == pages_of_this_libc()
 
 
-def test_rows_that_were_sent_before_the_second_file_was_met_are_sent_again(code, sampler, tmp_path):
+def test_rows_that_were_sent_before_the_second_file_was_met_are_dropped(code, sampler, tmp_path):
     number = number_of(code, sampler, ME, mapped_copy(tmp_path / "first"))
     sent(code, sampler, number)
     number_of(code, sampler, OTHER, mapped_copy(tmp_path / "second"))
     assert not sampler.pages
     assert code.pages == 0
-    code.send_wanted(60.0)
-    assert {(number, page) for page in pages_of_this_libc()} <= set(sampler.pages)
 
 
 @pytest.mark.parametrize("patch", [b"\0", b"\x41"])
