@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from pyflame_ebpf import bpf_abi, processes
 from pyflame_ebpf.bpf_abi import Identity, UnwindPage, UnwindPageKey
+from pyflame_ebpf.elf_file import FileIdentity
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.file_contents import Digest, FilesByContents, hold_rows
@@ -59,6 +60,7 @@ class MappedCode:
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
         self._same = FilesByContents(self._hold_rows, self._joined)
         self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
+        self._by_inode: dict[FileIdentity, CodeFile] = {}
         self._slots: OrderedDict[Identity, int] = OrderedDict()
         self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
         self._next_chunk = 0
@@ -137,6 +139,8 @@ class MappedCode:
         with contextlib.ExitStack() as opened:
             try:
                 image = ElfImage(opened.enter_context(self._open_mapped(identity, mapping)))
+                if image.identity in self._by_inode:  # mapped by another path
+                    return self._by_inode[image.identity]
                 same, digest = self._same.same_as(image)
                 if same is not None:
                     return same
@@ -149,6 +153,7 @@ class MappedCode:
         self._last_number += 1
         code = CodeFile(self._last_number, image, None if table.empty else table)
         self._files[code.number] = code
+        self._by_inode[image.identity] = code
         self._same.add(image, code, digest, lambda: contextlib.nullcontext(image))
         return code
 
@@ -175,6 +180,7 @@ class MappedCode:
             file.image.close()
         closed = {id(file) for file in unused}
         self._by_place = {place: file for place, file in self._by_place.items() if id(file) not in closed}
+        self._by_inode = {key: file for key, file in self._by_inode.items() if id(file) not in closed}
         self._same.drop(unused)
 
     def _drop_pages(self, file: CodeFile) -> None:

@@ -298,6 +298,15 @@ def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_pat
     assert sent(code, sampler, number) == pages_of_this_libc()
 
 
+def test_a_file_that_is_mapped_by_two_paths_is_known_by_its_inode_and_keeps_its_rows(code, sampler, tmp_path):
+    first = mapped_copy(tmp_path / "first")
+    (tmp_path / "second").hardlink_to(tmp_path / "first")
+    number = number_of(code, sampler, ME, first)
+    rows = sent(code, sampler, number)
+    assert number_of(code, sampler, OTHER, replace(first, path=str(tmp_path / "second"))) == number
+    assert {page: sampler.rows((number, page)) for page in rows} == rows
+
+
 def test_rows_that_were_sent_before_the_second_file_was_met_are_dropped(code, sampler, tmp_path):
     number = number_of(code, sampler, ME, mapped_copy(tmp_path / "first"))
     sent(code, sampler, number)
