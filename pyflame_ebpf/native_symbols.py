@@ -19,7 +19,7 @@ from typing import BinaryIO
 from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
 from pyflame_ebpf.elf_file import FileIdentity
-from pyflame_ebpf.elf_image import BadElf, ElfImage, Segment
+from pyflame_ebpf.elf_image import ElfImage, Segment
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.file_contents import Digest, FilesByContents, hold_names
 from pyflame_ebpf.function_table import FunctionAt, Hit
@@ -85,7 +85,7 @@ class _FileSymbols:
         return name if vaddr <= last else ""
 
 
-class ContentsChanged(BadElf):
+class ContentsChanged(Exception):
     """A file has no longer the contents that it had in common with others."""
 
 
@@ -202,8 +202,8 @@ class NativeSymbols:
             return
         try:
             found = self._found(symbols, vaddrs, pid, mapping, open_mapped)
-        except ContentsChanged as error:  # the other files that have their names from here have not changed
-            self._places[pid, mapping] = _FileSymbols(lack=error.message)
+        except ContentsChanged:  # the other files that have their names from here have not changed
+            self._places[pid, mapping] = _FileSymbols(lack="it was changed while it was mapped")
             return
         except _DAMAGE as error:
             found = {}
@@ -335,7 +335,7 @@ def _reopened(mapping: Mapping, open_mapped: OpenMapped) -> Iterator[ElfImage]:
 def _check_contents(image: ElfImage, digest: Digest | None) -> None:
     """Holds a file in memory that must have the contents of others; ContentsChanged."""
     if digest is not None and hold_names(image) != digest:
-        raise ContentsChanged("it was changed while it was mapped")
+        raise ContentsChanged
 
 
 def _debug_file(image: ElfImage, path: str, pid: int) -> FileIdentity | None:
