@@ -52,10 +52,17 @@ PF_INLINE pf_u64 pf_read_pointer(pf_u64 address)
     return value;
 }
 
+/* A number of which the compiler knows nothing: it would make branches of what masks are for. */
+PF_INLINE pf_u64 pf_opaque(pf_u64 value)
+{
+    __asm__ volatile("" : "+r"(value));
+    return value;
+}
+
 /* At most the limit, by a comparison that the compiler cannot see to be needless, for the verifier to see. */
 PF_INLINE pf_u64 pf_bounded(pf_u64 value, pf_u64 limit)
 {
-    __asm__ volatile("" : "+r"(value));
+    value = pf_opaque(value);
     return value > limit ? limit : value;
 }
 
@@ -63,25 +70,20 @@ PF_INLINE pf_u64 pf_bounded(pf_u64 value, pf_u64 limit)
  * 6.1 the verifier forgets the bounds of an OR of two numbers, which is what the compiler makes of the sum. */
 PF_INLINE pf_u64 pf_masked(pf_u64 index, pf_u64 mask)
 {
-    __asm__ volatile("" : "+r"(index));
-    return index & mask;
+    return pf_opaque(index) & mask;
 }
 
 /* -1 (all ones) when a <= b, else 0, without a branch: the verifier would follow both ways of each.  For addresses of
  * user space and smaller numbers. */
 PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
 {
-    pf_u64 difference = a - b - 1;
-    __asm__ volatile("" : "+r"(difference));
-    return (pf_u64)((long long)difference >> 63);
+    return (pf_u64)((long long)pf_opaque(a - b - 1) >> 63);
 }
 
-/* The second where the mask is all ones, the first where it is 0; behind the compiler's back, which would make a
- * branch of it. */
+/* The second where the mask is all ones, the first where it is 0. */
 PF_INLINE pf_u64 pf_selected(pf_u64 mask, pf_u64 first, pf_u64 second)
 {
-    __asm__ volatile("" : "+r"(mask));
-    return first ^ ((first ^ second) & mask);
+    return first ^ ((first ^ second) & pf_opaque(mask));
 }
 
 /* Frames from a depth on, of which there is room for so many. */
@@ -293,7 +295,7 @@ PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpy
                                  struct cpython_walk *walk, pf_u64 code, pf_u64 boundary)
 {
     struct cpython_met_code *met = &scratch->met[(code >> 5 ^ code >> 10) & (PF_TICK_CODES - 1)];
-    if (((met->address ^ code) | (met->walk ^ scratch->walks)) & ~boundary) {
+    if (pf_opaque((met->address ^ code) | (met->walk ^ scratch->walks)) & ~boundary) {
         long long unread = PF_READ_USER(scratch->code, PF_CODE_IDENTITY_SIZE, code + layout->code_identity) >> 31;
         const pf_u64 *word = scratch->code;
         pf_u64 sum = word[0] * 0x9e3779b97f4a7c15ULL + word[1] * 0xc2b2ae3d27d4eb4fULL +
@@ -337,7 +339,9 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
     pf_u64 size = layout->frame_size, depth = walk->depth;
     pf_u64 tag_mask = layout->frame_code_tag_mask, shim = layout->frame_owner_shim;
 
-    if (walk->frame && (depth >= walk->end || depth >= PF_STACK_FRAMES - PF_FRAME_STEPS)) {
+    if (!walk->frame)
+        return PF_WALK_DONE;
+    if (depth >= walk->end || depth >= PF_STACK_FRAMES - PF_FRAME_STEPS) {
         walk->outcome = PF_TOO_DEEP;
         return PF_WALK_DONE;
     }
@@ -354,7 +358,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
         }
         const pf_u8 *frame = scratch->window + pf_masked(scratch->frame, 2 * PF_WINDOW - 1);
         /* A boundary stands for the C function that called the evaluation loop, and lies in that call's C frame. */
-        pf_u64 boundary = pf_at_most(shim, PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner));
+        pf_u64 boundary = pf_opaque(pf_at_most(shim, PF_FRAME_FIELD(frame, pf_u8, layout->frame_owner)));
         pf_u64 code = PF_FRAME_FIELD(frame, pf_u64, layout->frame_code) & ~tag_mask;
         pf_u64 code_id = cpython_code_id(layout, scratch, walk, code, boundary);
         pf_u64 position = (pf_u32)cpython_position(layout, frame, code);

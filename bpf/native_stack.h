@@ -18,7 +18,8 @@ struct native_walk {
     pf_u64 exact;    /* 1: ip is an instruction that was interrupted, 0: a return address, which may lie behind its function */
     pf_u64 callee_exact; /* the same of the frame that this one called */
     pf_u64 outcome;  /* enum native_outcome */
-    pf_u64 cfa;      /* of native_common_step */
+    pf_u64 cfa;      /* of native_common_step, and the words that it reads below */
+    pf_u64 words;
     pf_u64 saved[PF_SAVED_WORDS]; /* memory below the CFA */
     pf_u64 entered[21]; /* struct pt_regs */
     pf_u64 interrupted[PF_OTHER_REGISTERS]; /* registers of the innermost frame, or of one that a signal interrupted */
@@ -41,10 +42,8 @@ PF_INLINE const struct mapping *native_mapping(const struct process_mappings *ma
 /* The key of an address's rows: code without unwind data has one page of them in all, page 0 of file 0. */
 PF_INLINE void native_page_key(struct unwind_page_key *key, const struct mapping *mapping, pf_u64 in_image)
 {
-    pf_u64 has_file = -(pf_u64)mapping->file;
-    __asm__ volatile("" : "+r"(has_file));
     key->file = mapping->file;
-    key->page = in_image >> 12 & (pf_u64)((long long)has_file >> 63);
+    key->page = pf_selected(pf_at_most(mapping->file, 0), in_image >> 12, 0);
 }
 
 /* Which of a page's chunks holds the row for an offset in the page. */
@@ -81,7 +80,7 @@ PF_INLINE int native_end(struct native_walk *walk, pf_u64 outcome)
 /* Goes on to a caller whose frame ends at cfa. */
 PF_INLINE int native_caller(struct native_walk *walk, pf_u64 cfa, pf_u64 ip, pf_u64 bp)
 {
-    if (cfa <= walk->sp)
+    if (cfa <= walk->sp || (cfa & 7))
         return native_end(walk, PF_NATIVE_NOT_ADVANCING);
     walk->sp = cfa;
     walk->ip = ip;
@@ -118,6 +117,7 @@ PF_INLINE pf_u64 native_common_step(struct native_walk *walk)
     pf_u64 ip = walk->saved[pf_masked(words - 1, PF_SAVED_WORDS - 1)];
     pf_u64 failed = ((pf_at_most(cfa, sp) | pf_at_most(ip, 0)) & 1) | (cfa & 7);
     walk->cfa = cfa;
+    walk->words = words;
     walk->sp = pf_selected(pf_at_most(failed, 0), sp, cfa);
     walk->bp = pf_selected(saved, bp, walk->saved[0]);
     walk->ip = ip;
@@ -129,13 +129,16 @@ PF_INLINE pf_u64 native_common_step(struct native_walk *walk)
 /* Why native_common_step found no caller. */
 PF_INLINE void native_common_end(struct native_walk *walk)
 {
-    pf_u64 cfa = walk->cfa;
-    if (PF_READ_USER(walk->saved, 16, cfa - 16))
-        walk->outcome = walk->page.file ? PF_NATIVE_UNREADABLE : PF_NATIVE_NO_UNWIND_DATA;
-    else if (cfa <= walk->sp || (cfa & 7))
+    pf_u64 cfa = walk->cfa, size = pf_masked(walk->words, PF_SAVED_WORDS - 1) * 8;
+    walk->outcome = walk->page.file ? PF_NATIVE_UNREADABLE : PF_NATIVE_NO_UNWIND_DATA;
+    if (PF_READ_USER(walk->saved, size, cfa - size))
+        return;
+    if (cfa <= walk->sp || (cfa & 7)) {
         walk->outcome = walk->page.file ? PF_NATIVE_NOT_ADVANCING : PF_NATIVE_NO_UNWIND_DATA;
-    else
-        walk->outcome = walk->ip ? PF_NATIVE_UNREADABLE : PF_NATIVE_COMPLETE;
+    } else if (!walk->ip) {
+        walk->sp = cfa;
+        walk->outcome = PF_NATIVE_COMPLETE;
+    }
 }
 
 /* The registers that the kernel saved for a signal handler, from the saved rsp: gregs[] of ucontext_t. */
@@ -208,9 +211,10 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
 /* Code without unwind data (JIT compilers, Go, some assembly): a frame pointer, if it looks like one. */
 PF_INLINE int native_frame_pointer_step(struct native_walk *walk)
 {
-    if (walk->bp < walk->sp || (walk->bp & 7) || PF_READ_USER(walk->saved, 16, walk->bp))
+    pf_u64 cfa = walk->bp + 16;
+    if (cfa <= walk->sp || (cfa & 7) || PF_READ_USER(walk->saved, 16, walk->bp))
         return native_end(walk, PF_NATIVE_NO_UNWIND_DATA);
-    return native_caller(walk, walk->bp + 16, walk->saved[1], walk->saved[0]);
+    return native_caller(walk, cfa, walk->saved[1], walk->saved[0]);
 }
 
 #endif

@@ -524,9 +524,15 @@ PF_INLINE void send_miss(const struct sample *sample)
     records.ringbuf_output(&record, sizeof(record), 0);
 }
 
-#ifndef PF_UNWIND_STEPS
+/* Says of the outermost frame where it ends: where its caller would begin. */
+PF_INLINE void end_frame(struct sample *sample)
+{
+    u64 above = sample->walk.depth - 1;
+    if (above < PF_STACK_FRAMES)
+        sample->frames[above].code_id = sample->native.sp;
+}
+
 #define PF_UNWIND_STEPS 640 /* frames in one stage: some 350 verified instructions each */
-#endif /* frames in one stage: some 300 verified instructions each */
 #define PF_LONG_STAGES 28   /* leaves enough tail calls for what comes before and after them */
 
 /* Adds native frames until the root, or until something is missing.
@@ -587,6 +593,7 @@ int stage_unwind(struct tick_context *ctx)
     return 0;
 failed:
     native_common_end(walk);
+    end_frame(sample);
     goto end;
 page_miss:
     walk->outcome = PF_NATIVE_PAGE_MISS;
@@ -606,9 +613,7 @@ int stage_rare(struct tick_context *ctx)
     struct native_walk *walk = &sample->native;
     sample->long_stages++;
     int result = (walk->row.kind & 15) == PF_CFA_NONE ? native_frame_pointer_step(walk) : native_rare_step(walk);
-    u64 above = sample->walk.depth - 1;
-    if (above < PF_STACK_FRAMES)
-        sample->frames[above].code_id = walk->sp;
+    end_frame(sample);
     next_stage(ctx, result == PF_STEP_END ? PF_STAGE_FINISH : PF_STAGE_UNWIND);
     return 0;
 }

@@ -125,7 +125,7 @@ class Registers:
 
     ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address, ``callee_exact`` the same
     of the frame that this one called.  ``interrupted`` holds the other registers of the frame that was interrupted, by
-    ``unwind_rows.OtherRegister``.
+    ``unwind_row.OtherRegister``.
     """
 
     ip: int

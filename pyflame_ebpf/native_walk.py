@@ -88,9 +88,10 @@ def _at_end(at: Registers, cfa: int, ip: int, bp: int) -> Registers:
 
 
 def _by_frame_pointer(at: Registers, memory: StackMemory) -> Registers:
-    if at.bp < at.sp or at.bp % _WORD:
+    cfa = at.bp + 2 * _WORD & _ADDRESSES
+    if cfa <= at.sp or cfa % _WORD:
         raise WalkStopped(NativeOutcome.NO_UNWIND_DATA)
-    return _at_end(at, at.bp + 2 * _WORD, memory.word(at.bp + _WORD), memory.word(at.bp))
+    return _at_end(at, cfa, memory.word(at.bp + _WORD), memory.word(at.bp))
 
 
 def _interrupted(at: Registers, row: UnwindRow, memory: StackMemory) -> Registers:

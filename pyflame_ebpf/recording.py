@@ -247,6 +247,7 @@ class Recorder:
             over = self._table.forget_ended(kept)
             self._symbolizer.forget(over)
             self._native.forget(over)
+            self._unfinished.forget(over)
             self._counters_before = self._counters_before[1], self._sampler.counters()
 
     def progress(self) -> Progress:

@@ -7,7 +7,7 @@ pages to the BPF programs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pyflame_ebpf.bpf_abi import Identity
@@ -116,6 +116,11 @@ class UnfinishedStacks:
         del self._copies[stack_id]
         self._bytes -= copy.size
         self._finished(stack_id, frames, outcome)
+
+    def forget(self, identities: Iterable[Identity]) -> None:
+        """Forgets processes that are over."""
+        for identity in identities:
+            self._failures.pop(identity, None)
 
     def _count_failure(self, identity: Identity) -> None:
         failures = self._failures[identity] = self._failures.get(identity, 0) + 1

@@ -105,7 +105,7 @@ def test_signal_frame_gives_the_interrupted_instruction():
 
 
 def test_code_without_unwind_data_is_followed_by_frame_pointers():
-    frames, outcome = walked([0, STACK + 16, CALLER + 1, 0, 0], {1: None, 2: None}, bp=STACK + 8)
+    frames, outcome = walked([0, STACK + 8, CALLER + 1, 0, 0], {1: None, 2: None}, bp=STACK + 8)
     assert outcome is NativeOutcome.NO_UNWIND_DATA
     assert frames == [(LEAF, STACK + 24), (CALLER, 0)]
 
