@@ -19,7 +19,7 @@ from target_process import TARGETS, TargetProcess, cpu_seconds  # noqa: E402
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, SampleKey, Stack  # noqa: E402
 from pyflame_ebpf.recording import AlreadyRecording, RecordOptions, record  # noqa: E402
 
-__all__ = ["TARGETS", "Interpreter", "TargetProcess"]
+__all__ = ["TARGETS", "Interpreter", "TargetProcess", "cpu_seconds"]
 
 PATIENCE = 600.0  # seconds to wait for another profiler on this host
 CPU_TIME = 0.5  # seconds that each busy process must have had in a recording's second half

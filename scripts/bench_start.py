@@ -18,16 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from _recordings import CHECKOUT, cpu_seconds
+
 ALREADY_RECORDING = 8
-
-
-def cpu_seconds_of(pid: int) -> float:
-    """User and system time of a process so far, in ticks of 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime; proc(5)
 
 
 def start_once(directory: str) -> tuple[float, float] | None:
@@ -40,7 +34,7 @@ def start_once(directory: str) -> tuple[float, float] | None:
     ) as process:
         assert process.stderr is not None
         said = process.stderr.readline()
-        seconds, cpu = time.monotonic() - began, cpu_seconds_of(process.pid)
+        seconds, cpu = time.monotonic() - began, cpu_seconds(process.pid)
         process.communicate()
     if said.startswith("recording "):
         return seconds, cpu
