@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
 import struct
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -352,3 +354,60 @@ def test_of_too_much_unwind_data_no_more_is_shared(code, sampler, tmp_path, monk
         for index in range(3)
     ]
     assert len(set(numbers)) == 3
+
+
+# ---- ... but other names ----
+
+
+def test_a_file_with_the_rows_of_another_is_opened_again_itself(code, tmp_path):
+    """Names are not among what rows are made of: they come from the file that was mapped."""
+    mappings = [mapped_copy(tmp_path / name) for name in ("first", "second")]
+    for identity, mapping in zip((ME, OTHER), mappings, strict=True):
+        code.map_process(identity, [mapping])
+    for mapping in mappings:
+        with code.open_again(mapping) as file:
+            assert os.fstat(file.fileno()).st_ino == mapping.inode
+
+
+def test_a_file_with_the_rows_of_another_counts_as_open(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    numbers = [
+        number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
+        for index in range(3)
+    ]
+    assert numbers == [1, 1, mapped_code.NO_FILE]
+
+
+def test_rows_outlive_the_first_file_that_had_them(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    first, second = (mapped_copy(tmp_path / name) for name in ("first", "second"))
+    for identity, mapping in ((ME, first), (OTHER, second)):
+        code.map_process(identity, [mapping])
+    code.forget(ME)
+    code.map_process(ME, [])
+    assert number_of(code, sampler, ME, libc()) == mapped_code.NO_FILE  # there is room for no other file
+    assert sent(code, sampler, 1) == pages_of_this_libc()
+
+
+def test_a_file_is_closed_though_others_have_its_rows(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    first, second, third = (mapped_copy(tmp_path / name) for name in ("first", "second", "third"))
+    for identity, mapping in ((ME, first), (OTHER, second)):
+        code.map_process(identity, [mapping])
+    code.forget(OTHER)
+    assert number_of(code, sampler, OTHER, third) == 1
+    with pytest.raises(FileNotFoundError):
+        code.open_again(second)
+
+
+def test_what_is_compared_is_not_kept_twice(code, sampler, tmp_path):
+    images = []
+    hold = code._same._hold
+    code._same._hold = lambda image: images.append(weakref.ref(image)) or hold(image)
+    for index in range(3):
+        number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
+    gc.collect()
+    assert [image() is not None for image in images] == [False, True, False]  # the second, then the first, the third

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from pyflame_ebpf import native_symbols, processes
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
-from pyflame_ebpf.mapped_code import open_code
+from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.native_symbols import ANONYMOUS, JIT, STRIPPED, NativeSymbols
 from pyflame_ebpf.perf_map import open_perf_map
 from pyflame_ebpf.plt import PltStubs
@@ -216,6 +217,25 @@ def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live, fo
         assert name_of(symbols, file, hidden)[1] == ("hudden" if file == forged else "hidden")
     assert name_of(symbols, true, address_of(true, "visible"))[1] == "visible"
     symbols.close()
+
+
+class NoSampler:
+    """Maps that nobody looks into."""
+
+    def set_mappings(self, slot, packed):
+        pass
+
+
+@pytest.mark.parametrize("forged_first", [False, True])
+def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_either(build, symbols, forged_first):
+    true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
+    hidden = address_of(true, "hidden")
+    code = MappedCode(NoSampler(), lambda _identity, mapping: open_regular(mapping.path))
+    for pid, file in enumerate((forged, true) if forged_first else (true, forged)):
+        code.map_process(Identity(pid, pid, 0), [mapping_of(file)])
+    assert len(code._files) == 1
+    names = {file: symbols.lookup(0, [mapping_of(file)], hidden, code.open_again)[1] for file in (true, forged)}
+    assert names == {true: "hidden", forged: "hudden"}
 
 
 @pytest.mark.parametrize("live", [False, True])
