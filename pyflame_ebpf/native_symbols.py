@@ -58,11 +58,15 @@ class _FileSymbols:
     rests_until: float = 0.0  # on the monotonic clock: when a large file may be read again
     debug: FileIdentity | None = None  # its separate debug file
     digest: Digest | None = None  # of the contents that it has in common with others
+    kept: int = 0  # characters of names
 
-    def begin_anew(self, digest: Digest) -> None:
+    def begin_anew(self, segments: tuple[Segment, ...], digest: Digest) -> None:
         """Forgets what was found: from now on it is to come from these contents."""
-        self.names, self.starts, self.spans = {}, [], {}
-        self.index, self.lack, self.rests_until, self.digest = None, "", 0.0, digest
+        if segments != self.segments:  # by which those addresses were computed
+            self.expected = set()
+        self.names, self.starts, self.spans, self.kept = {}, [], {}, 0
+        self.index, self.lack, self.rests_until = None, "", 0.0
+        self.segments, self.digest = segments, digest
 
     def add(self, hits: dict[int, Hit]) -> None:
         """Keeps what was found."""
@@ -183,12 +187,13 @@ class NativeSymbols:
             self._files[key] = same
         return self._files[key]
 
-    def _joined(self, symbols: _FileSymbols, _image: ElfImage, digest: Digest) -> None:
+    def _joined(self, symbols: _FileSymbols, image: ElfImage, digest: Digest) -> None:
         """Others are to have these names: those of before may have been made of other contents."""
         if symbols.index is not None:
             self._indexed -= symbols.index.symbols
             symbols.index.close()
-        symbols.begin_anew(digest)
+        self._kept -= symbols.kept
+        symbols.begin_anew(image.segments, digest)
 
     def _read(
         self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
@@ -210,7 +215,9 @@ class NativeSymbols:
             symbols.lack = _said(error)
         symbols.names |= dict.fromkeys(vaddrs, "")
         symbols.expected = set()
-        self._kept += sum(len(name) for name, _ in found.values())
+        kept = sum(len(name) for name, _ in found.values())
+        self._kept += kept
+        symbols.kept += kept
         symbols.add(found)
 
     def _found(

@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +261,55 @@ def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, s
     assert name_of(symbols, copy, hidden)[1] == "hudden"
     shutil.copyfile(true, copy)
     assert name_of(symbols, true, hidden)[1] == "hidden"
+
+
+def shift_code(path, distance):
+    """Makes a file say that its code is loaded at other addresses."""
+    with path.open("r+b") as file:
+        kinds = [(segment.kind, segment.flags & 1) for segment in ElfImage(file).all_segments]
+        field = 64 + 56 * kinds.index((1, 1)) + 16  # p_vaddr
+        (vaddr,) = struct.unpack("<Q", os.pread(file.fileno(), 8, field))
+        os.pwrite(file.fileno(), struct.pack("<Q", vaddr + distance), field)
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_segments_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path, expected):
+    true = build(LIBRARY, *IDENTIFIED, name="true")
+    copy = Path(shutil.copy(true, tmp_path / "copy"))
+    visible, hidden = address_of(true, "visible"), address_of(true, "hidden")
+    shift_code(copy, visible - hidden)
+    mapping = replace(mapping_of(true), path=str(copy), inode=copy.stat().st_ino)
+    if expected:
+        symbols.expect(0, mapping, [hidden], opened_by_path)
+    else:
+        assert symbols.lookup(0, [mapping], hidden, opened_by_path)[1] == "visible"
+    shutil.copyfile(true, copy)
+    assert name_of(symbols, true, hidden)[1] == "hidden"
+    assert symbols.lookup(0, [mapping], hidden, opened_by_path)[1] == "hidden"
+
+
+def test_addresses_that_were_expected_in_forged_segments_are_not_looked_up(build, symbols, tmp_path, monkeypatch):
+    true = build(LIBRARY, *IDENTIFIED, name="true")
+    copy = Path(shutil.copy(true, tmp_path / "copy"))
+    hidden = address_of(true, "hidden")
+    shift_code(copy, 0x100000)
+    mapping = replace(mapping_of(true), path=str(copy), inode=copy.stat().st_ino)
+    symbols.expect(0, mapping, [hidden], opened_by_path)
+    shutil.copyfile(true, copy)
+    symbols.expect(0, mapping_of(true), [hidden], opened_by_path)
+    asked = []
+    monkeypatch.setattr(native_symbols, "_functions_in_file", lambda *args: asked.append(args[1]) or ({}, ""))
+    name_of(symbols, true, hidden)
+    assert asked == [{hidden}]
+
+
+def test_names_that_were_forgotten_are_no_longer_counted(build, symbols, tmp_path):
+    library = build(LIBRARY, *IDENTIFIED)
+    copy = Path(shutil.copy(library, tmp_path / "copy"))
+    hidden = address_of(library, "hidden")
+    for file in (library, copy, library):
+        assert name_of(symbols, file, hidden)[1] == "hidden"
+    assert symbols._kept == len("hidden")
 
 
 def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
