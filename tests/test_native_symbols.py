@@ -328,6 +328,36 @@ def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatc
     assert name_of(symbols, library, address_of(library, "hidden"))[1].startswith("built+0x")
 
 
+def set_size_of_section(path, name, size):
+    with path.open("r+b") as file:
+        image = ElfImage(file)
+        field = image._sections_at + 64 * image.sections.index(image.section(name)) + 32  # sh_size
+        os.pwrite(file.fileno(), struct.pack("<Q", size), field)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("section", [".symtab", ".strtab"])
+def test_a_file_whose_symbols_are_too_large_keeps_the_names_of_what_it_exports(build, section, live):
+    library = build(LIBRARY, "-shared", "-fPIC")
+    visible = address_of(library, "visible")
+    set_size_of_section(library, section, 200 << 20)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, visible)[1] == "visible"
+    symbols.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_file_whose_symbols_are_too_large_is_named_by_its_compressed_ones(build, live):
+    library = build(LIBRARY, "-shared", "-fPIC")
+    hidden = address_of(library, "hidden")
+    subprocess.run(["xz", "-k", library], check=True)
+    subprocess.run(["objcopy", f"--add-section=.gnu_debugdata={library}.xz", library], check=True)
+    set_size_of_section(library, ".symtab", 200 << 20)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    symbols.close()
+
+
 @pytest.mark.root
 def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols, tmp_path):
     root = tmp_path / "root"
