@@ -36,6 +36,7 @@ KEPT_MAX = 64 << 20  # characters of names of all files
 _PLACES_MAX = 1 << 16
 _INDEXED_MAX = 200_000  # symbols of a file that is kept at hand, in 30 MB
 _INDEXED_IN_ALL = 1_000_000  # ... and of all files that are
+_INDEXES_HOLD_MAX = 64 << 20  # bytes that those read from memory: contents that were compared, or unpacked
 _REST = 50  # a larger one is read again after so many times as long as it took
 _VDSO = "[vdso]"
 _NOWHERE = -1
@@ -109,6 +110,7 @@ class NativeSymbols:
         self._demangler = Demangler()
         self._kept = 0
         self._indexed = 0  # symbols
+        self._held = 0  # bytes, by indexes
         self.build_ids: dict[str, str] = {}  # in hex, by mapped file
 
     def lookup(self, pid: int, mappings: Sequence[Mapping], address: int, open_mapped: OpenMapped) -> tuple[str, str]:
@@ -191,6 +193,7 @@ class NativeSymbols:
         """Others are to have these names: those of before may have been made of other contents."""
         if symbols.index is not None:
             self._indexed -= symbols.index.symbols
+            self._held -= symbols.index.held
             symbols.index.close()
         self._kept -= symbols.kept
         symbols.begin_anew(image.segments, digest)
@@ -237,11 +240,12 @@ class NativeSymbols:
             return found
 
     def _new_index(self, index: _FileIndex) -> _FileIndex | None:
-        """The index with its functions, None where those, perhaps of a debug file, are too many."""
-        if not self._has_room_for(index.symbols):
+        """The index with its functions, None where those, perhaps of a debug file, are too many or take too much."""
+        if not self._has_room_for(index.symbols) or self._held + index.held > _INDEXES_HOLD_MAX:
             index.close()
             return None
         self._indexed += index.symbols
+        self._held += index.held
         index.build()
         return index
 
@@ -290,6 +294,7 @@ class _FileIndex:
             _check_contents(self._image, symbols.digest)
             self._open = opened.pop_all()
         self._best = self._image
+        self._unpacked = 0  # bytes
         self._tables: list[FunctionAt] = []
         with contextlib.suppress(*_DAMAGE):
             self._best = self._find_best(path, pid, symbols.debug)
@@ -303,12 +308,18 @@ class _FileIndex:
             found = None
         if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
             found = ElfImage(self._open.enter_context(unpacked))
+            self._unpacked = found.file_size
         return found or self._image
 
     @property
     def symbols(self) -> int:
         """How many symbols it is made of, some of them twice; BadElf."""
         return self._image.symbols + (0 if self._best is self._image else self._best.symbols)
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory, without the functions."""
+        return self._image.held + self._unpacked
 
     def build(self) -> None:
         """Reads the functions."""

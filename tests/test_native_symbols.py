@@ -14,6 +14,7 @@ import pytest
 from pyflame_ebpf import native_symbols, processes
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
+from pyflame_ebpf.file_contents import hold_names
 from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.native_symbols import ANONYMOUS, JIT, STRIPPED, NativeSymbols
 from pyflame_ebpf.perf_map import open_perf_map
@@ -319,6 +320,49 @@ def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
     assert name_of(symbols, library, hidden)[1] == "hidden"
     monkeypatch.setattr(native_symbols, "_best_functions", None)
     assert name_of(symbols, library, visible)[1] == "visible"
+
+
+def live_symbols_of_pairs(build, tmp_path, count):
+    """A live view's names of so many libraries that are there twice, and the libraries."""
+    symbols = NativeSymbols(live=True)
+    libraries = []
+    for number in range(count):
+        library = build(LIBRARY, "-shared", "-fPIC", f"-Wl,--build-id=0x{number + 1:04x}", name=f"library{number}")
+        copy = Path(shutil.copy(library, tmp_path / f"copy{number}"))
+        for file in (library, copy):
+            symbols.expect(0, mapping_of(file), [], opened_by_path)
+        libraries.append(library)
+    return symbols, libraries
+
+
+def test_indexes_hold_no_more_contents_than_is_allowed_and_all_files_are_named(build, tmp_path, monkeypatch):
+    symbols, libraries = live_symbols_of_pairs(build, tmp_path, 3)
+    with open_regular(str(libraries[0])) as file:
+        image = ElfImage(file)
+        hold_names(image)
+    monkeypatch.setattr(native_symbols, "_INDEXES_HOLD_MAX", 2 * image.held)
+    hidden = address_of(libraries[0], "hidden")
+    assert [name_of(symbols, library, hidden)[1] for library in libraries] == ["hidden"] * 3
+    indexes = [names.index for names in {id(names): names for names in symbols._files.values()}.values()]
+    assert [index is not None for index in indexes] == [True, True, False]
+    assert sum(index.held for index in indexes if index) == symbols._held == 2 * image.held
+    symbols.close()
+
+
+def test_contents_of_an_index_that_is_dropped_make_room_for_others(build, tmp_path):
+    library = build(LIBRARY, "-shared", "-fPIC", IDENTIFIED[-1])
+    subprocess.run(["xz", "-k", library], check=True)
+    unpacked = library.stat().st_size
+    hidden = address_of(library, "hidden")
+    subprocess.run(["strip", "-s", library], check=True)
+    subprocess.run(["objcopy", f"--add-section=.gnu_debugdata={library}.xz", library], check=True)
+    symbols = NativeSymbols(live=True)
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    assert symbols._held == unpacked
+    copy = Path(shutil.copy(library, tmp_path / "copy"))
+    symbols.expect(0, mapping_of(copy), [], opened_by_path)
+    assert symbols._held == 0
+    symbols.close()
 
 
 def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
