@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
+from pyflame_ebpf.debug_files import DebugFiles, open_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
 from pyflame_ebpf.elf_file import FileIdentity
 from pyflame_ebpf.elf_image import ElfImage, Segment
@@ -107,6 +107,7 @@ class NativeSymbols:
         self._files: dict[tuple[FileIdentity, FileIdentity | None], _FileSymbols] = {}
         self._same: FilesByContents[_FileSymbols] = FilesByContents(hold_names, self._joined)
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
+        self._debug_files = DebugFiles()
         self._demangler = Demangler()
         self._kept = 0
         self._indexed = 0  # symbols
@@ -172,7 +173,10 @@ class NativeSymbols:
                 image = ElfImage(file)
                 if image.build_id:
                     self.build_ids.setdefault(mapping.path, image.build_id.hex())
-                return self._of_file(image, _debug_file(image, mapping.path, pid), mapping, open_mapped)
+                debug = None
+                with contextlib.suppress(*_DAMAGE):
+                    debug = self._debug_files.find(image, mapping.path, pid)
+                return self._of_file(image, debug, mapping, open_mapped)
         except _DAMAGE as error:
             return _FileSymbols(lack=_said(error))
 
@@ -303,9 +307,7 @@ class _FileIndex:
         """The file that ``_best_functions`` takes them from, itself where there is nothing better; BadElf."""
         if not self._image.stripped:
             return self._image
-        found = self._open.enter_context(separate_debug_file(self._image, path, pid or None)) if debug else None
-        if found is not None and found.identity != debug:
-            found = None
+        found = self._open.enter_context(open_debug_file(self._image, path, pid, debug)) if debug else None
         if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
             found = ElfImage(self._open.enter_context(unpacked))
             self._unpacked = found.file_size
@@ -356,24 +358,16 @@ def _check_contents(image: ElfImage, digest: Digest | None) -> None:
         raise ContentsChanged
 
 
-def _debug_file(image: ElfImage, path: str, pid: int) -> FileIdentity | None:
-    """The separate debug file that a stripped file has in a process's root: whoever made that root chose it."""
-    if not image.stripped:
-        return None
-    with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
-        return found.identity if found is not None else None
-    return None
-
-
 def _best_functions(
     image: ElfImage, vaddrs: set[int], path: str, pid: int, debug: FileIdentity | None
 ) -> list[dict[int, Hit]]:
     """Those of its own .symtab, else of its installed debug file's, else of .gnu_debugdata's; none; BadElf."""
     if not image.stripped:
         return [image.static_functions(vaddrs)]
-    with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
-        if found is not None and found.identity == debug:
-            return [found.static_functions(vaddrs)]
+    if debug is not None:
+        with contextlib.suppress(*_DAMAGE), open_debug_file(image, path, pid, debug) as found:
+            if found is not None:
+                return [found.static_functions(vaddrs)]
     unpacked = unpack_debug_data(image)
     if unpacked is None:
         return []
