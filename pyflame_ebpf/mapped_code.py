@@ -7,12 +7,14 @@ first sample needs it.  Each file stays open for itself: of what else it holds, 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 from pyflame_ebpf import bpf_abi, processes
@@ -31,6 +33,7 @@ OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 FILES_MAX = 16384  # open at the same time: 40 of each of 400 containers, whose file systems are their own
 OTHER_FILES = 1024  # descriptors for everything else: maps, programs, debug files
 NO_FILE = 0
+VDSO = "[vdso]"
 HELD_MAX = 64 << 20  # bytes of unwind data of files that are there twice
 PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
@@ -131,7 +134,7 @@ class MappedCode:
     # ---- files ----
 
     def _file(self, identity: Identity, mapping: Mapping) -> _MappedFile | None:
-        if not mapping.inode and mapping.path != "[vdso]":
+        if not mapping.inode and mapping.path != VDSO:
             return None
         place = (mapping.device, mapping.inode, mapping.path)
         if place not in self._by_place and identity not in self._gone:
@@ -298,7 +301,7 @@ def _chunks(rows: bytes) -> list[bytes]:
 
 
 def file_of_memory(data: bytes) -> BinaryIO:
-    """Memory of a process (its vDSO) as an open file."""
+    """Memory (of a vDSO) as an open file."""
     handle = os.memfd_create("vdso")
     os.write(handle, data)
     return os.fdopen(handle, "rb", buffering=0)
@@ -306,6 +309,17 @@ def file_of_memory(data: bytes) -> BinaryIO:
 
 def open_code(pid: int, mapping: Mapping) -> BinaryIO:
     """The file behind a mapping of a process, for the vDSO its memory; OSError, BadElf, ProcessGone."""
-    if mapping.path == "[vdso]":
-        return file_of_memory(processes.read_memory(pid, mapping.start, mapping.end - mapping.start))
+    if mapping.path == VDSO:
+        return file_of_memory(_own_vdso() or processes.read_memory(pid, mapping.start, mapping.end - mapping.start))
     return processes.open_mapped_file(pid, mapping)
+
+
+def _own_vdso() -> bytes:
+    """The vDSO as this process has it, empty where it has none.
+
+    The kernel gives the same one to all, but a process can write to its own.
+    """
+    for mapping in processes.parse_maps(Path("/proc/self/maps").read_bytes()):
+        if mapping.path == VDSO:
+            return ctypes.string_at(mapping.start, mapping.end - mapping.start)
+    return b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -220,6 +221,25 @@ def test_the_vdso_is_unwound_from_memory(code, sampler):
     assert sampler.mappings[slot][1][3] == 1
     code.send_page(1, 0)
     assert len(sampler.rows((1, 0))) > 8
+
+
+def vdso_of_this_process():
+    return next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
+
+
+def test_the_vdso_is_read_from_this_process_whose_own_nobody_else_writes_to(monkeypatch):
+    monkeypatch.setattr(processes, "read_memory", lambda *_: b"\x7fELF as another process would like it")
+    mapping = vdso_of_this_process()
+    with open_code(1, replace(mapping, start=0x1000, end=0x2000)) as file:
+        assert os.pread(file.fileno(), 1 << 20, 0) == ctypes.string_at(mapping.start, mapping.end - mapping.start)
+
+
+def test_without_a_vdso_of_its_own_this_process_reads_that_of_another(monkeypatch):
+    vdso, others = vdso_of_this_process(), [libc()]
+    monkeypatch.setattr(processes, "parse_maps", lambda _: others)
+    monkeypatch.setattr(processes, "read_memory", lambda *place: repr(place).encode())
+    with open_code(7, replace(vdso, start=0x1000, end=0x2000)) as file:
+        assert os.pread(file.fileno(), 100, 0) == b"(7, 4096, 4096)"
 
 
 def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
