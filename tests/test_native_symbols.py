@@ -449,6 +449,30 @@ def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(
 
 
 @pytest.mark.root
+def test_a_debug_file_that_a_process_has_mounted_names_nothing_for_others_with_the_same_root(build, symbols, tmp_path):
+    program = build(WAIT, "-static", "-Wl,--build-id=none", name="program")
+    main = address_of(program, "main")
+    debug, mounted = tmp_path / "mounted/x.debug", tmp_path / ".debug"
+    for folder in (debug.parent, mounted):
+        folder.mkdir()
+    subprocess.run(["objcopy", "--redefine-sym", "main=evil", program, debug], check=True)
+    subprocess.run(["strip", "-s", program], check=True)
+    subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", program], check=True)
+    mount = f"mount --bind {debug.parent} {mounted} && exec {program}"
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=-1, stdout=-1) as process:
+        process.stdout.readline()
+        mappings = processes.mappings(process.pid)
+
+        def open_it(mapping):
+            return processes.open_mapped_file(process.pid, mapping)
+
+        names = [symbols.lookup(pid, mappings, main, open_it)[1] for pid in (process.pid, os.getpid())]
+        process.stdin.close()
+    assert names[0] == "evil"
+    assert names[1].startswith("program+0x")
+
+
+@pytest.mark.root
 def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(build):
     program = build(COMPILER, name="compiler")
     started = []
