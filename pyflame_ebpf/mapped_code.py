@@ -138,9 +138,9 @@ class MappedCode:
             return None
         place = (mapping.device, mapping.inode, mapping.path)
         if place not in self._by_place and identity not in self._gone:
-            if len(self._open_files) >= FILES_MAX:
+            if len(self._open_files) >= (most := _files_allowed()):
                 self._close_unused()
-            if len(self._open_files) < FILES_MAX:
+            if len(self._open_files) < most:
                 try:
                     self._by_place[place] = self._open(identity, mapping)
                 except ProcessGone:  # others may have it mapped, too
@@ -291,6 +291,12 @@ def allow_open_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _files_allowed() -> int:
+    """How many mapped files may be open, with some left of this process's limit for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return FILES_MAX if soft == resource.RLIM_INFINITY else min(FILES_MAX, max(soft - OTHER_FILES, soft // 2))
 
 
 def _chunks(rows: bytes) -> list[bytes]:
