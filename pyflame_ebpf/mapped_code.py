@@ -70,6 +70,7 @@ class MappedCode:
         self._files: dict[int, CodeFile] = {}
         self._last_number = NO_FILE
         self._used: dict[Identity, set[FileIdentity]] = {}  # files that processes have mapped now
+        self._unused_now = False  # whether files may have become unused since those were closed: it takes milliseconds
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
         self._same = FilesByContents(self._hold_rows, self._joined)
         self._by_place: dict[tuple[int, int, str], _MappedFile | None] = {}
@@ -88,6 +89,7 @@ class MappedCode:
         """Writes a process's executable memory; gives what its entry needs: 1 + the number of its slot."""
         slot = self._slot(identity)
         self._used[identity] = set()
+        self._unused_now = True
         self._sampler.set_mappings(slot, self._pack(identity, mappings))
         return slot + 1
 
@@ -107,6 +109,7 @@ class MappedCode:
     def forget(self, identity: Identity) -> None:
         """The process has ended."""
         self._used.pop(identity, None)
+        self._unused_now = True
         self._gone.discard(identity)
         slot = self._slots.pop(identity, None)
         if slot is not None:
@@ -137,15 +140,20 @@ class MappedCode:
         if not mapping.inode and mapping.path != VDSO:
             return None
         place = (mapping.device, mapping.inode, mapping.path)
-        if place not in self._by_place and identity not in self._gone:
-            if len(self._open_files) >= (most := _files_allowed()):
-                self._close_unused()
-            if len(self._open_files) < most:
-                try:
-                    self._by_place[place] = self._open(identity, mapping)
-                except ProcessGone:  # others may have it mapped, too
-                    self._gone.add(identity)
+        if place not in self._by_place and identity not in self._gone and self._has_room():
+            try:
+                self._by_place[place] = self._open(identity, mapping)
+            except ProcessGone:  # others may have it mapped, too
+                self._gone.add(identity)
         return self._by_place.get(place)
+
+    def _has_room(self) -> bool:
+        """Whether another file may be open, where needed after unused ones were closed."""
+        allowed = _files_allowed()
+        if len(self._open_files) >= allowed and self._unused_now:
+            self._unused_now = False
+            self._close_unused()
+        return len(self._open_files) < allowed
 
     def _open(self, identity: Identity, mapping: Mapping) -> _MappedFile | None:
         """The file as far as it can be read, None where it cannot; ProcessGone."""

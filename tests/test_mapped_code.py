@@ -192,6 +192,16 @@ def test_files_that_are_mapped_stay_open(sampler, monkeypatch):
         assert file.read(4) == b"\x7fELF"
 
 
+def test_unused_files_are_looked_for_once_a_process_and_not_once_a_mapping(sampler, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 1)
+    code = MappedCode(sampler, opened_path)
+    tried = []
+    monkeypatch.setattr(code, "_close_unused", lambda: tried.append(1))
+    for identity in (ME, OTHER):
+        code.map_process(identity, code_of_this_process())
+    assert len(tried) == 2
+
+
 def test_a_file_that_cannot_be_opened_has_no_number(sampler):
     def refuse(identity, mapping):
         raise PermissionError(mapping.path)
