@@ -19,6 +19,15 @@ TABLE_MAX = 128 << 20  # bytes of one symbol or string table
 FileIdentity = tuple[int, int, int, int]  # device, inode, change time in ns, size
 
 
+def identity_of(file: BinaryIO) -> FileIdentity:
+    """What tells an open file from others, and from what it was before it was written to."""
+    return _identity(os.fstat(file.fileno()))
+
+
+def _identity(status: os.stat_result) -> FileIdentity:
+    return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
+
+
 class BadElf(PyflameError):
     """A file is not a regular file, not ELF for a 64-bit little-endian machine, or contradicts itself."""
 
@@ -54,7 +63,7 @@ class RegularFile:
         if not stat.S_ISREG(status.st_mode):
             raise BadElf("not a regular file")
         self.size = status.st_size
-        self.identity: FileIdentity = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
+        self.identity = _identity(status)
         self._held: list[tuple[int, bytes]] = []
 
     def close(self) -> None:

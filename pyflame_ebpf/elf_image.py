@@ -270,13 +270,12 @@ class ElfImage:
 
     @cached_property
     def _static_tables(self) -> _Tables:
-        """.symtab; empty where it was stripped."""
+        """.symtab; empty where it was stripped, and where it is too large or damaged: nothing else needs it."""
         for section in self.sections:
             if section.kind == _SHT_SYMTAB and section.link < len(self.sections):
                 strings = self.sections[section.link]
-                return self._checked(
-                    _Tables(Extent(section.offset, section.size), Extent(strings.offset, strings.size)), ".symtab"
-                )
+                tables = _Tables(Extent(section.offset, section.size), Extent(strings.offset, strings.size))
+                return tables if self._fits(tables) else _NO_TABLES
         return _NO_TABLES
 
     @cached_property
@@ -286,13 +285,13 @@ class ElfImage:
         if _DT_SYMTAB not in tags or _DT_STRTAB not in tags:
             return _NO_TABLES
         symbols = self.extent(tags[_DT_SYMTAB], SYMBOL.size * self._dynamic_symbol_count())
-        return self._checked(_Tables(symbols, self.extent(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0))), ".dynsym")
-
-    def _checked(self, tables: _Tables, what: str) -> _Tables:
-        for extent in tables:
-            if extent.size > TABLE_MAX or extent.offset + extent.size > self.file_size:
-                raise BadElf(f"its {what} does not fit into the file")
+        tables = _Tables(symbols, self.extent(tags[_DT_STRTAB], tags.get(_DT_STRSZ, 0)))
+        if not self._fits(tables):
+            raise BadElf("its .dynsym does not fit into the file")
         return tables
+
+    def _fits(self, tables: _Tables) -> bool:
+        return all(size <= TABLE_MAX and offset + size <= self.file_size for offset, size in tables)
 
     def _dynamic_symbol_count(self) -> int:
         """Symbols in .dynsym; only the hash tables and the section headers know."""
@@ -376,7 +375,7 @@ class ElfImage:
 
     @property
     def stripped(self) -> bool:
-        """Whether it has no .symtab."""
+        """Whether it has no .symtab that can be read."""
         return self._static_tables.symbols.size < SYMBOL.size
 
     def dynamic_name(self, index: int) -> str:

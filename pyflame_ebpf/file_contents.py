@@ -18,7 +18,7 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.plt import PLT_SECTIONS, RELOCATION_TABLES
 
 ROWS_MAX = 8 << 20  # bytes of .eh_frame and its table, in memory as long as the file is known; read in 8 ms
-NAMES_MAX = 64 << 20  # bytes of symbols, names and relocations, while names are looked up
+NAMES_MAX = 64 << 20  # bytes of symbols, names and relocations, during a look-up or as long as an index is kept
 _ENTRY_POINT = 16  # bytes of code that tell whether a stack begins there
 
 Digest = bytes

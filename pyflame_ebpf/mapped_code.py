@@ -1,17 +1,20 @@
 """Executable memory of processes, and the unwind rows of the code pages that samples meet in it.
 
-Each file has one number however many processes map it; a page of its code becomes rows when the first sample needs it.
+Files with the same unwind data have one number however many processes map them; a page of code becomes rows when the
+first sample needs it.  Each file stays open for itself: of what else it holds, names above all, that says nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
 from pyflame_ebpf import bpf_abi, processes
@@ -27,9 +30,10 @@ from pyflame_ebpf.unwind_row import UnwindRow, unpack_row
 from pyflame_ebpf.unwind_rows import PAGE_SIZE, TooManyRows, UnwindTable
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
-FILES_MAX = 4096  # open at the same time
+FILES_MAX = 16384  # open at the same time: 40 of each of 400 containers, whose file systems are their own
 OTHER_FILES = 1024  # descriptors for everything else: maps, programs, debug files
 NO_FILE = 0
+VDSO = "[vdso]"
 HELD_MAX = 64 << 20  # bytes of unwind data of files that are there twice
 PAGES_LATELY = 512  # whose rows, 4 KiB each at the most, are kept in this process too
 
@@ -40,12 +44,21 @@ _CHUNK_SIZE = bpf_abi.UNWIND_CHUNK_ROWS * bpf_abi.UNWIND_ROW_SIZE
 
 @dataclass(slots=True)
 class CodeFile:
-    """A mapped file: its number, its image, its unwind data, and which pages of it were sent."""
+    """What files with the same contents share: a number, the unwind data, and which pages of it were sent."""
 
     number: int
-    image: ElfImage
+    image: ElfImage  # of the first of them, which stays open with the last
     table: UnwindTable | None  # None: no unwind data
     pages: dict[int, int] = field(default_factory=dict)  # page → chunks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _MappedFile:
+    """A file that processes have mapped."""
+
+    identity: FileIdentity
+    file: BinaryIO
+    code: CodeFile
 
 
 class MappedCode:
@@ -56,11 +69,12 @@ class MappedCode:
         self._open_mapped = open_mapped
         self._files: dict[int, CodeFile] = {}
         self._last_number = NO_FILE
-        self._used: dict[Identity, set[int]] = {}  # files that processes have mapped now
+        self._used: dict[Identity, set[FileIdentity]] = {}  # files that processes have mapped now
+        self._unused_now = False  # whether files may have become unused since those were closed: it takes milliseconds
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
         self._same = FilesByContents(self._hold_rows, self._joined)
-        self._by_place: dict[tuple[int, int, str], CodeFile | None] = {}
-        self._by_inode: dict[FileIdentity, CodeFile] = {}
+        self._by_place: dict[tuple[int, int, str], _MappedFile | None] = {}
+        self._open_files: dict[FileIdentity, _MappedFile] = {}
         self._slots: OrderedDict[Identity, int] = OrderedDict()
         self._free_slots = list(range(bpf_abi.MAPPED_PROCESSES))
         self._next_chunk = 0
@@ -75,6 +89,7 @@ class MappedCode:
         """Writes a process's executable memory; gives what its entry needs: 1 + the number of its slot."""
         slot = self._slot(identity)
         self._used[identity] = set()
+        self._unused_now = True
         self._sampler.set_mappings(slot, self._pack(identity, mappings))
         return slot + 1
 
@@ -94,6 +109,7 @@ class MappedCode:
     def forget(self, identity: Identity) -> None:
         """The process has ended."""
         self._used.pop(identity, None)
+        self._unused_now = True
         self._gone.discard(identity)
         slot = self._slots.pop(identity, None)
         if slot is not None:
@@ -111,49 +127,60 @@ class MappedCode:
         number, bias = NO_FILE, 0
         file = self._file(identity, mapping)
         if file is not None:
-            self._used[identity].add(file.number)
-            found = load_bias(mapping, file.image.segments)
+            self._used[identity].add(file.identity)
+            found = load_bias(mapping, file.code.image.segments)
             if found is not None:
-                number, bias = file.number if file.table else NO_FILE, found
+                number, bias = file.code.number if file.code.table else NO_FILE, found
         pages = mapping.end - mapping.start >> 12
         return bytes(bpf_abi.Mapping(mapping.start, bias & 0xFFFFFFFFFFFFFFFF, pages, number))
 
     # ---- files ----
 
-    def _file(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
-        if not mapping.inode and mapping.path != "[vdso]":
+    def _file(self, identity: Identity, mapping: Mapping) -> _MappedFile | None:
+        if not mapping.inode and mapping.path != VDSO:
             return None
         place = (mapping.device, mapping.inode, mapping.path)
-        if place not in self._by_place and identity not in self._gone:
-            if len(self._files) >= FILES_MAX:
-                self._close_unused()
-            if len(self._files) < FILES_MAX:
-                try:
-                    self._by_place[place] = self._open(identity, mapping)
-                except ProcessGone:  # others may have it mapped, too
-                    self._gone.add(identity)
+        if place not in self._by_place and identity not in self._gone and self._has_room():
+            try:
+                self._by_place[place] = self._open(identity, mapping)
+            except ProcessGone:  # others may have it mapped, too
+                self._gone.add(identity)
         return self._by_place.get(place)
 
-    def _open(self, identity: Identity, mapping: Mapping) -> CodeFile | None:
+    def _has_room(self) -> bool:
+        """Whether another file may be open, where needed after unused ones were closed."""
+        allowed = _files_allowed()
+        if len(self._open_files) >= allowed and self._unused_now:
+            self._unused_now = False
+            self._close_unused()
+        return len(self._open_files) < allowed
+
+    def _open(self, identity: Identity, mapping: Mapping) -> _MappedFile | None:
         """The file as far as it can be read, None where it cannot; ProcessGone."""
         with contextlib.ExitStack() as opened:
             try:
-                image = ElfImage(opened.enter_context(self._open_mapped(identity, mapping)))
-                if image.identity in self._by_inode:  # mapped by another path
-                    return self._by_inode[image.identity]
-                same, digest = self._same.same_as(image)
-                if same is not None:
-                    return same
-                table = UnwindTable(image)
+                file = opened.enter_context(self._open_mapped(identity, mapping))
+                image = ElfImage(file)
+                if image.identity in self._open_files:  # mapped by another path
+                    return self._open_files[image.identity]
+                code = self._code_of(image)
             except ProcessGone:
                 raise
             except (BadElf, PyflameError, OSError):
                 return None
-            opened.pop_all()  # the image reads its file later, too
+            opened.pop_all()
+        self._open_files[image.identity] = _MappedFile(image.identity, file, code)
+        return self._open_files[image.identity]
+
+    def _code_of(self, image: ElfImage) -> CodeFile:
+        """What a file shares with those that have its contents; BadElf, OSError."""
+        same, digest = self._same.same_as(image)
+        if same is not None:
+            return same
+        table = UnwindTable(image)
         self._last_number += 1
         code = CodeFile(self._last_number, image, None if table.empty else table)
         self._files[code.number] = code
-        self._by_inode[image.identity] = code
         self._same.add(image, code, digest, lambda: contextlib.nullcontext(image))
         return code
 
@@ -173,15 +200,21 @@ class MappedCode:
     def _close_unused(self) -> None:
         """Gives back the files that no process has mapped any more, with their pages; their functions stay unnamed."""
         used = set().union(*self._used.values())
-        unused = [file for number, file in self._files.items() if number not in used]
-        for file in unused:
-            del self._files[file.number]
-            self._drop_pages(file)
-            file.image.close()
-        closed = {id(file) for file in unused}
-        self._by_place = {place: file for place, file in self._by_place.items() if id(file) not in closed}
-        self._by_inode = {key: file for key, file in self._by_inode.items() if id(file) not in closed}
-        self._same.drop(unused)
+        used |= {self._open_files[identity].code.image.identity for identity in used}
+        unused = {identity: file for identity, file in self._open_files.items() if identity not in used}
+        for identity, file in unused.items():
+            del self._open_files[identity]
+            file.file.close()
+        self._by_place = {
+            place: file for place, file in self._by_place.items() if file is None or file.identity not in unused
+        }
+        self._drop([code for code in self._files.values() if code.image.identity in unused])
+
+    def _drop(self, codes: list[CodeFile]) -> None:
+        for code in codes:
+            del self._files[code.number]
+            self._drop_pages(code)
+        self._same.drop(codes)
 
     def _drop_pages(self, file: CodeFile) -> None:
         for page in file.pages:
@@ -194,19 +227,19 @@ class MappedCode:
         file = self._by_place.get((mapping.device, mapping.inode, mapping.path))
         if file is None:
             raise FileNotFoundError(mapping.path)
-        return file.image.duplicate()
+        return os.fdopen(os.dup(file.file.fileno()), "rb", buffering=0)
 
     # ---- pages ----
 
     def row_at(self, identity: Identity, mapping: Mapping, address: int) -> UnwindRow | None:
         """The row that holds at an address of a mapping, None for code without unwind data; its page is sent."""
         file = self._file(identity, mapping)
-        bias = load_bias(mapping, file.image.segments) if file else None
-        if file is None or bias is None or file.table is None:
+        bias = load_bias(mapping, file.code.image.segments) if file else None
+        if file is None or bias is None or file.code.table is None:
             return None
         page, offset = divmod(address - bias, PAGE_SIZE)
-        self.send_page(file.number, page)
-        rows = self._rows_kept(file, page)
+        self.send_page(file.code.number, page)
+        rows = self._rows_kept(file.code, page)
         starts = memoryview(rows).cast("H")[:: bpf_abi.UNWIND_ROW_SIZE // 2]
         return unpack_row(rows, bisect_right(starts, offset) - 1)
 
@@ -268,6 +301,12 @@ def allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
+def _files_allowed() -> int:
+    """How many mapped files may be open, with some left of this process's limit for everything else."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return FILES_MAX if soft == resource.RLIM_INFINITY else min(FILES_MAX, max(soft - OTHER_FILES, soft // 2))
+
+
 def _chunks(rows: bytes) -> list[bytes]:
     """Rows of a page in pieces of one chunk each; at least one."""
     rows = rows or _NO_ROWS
@@ -276,7 +315,7 @@ def _chunks(rows: bytes) -> list[bytes]:
 
 
 def file_of_memory(data: bytes) -> BinaryIO:
-    """Memory of a process (its vDSO) as an open file."""
+    """Memory (of a vDSO) as an open file."""
     handle = os.memfd_create("vdso")
     os.write(handle, data)
     return os.fdopen(handle, "rb", buffering=0)
@@ -284,6 +323,17 @@ def file_of_memory(data: bytes) -> BinaryIO:
 
 def open_code(pid: int, mapping: Mapping) -> BinaryIO:
     """The file behind a mapping of a process, for the vDSO its memory; OSError, BadElf, ProcessGone."""
-    if mapping.path == "[vdso]":
-        return file_of_memory(processes.read_memory(pid, mapping.start, mapping.end - mapping.start))
+    if mapping.path == VDSO:
+        return file_of_memory(_own_vdso() or processes.read_memory(pid, mapping.start, mapping.end - mapping.start))
     return processes.open_mapped_file(pid, mapping)
+
+
+def _own_vdso() -> bytes:
+    """The vDSO as this process has it, empty where it has none.
+
+    The kernel gives the same one to all, but a process can write to its own.
+    """
+    for mapping in processes.parse_maps(Path("/proc/self/maps").read_bytes()):
+        if mapping.path == VDSO:
+            return ctypes.string_at(mapping.start, mapping.end - mapping.start)
+    return b""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
+from pyflame_ebpf.debug_files import DebugFiles, open_debug_file, unpack_debug_data
 from pyflame_ebpf.demangle import Demangler
 from pyflame_ebpf.elf_file import FileIdentity
 from pyflame_ebpf.elf_image import ElfImage, Segment
@@ -36,6 +36,7 @@ KEPT_MAX = 64 << 20  # characters of names of all files
 _PLACES_MAX = 1 << 16
 _INDEXED_MAX = 200_000  # symbols of a file that is kept at hand, in 30 MB
 _INDEXED_IN_ALL = 1_000_000  # ... and of all files that are
+_INDEXES_HOLD_MAX = 64 << 20  # bytes that those read from memory: contents that were compared, or unpacked
 _REST = 50  # a larger one is read again after so many times as long as it took
 _VDSO = "[vdso]"
 _NOWHERE = -1
@@ -58,11 +59,15 @@ class _FileSymbols:
     rests_until: float = 0.0  # on the monotonic clock: when a large file may be read again
     debug: FileIdentity | None = None  # its separate debug file
     digest: Digest | None = None  # of the contents that it has in common with others
+    kept: int = 0  # characters of names
 
-    def begin_anew(self, digest: Digest) -> None:
+    def begin_anew(self, segments: tuple[Segment, ...], digest: Digest) -> None:
         """Forgets what was found: from now on it is to come from these contents."""
-        self.names, self.starts, self.spans = {}, [], {}
-        self.index, self.lack, self.rests_until, self.digest = None, "", 0.0, digest
+        if segments != self.segments:  # by which those addresses were computed
+            self.expected = set()
+        self.names, self.starts, self.spans, self.kept = {}, [], {}, 0
+        self.index, self.lack, self.rests_until = None, "", 0.0
+        self.segments, self.digest = segments, digest
 
     def add(self, hits: dict[int, Hit]) -> None:
         """Keeps what was found."""
@@ -102,9 +107,11 @@ class NativeSymbols:
         self._files: dict[tuple[FileIdentity, FileIdentity | None], _FileSymbols] = {}
         self._same: FilesByContents[_FileSymbols] = FilesByContents(hold_names, self._joined)
         self._places: dict[tuple[int, Mapping], _FileSymbols] = {}
+        self._debug_files = DebugFiles()
         self._demangler = Demangler()
         self._kept = 0
         self._indexed = 0  # symbols
+        self._held = 0  # bytes, by indexes
         self.build_ids: dict[str, str] = {}  # in hex, by mapped file
 
     def lookup(self, pid: int, mappings: Sequence[Mapping], address: int, open_mapped: OpenMapped) -> tuple[str, str]:
@@ -166,7 +173,10 @@ class NativeSymbols:
                 image = ElfImage(file)
                 if image.build_id:
                     self.build_ids.setdefault(mapping.path, image.build_id.hex())
-                return self._of_file(image, _debug_file(image, mapping.path, pid), mapping, open_mapped)
+                debug = None
+                with contextlib.suppress(*_DAMAGE):
+                    debug = self._debug_files.find(image, mapping.path, pid)
+                return self._of_file(image, debug, mapping, open_mapped)
         except _DAMAGE as error:
             return _FileSymbols(lack=_said(error))
 
@@ -183,12 +193,14 @@ class NativeSymbols:
             self._files[key] = same
         return self._files[key]
 
-    def _joined(self, symbols: _FileSymbols, _image: ElfImage, digest: Digest) -> None:
+    def _joined(self, symbols: _FileSymbols, image: ElfImage, digest: Digest) -> None:
         """Others are to have these names: those of before may have been made of other contents."""
         if symbols.index is not None:
             self._indexed -= symbols.index.symbols
+            self._held -= symbols.index.held
             symbols.index.close()
-        symbols.begin_anew(digest)
+        self._kept -= symbols.kept
+        symbols.begin_anew(image.segments, digest)
 
     def _read(
         self, symbols: _FileSymbols, vaddrs: set[int], pid: int, mapping: Mapping, open_mapped: OpenMapped
@@ -210,7 +222,9 @@ class NativeSymbols:
             symbols.lack = _said(error)
         symbols.names |= dict.fromkeys(vaddrs, "")
         symbols.expected = set()
-        self._kept += sum(len(name) for name, _ in found.values())
+        kept = sum(len(name) for name, _ in found.values())
+        self._kept += kept
+        symbols.kept += kept
         symbols.add(found)
 
     def _found(
@@ -230,11 +244,12 @@ class NativeSymbols:
             return found
 
     def _new_index(self, index: _FileIndex) -> _FileIndex | None:
-        """The index with its functions, None where those, perhaps of a debug file, are too many."""
-        if not self._has_room_for(index.symbols):
+        """The index with its functions, None where those, perhaps of a debug file, are too many or take too much."""
+        if not self._has_room_for(index.symbols) or self._held + index.held > _INDEXES_HOLD_MAX:
             index.close()
             return None
         self._indexed += index.symbols
+        self._held += index.held
         index.build()
         return index
 
@@ -283,6 +298,7 @@ class _FileIndex:
             _check_contents(self._image, symbols.digest)
             self._open = opened.pop_all()
         self._best = self._image
+        self._unpacked = 0  # bytes
         self._tables: list[FunctionAt] = []
         with contextlib.suppress(*_DAMAGE):
             self._best = self._find_best(path, pid, symbols.debug)
@@ -291,17 +307,21 @@ class _FileIndex:
         """The file that ``_best_functions`` takes them from, itself where there is nothing better; BadElf."""
         if not self._image.stripped:
             return self._image
-        found = self._open.enter_context(separate_debug_file(self._image, path, pid or None)) if debug else None
-        if found is not None and found.identity != debug:
-            found = None
+        found = self._open.enter_context(open_debug_file(self._image, path, pid, debug)) if debug else None
         if found is None and (unpacked := unpack_debug_data(self._image)) is not None:
             found = ElfImage(self._open.enter_context(unpacked))
+            self._unpacked = found.file_size
         return found or self._image
 
     @property
     def symbols(self) -> int:
         """How many symbols it is made of, some of them twice; BadElf."""
         return self._image.symbols + (0 if self._best is self._image else self._best.symbols)
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory, without the functions."""
+        return self._image.held + self._unpacked
 
     def build(self) -> None:
         """Reads the functions."""
@@ -338,24 +358,16 @@ def _check_contents(image: ElfImage, digest: Digest | None) -> None:
         raise ContentsChanged
 
 
-def _debug_file(image: ElfImage, path: str, pid: int) -> FileIdentity | None:
-    """The separate debug file that a stripped file has in a process's root: whoever made that root chose it."""
-    if not image.stripped:
-        return None
-    with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
-        return found.identity if found is not None else None
-    return None
-
-
 def _best_functions(
     image: ElfImage, vaddrs: set[int], path: str, pid: int, debug: FileIdentity | None
 ) -> list[dict[int, Hit]]:
     """Those of its own .symtab, else of its installed debug file's, else of .gnu_debugdata's; none; BadElf."""
     if not image.stripped:
         return [image.static_functions(vaddrs)]
-    with contextlib.suppress(*_DAMAGE), separate_debug_file(image, path, pid or None) as found:
-        if found is not None and found.identity == debug:
-            return [found.static_functions(vaddrs)]
+    if debug is not None:
+        with contextlib.suppress(*_DAMAGE), open_debug_file(image, path, pid, debug) as found:
+            if found is not None:
+                return [found.static_functions(vaddrs)]
     unpacked = unpack_debug_data(image)
     if unpacked is None:
         return []

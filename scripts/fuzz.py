@@ -25,7 +25,7 @@ from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pyflame_ebpf.debug_files import debug_link, debug_paths, is_debug_file_of, unpack_debug_data
+from pyflame_ebpf.debug_files import checksum, debug_paths, is_debug_file_of, unpack_debug_data, wanted_by
 from pyflame_ebpf.elf_image import BadElf, ElfImage
 from pyflame_ebpf.perf_map import PerfMap
 from pyflame_ebpf.plt import PltStubs
@@ -114,9 +114,10 @@ def read_debug_data(data: bytes) -> None:
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
         with contextlib.suppress(BadElf):
-            debug_link(image)
-            list(debug_paths(image, "/usr/lib/x.so"))
-            is_debug_file_of(image, image)
+            wanted = wanted_by(image)
+            if wanted is not None:
+                list(debug_paths(wanted, "/usr/lib/x.so"))
+                is_debug_file_of(image, wanted, lambda: checksum(file, image.file_size))
         unpacked = unpack_debug_data(image)
         if unpacked is not None:
             with unpacked:

@@ -1,13 +1,15 @@
 """Where symbols are that were stripped, and what only claims to be them."""
 
 import lzma
+import os
 import subprocess
 import time
 
 import pytest
 
 from pyflame_ebpf import debug_files
-from pyflame_ebpf.debug_files import separate_debug_file, unpack_debug_data
+from pyflame_ebpf.debug_files import DebugFiles, open_debug_file, unpack_debug_data
+from pyflame_ebpf.elf_file import identity_of
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
 
 SOURCE = """
@@ -37,11 +39,16 @@ def split(library, debug, *, link=False):
         run("objcopy", f"--add-gnu-debuglink={debug}", library)
 
 
-def hidden_address(library, debug_of=separate_debug_file):
+def hidden_address(library, files=None):
     """The address of ``hidden`` in the debug file that is found, -1 for none."""
-    with open_regular(str(library)) as file, debug_of(ElfImage(file), str(library), None) as found:
-        functions = found.static_functions(range(0x4000)) if found else {}
-        return next((vaddr for vaddr, hit in functions.items() if hit == ("hidden", 0)), -1)
+    with open_regular(str(library)) as file:
+        image = ElfImage(file)
+        identity = (files or DebugFiles()).find(image, str(library), 0)
+        if identity is None:
+            return -1
+        with open_debug_file(image, str(library), 0, identity) as found:
+            functions = found.static_functions(range(0x4000))
+            return next(vaddr for vaddr, hit in functions.items() if hit == ("hidden", 0))
 
 
 def test_a_debug_file_is_found_by_build_id(tmp_path, monkeypatch):
@@ -73,6 +80,68 @@ def test_a_debug_file_with_another_checksum_is_refused(tmp_path):
     with (tmp_path / "lib.debug").open("ab") as file:
         file.write(b"\0")
     assert hidden_address(library) == -1
+
+
+def test_a_checksum_is_computed_once_as_long_as_the_debug_file_is_unchanged(tmp_path, monkeypatch):
+    library = build(tmp_path, "-Wl,--build-id=none")
+    split(library, tmp_path / "lib.debug", link=True)
+    computed = []
+    checksum = debug_files.checksum
+    monkeypatch.setattr(debug_files, "checksum", lambda *args: computed.append(args) or checksum(*args))
+    files = DebugFiles()
+    assert hidden_address(library, files) == hidden_address(library, files) > 0
+    other = tmp_path / "other.so"
+    other.write_bytes(library.read_bytes())
+    assert hidden_address(other, files) > 0
+    assert len(computed) == 1
+    with (tmp_path / "lib.debug").open("ab") as file:
+        file.write(b"\0")
+    assert hidden_address(library, files) == -1
+    assert len(computed) == 2
+
+
+def test_checksums_are_computed_of_so_many_bytes_and_no_more(tmp_path, monkeypatch):
+    library = build(tmp_path, "-Wl,--build-id=none")
+    split(library, tmp_path / "lib.debug", link=True)
+    (tmp_path / "lib.debug").rename(tmp_path / "true")
+    (tmp_path / "lib.debug").write_bytes((tmp_path / "true").read_bytes() + b"\0")
+    monkeypatch.setattr(debug_files, "_CHECKSUMS_MAX", (tmp_path / "true").stat().st_size + 1)
+    files = DebugFiles()
+    assert hidden_address(library, files) == -1
+    (tmp_path / "true").rename(tmp_path / "lib.debug")
+    assert hidden_address(library, files) == -1
+    assert hidden_address(library) > 0
+
+
+def test_files_are_read_once_however_many_processes_have_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(debug_files, "_DEBUG_ROOT", str(tmp_path / "debug"))
+    library = build(tmp_path, BUILD_ID)
+    debug = tmp_path / "debug/.build-id/01/23456789abcdef.debug"
+    split(library, debug)
+    files = DebugFiles()
+    parsed = []
+    with open_regular(str(library)) as file:
+        found = files.find(ElfImage(file), str(library), os.getpid())
+        monkeypatch.setattr(debug_files, "ElfImage", parsed.append)
+        monkeypatch.setattr(ElfImage, "sections", property(parsed.append))
+        assert files.find(ElfImage(file), str(library), 0) == found == debug_identity(debug)
+    assert not parsed
+
+
+def debug_identity(path):
+    with path.open("rb") as file:
+        return identity_of(file)
+
+
+def test_a_debug_file_that_comes_later_is_found(tmp_path):
+    """That there is none in one process's root says nothing of others."""
+    library = build(tmp_path, "-Wl,--build-id=none")
+    split(library, tmp_path / "lib.debug", link=True)
+    (tmp_path / "lib.debug").rename(tmp_path / "elsewhere")
+    files = DebugFiles()
+    assert hidden_address(library, files) == -1
+    (tmp_path / "elsewhere").rename(tmp_path / "lib.debug")
+    assert hidden_address(library, files) > 0
 
 
 def test_a_fifo_in_place_of_a_debug_file_is_refused_without_waiting(tmp_path):

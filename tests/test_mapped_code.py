@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import resource
 import shutil
 import struct
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +192,16 @@ def test_files_that_are_mapped_stay_open(sampler, monkeypatch):
         assert file.read(4) == b"\x7fELF"
 
 
+def test_unused_files_are_looked_for_once_a_process_and_not_once_a_mapping(sampler, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 1)
+    code = MappedCode(sampler, opened_path)
+    tried = []
+    monkeypatch.setattr(code, "_close_unused", lambda: tried.append(1))
+    for identity in (ME, OTHER):
+        code.map_process(identity, code_of_this_process())
+    assert len(tried) == 2
+
+
 def test_a_file_that_cannot_be_opened_has_no_number(sampler):
     def refuse(identity, mapping):
         raise PermissionError(mapping.path)
@@ -220,6 +233,25 @@ def test_the_vdso_is_unwound_from_memory(code, sampler):
     assert len(sampler.rows((1, 0))) > 8
 
 
+def vdso_of_this_process():
+    return next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
+
+
+def test_the_vdso_is_read_from_this_process_whose_own_nobody_else_writes_to(monkeypatch):
+    monkeypatch.setattr(processes, "read_memory", lambda *_: b"\x7fELF as another process would like it")
+    mapping = vdso_of_this_process()
+    with open_code(1, replace(mapping, start=0x1000, end=0x2000)) as file:
+        assert os.pread(file.fileno(), 1 << 20, 0) == ctypes.string_at(mapping.start, mapping.end - mapping.start)
+
+
+def test_without_a_vdso_of_its_own_this_process_reads_that_of_another(monkeypatch):
+    vdso, others = vdso_of_this_process(), [libc()]
+    monkeypatch.setattr(processes, "parse_maps", lambda _: others)
+    monkeypatch.setattr(processes, "read_memory", lambda *place: repr(place).encode())
+    with open_code(7, replace(vdso, start=0x1000, end=0x2000)) as file:
+        assert os.pread(file.fileno(), 100, 0) == b"(7, 4096, 4096)"
+
+
 def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -230,6 +262,19 @@ def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
         assert soft == min(mapped_code.FILES_MAX + mapped_code.OTHER_FILES, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_files_leave_room_for_other_descriptors_where_few_are_allowed(code, sampler, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mappings = [mapped_copy(tmp_path / str(index)) for index in range(60)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+        numbers = [
+            number_of(code, sampler, Identity(index, os.getpid(), 0), mapping) for index, mapping in enumerate(mappings)
+        ]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert numbers == [1] * 50 + [mapped_code.NO_FILE] * 10
 
 
 def test_process_that_loses_its_slot_is_named(monkeypatch):
@@ -352,3 +397,60 @@ def test_of_too_much_unwind_data_no_more_is_shared(code, sampler, tmp_path, monk
         for index in range(3)
     ]
     assert len(set(numbers)) == 3
+
+
+# ---- ... but other names ----
+
+
+def test_a_file_with_the_rows_of_another_is_opened_again_itself(code, tmp_path):
+    """Names are not among what rows are made of: they come from the file that was mapped."""
+    mappings = [mapped_copy(tmp_path / name) for name in ("first", "second")]
+    for identity, mapping in zip((ME, OTHER), mappings, strict=True):
+        code.map_process(identity, [mapping])
+    for mapping in mappings:
+        with code.open_again(mapping) as file:
+            assert os.fstat(file.fileno()).st_ino == mapping.inode
+
+
+def test_a_file_with_the_rows_of_another_counts_as_open(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    numbers = [
+        number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
+        for index in range(3)
+    ]
+    assert numbers == [1, 1, mapped_code.NO_FILE]
+
+
+def test_rows_outlive_the_first_file_that_had_them(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    first, second = (mapped_copy(tmp_path / name) for name in ("first", "second"))
+    for identity, mapping in ((ME, first), (OTHER, second)):
+        code.map_process(identity, [mapping])
+    code.forget(ME)
+    code.map_process(ME, [])
+    assert number_of(code, sampler, ME, libc()) == mapped_code.NO_FILE  # there is room for no other file
+    assert sent(code, sampler, 1) == pages_of_this_libc()
+
+
+def test_a_file_is_closed_though_others_have_its_rows(sampler, tmp_path, monkeypatch):
+    monkeypatch.setattr(mapped_code, "FILES_MAX", 2)
+    code = MappedCode(sampler, opened_path)
+    first, second, third = (mapped_copy(tmp_path / name) for name in ("first", "second", "third"))
+    for identity, mapping in ((ME, first), (OTHER, second)):
+        code.map_process(identity, [mapping])
+    code.forget(OTHER)
+    assert number_of(code, sampler, OTHER, third) == 1
+    with pytest.raises(FileNotFoundError):
+        code.open_again(second)
+
+
+def test_what_is_compared_is_not_kept_twice(code, sampler, tmp_path):
+    images = []
+    hold = code._same._hold
+    code._same._hold = lambda image: images.append(weakref.ref(image)) or hold(image)
+    for index in range(3):
+        number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
+    gc.collect()
+    assert [image() is not None for image in images] == [False, True, False]  # the second, then the first, the third

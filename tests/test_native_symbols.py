@@ -2,16 +2,20 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pyflame_ebpf import native_symbols, processes
+from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.elf_image import BadElf, ElfImage, open_regular
-from pyflame_ebpf.mapped_code import open_code
+from pyflame_ebpf.file_contents import hold_names
+from pyflame_ebpf.mapped_code import MappedCode, open_code
 from pyflame_ebpf.native_symbols import ANONYMOUS, JIT, STRIPPED, NativeSymbols
 from pyflame_ebpf.perf_map import open_perf_map
 from pyflame_ebpf.plt import PltStubs
@@ -218,6 +222,25 @@ def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live, fo
     symbols.close()
 
 
+class NoSampler:
+    """Maps that nobody looks into."""
+
+    def set_mappings(self, slot, packed):
+        pass
+
+
+@pytest.mark.parametrize("forged_first", [False, True])
+def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_either(build, symbols, forged_first):
+    true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
+    hidden = address_of(true, "hidden")
+    code = MappedCode(NoSampler(), lambda _identity, mapping: open_regular(mapping.path))
+    for pid, file in enumerate((forged, true) if forged_first else (true, forged)):
+        code.map_process(Identity(pid, pid, 0), [mapping_of(file)])
+    assert len(code._files) == 1
+    names = {file: symbols.lookup(0, [mapping_of(file)], hidden, code.open_again)[1] for file in (true, forged)}
+    assert names == {true: "hidden", forged: "hudden"}
+
+
 @pytest.mark.parametrize("live", [False, True])
 def test_a_true_copy_that_is_forged_later_names_nothing_for_others(build, tmp_path, live):
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
@@ -241,6 +264,55 @@ def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, s
     assert name_of(symbols, true, hidden)[1] == "hidden"
 
 
+def shift_code(path, distance):
+    """Makes a file say that its code is loaded at other addresses."""
+    with path.open("r+b") as file:
+        kinds = [(segment.kind, segment.flags & 1) for segment in ElfImage(file).all_segments]
+        field = 64 + 56 * kinds.index((1, 1)) + 16  # p_vaddr
+        (vaddr,) = struct.unpack("<Q", os.pread(file.fileno(), 8, field))
+        os.pwrite(file.fileno(), struct.pack("<Q", vaddr + distance), field)
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_segments_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path, expected):
+    true = build(LIBRARY, *IDENTIFIED, name="true")
+    copy = Path(shutil.copy(true, tmp_path / "copy"))
+    visible, hidden = address_of(true, "visible"), address_of(true, "hidden")
+    shift_code(copy, visible - hidden)
+    mapping = replace(mapping_of(true), path=str(copy), inode=copy.stat().st_ino)
+    if expected:
+        symbols.expect(0, mapping, [hidden], opened_by_path)
+    else:
+        assert symbols.lookup(0, [mapping], hidden, opened_by_path)[1] == "visible"
+    shutil.copyfile(true, copy)
+    assert name_of(symbols, true, hidden)[1] == "hidden"
+    assert symbols.lookup(0, [mapping], hidden, opened_by_path)[1] == "hidden"
+
+
+def test_addresses_that_were_expected_in_forged_segments_are_not_looked_up(build, symbols, tmp_path, monkeypatch):
+    true = build(LIBRARY, *IDENTIFIED, name="true")
+    copy = Path(shutil.copy(true, tmp_path / "copy"))
+    hidden = address_of(true, "hidden")
+    shift_code(copy, 0x100000)
+    mapping = replace(mapping_of(true), path=str(copy), inode=copy.stat().st_ino)
+    symbols.expect(0, mapping, [hidden], opened_by_path)
+    shutil.copyfile(true, copy)
+    symbols.expect(0, mapping_of(true), [hidden], opened_by_path)
+    asked = []
+    monkeypatch.setattr(native_symbols, "_functions_in_file", lambda *args: asked.append(args[1]) or ({}, ""))
+    name_of(symbols, true, hidden)
+    assert asked == [{hidden}]
+
+
+def test_names_that_were_forgotten_are_no_longer_counted(build, symbols, tmp_path):
+    library = build(LIBRARY, *IDENTIFIED)
+    copy = Path(shutil.copy(library, tmp_path / "copy"))
+    hidden = address_of(library, "hidden")
+    for file in (library, copy, library):
+        assert name_of(symbols, file, hidden)[1] == "hidden"
+    assert symbols._kept == len("hidden")
+
+
 def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
     library = build(LIBRARY, "-shared", "-fPIC")
     visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
@@ -250,11 +322,84 @@ def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
     assert name_of(symbols, library, visible)[1] == "visible"
 
 
+def live_symbols_of_pairs(build, tmp_path, count):
+    """A live view's names of so many libraries that are there twice, and the libraries."""
+    symbols = NativeSymbols(live=True)
+    libraries = []
+    for number in range(count):
+        library = build(LIBRARY, "-shared", "-fPIC", f"-Wl,--build-id=0x{number + 1:04x}", name=f"library{number}")
+        copy = Path(shutil.copy(library, tmp_path / f"copy{number}"))
+        for file in (library, copy):
+            symbols.expect(0, mapping_of(file), [], opened_by_path)
+        libraries.append(library)
+    return symbols, libraries
+
+
+def test_indexes_hold_no_more_contents_than_is_allowed_and_all_files_are_named(build, tmp_path, monkeypatch):
+    symbols, libraries = live_symbols_of_pairs(build, tmp_path, 3)
+    with open_regular(str(libraries[0])) as file:
+        image = ElfImage(file)
+        hold_names(image)
+    monkeypatch.setattr(native_symbols, "_INDEXES_HOLD_MAX", 2 * image.held)
+    hidden = address_of(libraries[0], "hidden")
+    assert [name_of(symbols, library, hidden)[1] for library in libraries] == ["hidden"] * 3
+    indexes = [names.index for names in {id(names): names for names in symbols._files.values()}.values()]
+    assert [index is not None for index in indexes] == [True, True, False]
+    assert sum(index.held for index in indexes if index) == symbols._held == 2 * image.held
+    symbols.close()
+
+
+def test_contents_of_an_index_that_is_dropped_make_room_for_others(build, tmp_path):
+    library = build(LIBRARY, "-shared", "-fPIC", IDENTIFIED[-1])
+    subprocess.run(["xz", "-k", library], check=True)
+    unpacked = library.stat().st_size
+    hidden = address_of(library, "hidden")
+    subprocess.run(["strip", "-s", library], check=True)
+    subprocess.run(["objcopy", f"--add-section=.gnu_debugdata={library}.xz", library], check=True)
+    symbols = NativeSymbols(live=True)
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    assert symbols._held == unpacked
+    copy = Path(shutil.copy(library, tmp_path / "copy"))
+    symbols.expect(0, mapping_of(copy), [], opened_by_path)
+    assert symbols._held == 0
+    symbols.close()
+
+
 def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
     monkeypatch.setattr(native_symbols, "KEPT_MAX", 0)
     library = build(LIBRARY, "-shared", "-fPIC")
     assert name_of(symbols, library, address_of(library, "visible"))[1] == "visible"
     assert name_of(symbols, library, address_of(library, "hidden"))[1].startswith("built+0x")
+
+
+def set_size_of_section(path, name, size):
+    with path.open("r+b") as file:
+        image = ElfImage(file)
+        field = image._sections_at + 64 * image.sections.index(image.section(name)) + 32  # sh_size
+        os.pwrite(file.fileno(), struct.pack("<Q", size), field)
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("section", [".symtab", ".strtab"])
+def test_a_file_whose_symbols_are_too_large_keeps_the_names_of_what_it_exports(build, section, live):
+    library = build(LIBRARY, "-shared", "-fPIC")
+    visible = address_of(library, "visible")
+    set_size_of_section(library, section, 200 << 20)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, visible)[1] == "visible"
+    symbols.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_file_whose_symbols_are_too_large_is_named_by_its_compressed_ones(build, live):
+    library = build(LIBRARY, "-shared", "-fPIC")
+    hidden = address_of(library, "hidden")
+    subprocess.run(["xz", "-k", library], check=True)
+    subprocess.run(["objcopy", f"--add-section=.gnu_debugdata={library}.xz", library], check=True)
+    set_size_of_section(library, ".symtab", 200 << 20)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, hidden)[1] == "hidden"
+    symbols.close()
 
 
 @pytest.mark.root
@@ -301,6 +446,30 @@ def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(
         assert names[0] == "evil"
         assert names[1].startswith("program+0x")
         process.stdin.close()
+
+
+@pytest.mark.root
+def test_a_debug_file_that_a_process_has_mounted_names_nothing_for_others_with_the_same_root(build, symbols, tmp_path):
+    program = build(WAIT, "-static", "-Wl,--build-id=none", name="program")
+    main = address_of(program, "main")
+    debug, mounted = tmp_path / "mounted/x.debug", tmp_path / ".debug"
+    for folder in (debug.parent, mounted):
+        folder.mkdir()
+    subprocess.run(["objcopy", "--redefine-sym", "main=evil", program, debug], check=True)
+    subprocess.run(["strip", "-s", program], check=True)
+    subprocess.run(["objcopy", f"--add-gnu-debuglink={debug}", program], check=True)
+    mount = f"mount --bind {debug.parent} {mounted} && exec {program}"
+    with subprocess.Popen(["unshare", "-m", "sh", "-c", mount], stdin=-1, stdout=-1) as process:
+        process.stdout.readline()
+        mappings = processes.mappings(process.pid)
+
+        def open_it(mapping):
+            return processes.open_mapped_file(process.pid, mapping)
+
+        names = [symbols.lookup(pid, mappings, main, open_it)[1] for pid in (process.pid, os.getpid())]
+        process.stdin.close()
+    assert names[0] == "evil"
+    assert names[1].startswith("program+0x")
 
 
 @pytest.mark.root
