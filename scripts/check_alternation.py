@@ -49,9 +49,9 @@ NATIVE = {
     "way_property": ("property_descr_get",),
     "way_import": ("PyImport_ImportModuleLevelObject",),
 }
-# By one way alone more are not to be had: an import needs six Python functions and a stack holds 2,048 frames of Python,
-# a ctypes callback in 3.6 some 20 native ones and it holds 8,704, and deallocations that nest deeper than 50 are put off by
-# most releases (Py_TRASHCAN_BEGIN), so that the program's own stack is not as deep as its calls.
+# By one way alone more are not to be had: an import needs six Python functions and a stack holds 2,048 frames of
+# Python; a ctypes callback in 3.6 needs some 20 native ones and it holds 8,704; deallocations that nest deeper than 50
+# are put off by most releases (Py_TRASHCAN_BEGIN), so that the program's own stack is not as deep as its calls.
 DEEPEST = {"way_import": 150, "way_ctypes": 400, "way_del": 30}
 TOGETHER = 3  # interpreters for each CPU; but one where a stack has thousands of frames, for each is read and named
 MANY = 100

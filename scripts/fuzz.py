@@ -39,6 +39,7 @@ INSTRUMENTED = (
     "call_frame_information",
     "debug_files",
     "dwarf_numbers",
+    "elf_file",
     "elf_image",
     "elf_notes",
     "frame_entries",
