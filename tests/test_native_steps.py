@@ -13,10 +13,11 @@ Rows are those that unwind_row.py makes: BELOW_CFA saves rbp 2 to 127 words belo
 from __future__ import annotations
 
 import random
+import struct
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from walker.live_walker import compile_harness
 from walker.native_steps import PAGE, NativeSteps, PagedMemory, Step
@@ -30,85 +31,95 @@ from pyflame_ebpf.unwind_row import CfaKind, OtherRegister, RbpKind, UnwindRow
 pytestmark = pytest.mark.walker
 
 STACK = 0x7FFF_0000_0000
-PAGES = 4
+PAGES = 3
 SIZE = PAGES * PAGE
 CODE = 0x40_0000
 CODE_PAGES = 6
 FRAMES_MAX = 700
-HOSTILE = (0, 1, 8, 16, 4096, (1 << 47) - 8, 1 << 47, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, -16 % (1 << 64), -1 % (1 << 64))
+HOSTILE = (
+    0,
+    1,
+    8,
+    16,
+    4096,
+    (1 << 47) - 8,
+    1 << 47,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 63) + 1,
+    -16 % (1 << 64),
+    -1 % (1 << 64),
+)
 
-near_page = st.builds(lambda page, words: page * PAGE + 8 * words, st.integers(0, PAGES), st.integers(-3, 3))
-places = st.integers(0, SIZE // 8).map(lambda word: 8 * word) | near_page | st.integers(-64, SIZE + 64)
-stack_addresses = places.map(lambda place: STACK + place)
+
+def mostly(likely, other):
+    """The first five times in six: a walk is as long as all of its choices let it be."""
+    return st.sampled_from([likely] * 5 + [other]).flatmap(lambda chosen: chosen)
+
+
+def words(least, most):
+    """Offsets in bytes of whole words."""
+    return st.integers(least, most).map(lambda word: 8 * word)
+
+
+near_page = st.builds(lambda page, word: page * PAGE + 8 * word, st.integers(0, PAGES), st.integers(-3, 3))
+stack_places = mostly(words(0, SIZE // 8), near_page | st.integers(-64, SIZE + 64)).map(lambda place: STACK + place)
 code_addresses = st.integers(CODE + 1, CODE + CODE_PAGES * PAGE - 1)
-any_words = st.one_of(stack_addresses, code_addresses, st.sampled_from(HOSTILE), st.integers(0, (1 << 64) - 1))
-u64s = any_words.map(lambda word: word % (1 << 64))
-s16s = st.integers(-3, 8).map(lambda words: 8 * words) | st.integers(-(1 << 15), (1 << 15) - 1)
+any_words = st.one_of(stack_places, code_addresses, st.sampled_from(HOSTILE), st.integers(0, (1 << 64) - 1))
+s16s = st.integers(-(1 << 15), (1 << 15) - 1)
 s32s = st.one_of(
-    st.integers(0, 12).map(lambda words: 8 * words),
-    st.integers(-40, 200),
-    st.integers(-(1 << 31), (1 << 31) - 1),
-    st.sampled_from([-(1 << 31), (1 << 31) - 1]),
+    st.integers(-64, 200), st.integers(-(1 << 31), (1 << 31) - 1), st.sampled_from([-(1 << 31), (1 << 31) - 1])
 )
-registers_and_words = st.builds(
-    lambda register, words, odd: words << 7 | odd << 4 | register,
-    st.integers(0, 15),
-    st.integers(-4, 8),
-    st.sampled_from([0, 0, 0, 1]),
+one_place = words(-3, 12)
+two_places = st.builds(
+    lambda place, plus: plus << 16 | place & 0xFFFF, mostly(words(-3, 8), s16s), mostly(words(0, 4), s16s)
 )
-two_places = st.builds(lambda place, plus: plus << 16 | place & 0xFFFF, s16s, s16s)
+register_and_words = st.builds(lambda register, place: place << 4 | register, st.integers(0, 15), words(-4, 8))
 indexed = st.builds(
     lambda register, place, plus: plus << 16 | place << 4 | register,
     st.integers(0, 15),
-    st.integers(0, 8).map(lambda words: 8 * words) | st.integers(0, 0xFFF),
-    st.integers(0, 4).map(lambda words: 8 * words) | s16s,
+    mostly(words(0, 8), st.integers(0, 0xFFF)),
+    mostly(words(0, 4), s16s),
 )
 OFFSETS = {
-    CfaKind.PLT: st.integers(0, 15) | s32s,
-    CfaKind.SIGNAL: st.sampled_from([120, 128, 160]) | s32s,
-    CfaKind.REGISTER: registers_and_words | s32s,
-    CfaKind.RSP_DEREF_PLUS: two_places | s32s,
-    CfaKind.RBP_DEREF_PLUS: two_places | s32s,
-    CfaKind.INDEXED: indexed | s32s,
+    CfaKind.PLT: st.integers(0, 15),
+    CfaKind.SIGNAL: words(15, 20),
+    CfaKind.REGISTER: register_and_words,
+    CfaKind.RSP_DEREF_PLUS: two_places,
+    CfaKind.RBP_DEREF_PLUS: two_places,
+    CfaKind.INDEXED: indexed,
 }
 
 
 @st.composite
-def rows(draw, kinds=st.sampled_from(CfaKind)):
+def rows(draw, kinds=tuple(CfaKind)):
     """A row of any kind; offsets that lead on, and others."""
-    cfa, rbp = draw(kinds), draw(st.sampled_from(RbpKind))
+    cfa, rbp = draw(st.sampled_from(kinds)), draw(st.sampled_from(RbpKind))
     if rbp is RbpKind.BELOW_CFA:
-        rbp_offset = draw(st.integers(-4, -2) | st.integers(-127, -2))
+        rbp_offset = draw(mostly(st.integers(-4, -2), st.integers(-127, -2)))
     else:
-        rbp_offset = draw(st.integers(-3, 4) | st.integers(-128, 127))
-    return UnwindRow(0, cfa, draw(OFFSETS.get(cfa, s32s)), rbp, rbp_offset)
-
-
-def some_word(number: random.Random) -> int:
-    """A word such as stacks hold: a place in it, an address of code, or what should not be there."""
-    choice = number.random()
-    if choice < 0.5:
-        return number.randrange(CODE + 1, CODE + CODE_PAGES * PAGE)
-    if choice < 0.9:
-        return STACK + 8 * number.randrange(SIZE // 8 + 1)
-    return number.choice(HOSTILE)
+        rbp_offset = draw(mostly(st.integers(-3, 4), st.integers(-128, 127)))
+    return UnwindRow(0, cfa, draw(mostly(OFFSETS.get(cfa, one_place), s32s)), rbp, rbp_offset)
 
 
 @st.composite
 def memories(draw):
-    """Pages full of words that lead on, some of them absent."""
-    number = random.Random(draw(st.integers(0, 1 << 32)))  # noqa: S311  # a few thousand words are not worth shrinking
-    data = b"".join(some_word(number).to_bytes(8, "little") for _ in range(SIZE // 8))
-    present = draw(st.lists(st.sampled_from([True, True, True, False]), min_size=PAGES, max_size=PAGES))
-    return PagedMemory(STACK, data, present)
+    """Pages full of places in them, addresses of code, and a few words that should not be there; some are absent."""
+    number = random.Random(draw(st.integers(0, 1 << 32)))  # a few thousand words are not worth shrinking
+    code = [number.randrange(CODE + 1, CODE + CODE_PAGES * PAGE) for _ in range(64)]
+    stack = [STACK + 8 * number.randrange(SIZE // 8 + 1) for _ in range(64)]
+    kinds = number.choices([code, stack, HOSTILE], [draw(st.integers(1, 9)), 4, 0.5], k=SIZE // 8)
+    data = struct.pack(f"<{SIZE // 8}Q", *map(number.choice, kinds))
+    is_present = st.sampled_from([True] * 6 + [False])
+    return PagedMemory(STACK, data, draw(st.lists(is_present, min_size=PAGES, max_size=PAGES)))
 
 
 registers = st.builds(
     Registers,
     ip=code_addresses,
-    sp=stack_addresses | u64s,
-    bp=stack_addresses | u64s,
-    interrupted=st.tuples(*[st.integers(0, 8) | u64s] * len(OtherRegister)),
+    sp=mostly(words(0, SIZE // 16).map(lambda place: STACK + place), any_words),
+    bp=mostly(stack_places, any_words),
+    interrupted=st.tuples(*[mostly(st.integers(0, 8) | stack_places, any_words)] * len(OtherRegister)),
     exact=st.booleans(),
     callee_exact=st.booleans(),
 )
@@ -140,27 +151,28 @@ def as_programs_say(outcome, row):
     return outcome
 
 
-@settings(max_examples=1500, deadline=None)
-@given(memory=memories(), at=registers, row=st.none() | rows())
-def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, row):
+@pytest.mark.parametrize("kind", [None, *CfaKind])
+@settings(max_examples=100, deadline=None)
+@given(memory=memories(), at=registers, data=st.data())
+def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, kind, data):
+    row = None if kind is None else data.draw(rows((kind,)))
     expected = step_in_user_space(at, row, memory)
     expected = replace(expected, outcome=as_programs_say(expected.outcome, row))
     assert NativeSteps(harness, memory).step(at, row) == expected
 
 
-@settings(max_examples=1500, deadline=None)
-@given(
-    memory=memories(),
-    page=st.integers(0, PAGES),
-    words=st.integers(-2, 3),
-    offset=st.integers(0, 3).map(lambda words: 8 * words),
-    row=rows(st.sampled_from([CfaKind.RSP, CfaKind.RBP])),
-    at=registers,
-)
-def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(harness, memory, page, words, offset, row, at):
-    place = STACK + page * PAGE + 8 * words
-    at, row = replace(at, sp=place, bp=place + 8), row._replace(cfa_offset=offset)
-    assert NativeSteps(harness, memory).step(at, row) == step_in_user_space(at, row, memory)
+@st.composite
+def frames_at_edges(draw):
+    """Registers and a row of a frame that ends near the edge of a page."""
+    row = draw(rows((CfaKind.RSP, CfaKind.RBP)))._replace(cfa_offset=draw(words(0, 3)))
+    place = STACK + draw(near_page)
+    return replace(draw(registers), sp=place, bp=place + 8), row
+
+
+@settings(max_examples=500, deadline=None)
+@given(memory=memories(), frame=frames_at_edges())
+def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(harness, memory, frame):
+    assert NativeSteps(harness, memory).step(*frame) == step_in_user_space(*frame, memory)
 
 
 def row_of_page(code, address):
@@ -175,17 +187,17 @@ leading_on = st.builds(
     UnwindRow,
     st.just(0),
     st.just(CfaKind.RSP),
-    st.integers(1, 6).map(lambda words: 8 * words),
+    words(1, 6),
     st.sampled_from([RbpKind.SAME, RbpKind.BELOW_CFA]),
     st.integers(-4, -2),
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     memory=memories(),
     at=registers,
-    code=st.lists(leading_on | rows() | st.none(), min_size=1, max_size=CODE_PAGES),
+    code=st.lists(mostly(leading_on, rows() | st.none()), min_size=CODE_PAGES, max_size=CODE_PAGES),
 )
 def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, code):
     def row_at(address):
@@ -199,3 +211,46 @@ def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, a
     if outcome is NativeOutcome.UNREADABLE:
         outcome = as_programs_say(outcome, row_at(frames[-1][0]))
     assert (of_programs, outcome_of_programs) == (frames, outcome)
+
+
+def made_up(words_of_page, present=(True, True, True)):
+    """Pages of which the second begins with these words; the first ends with words of 8."""
+    data = struct.pack(
+        f"<{SIZE // 8}Q", *[8] * (PAGE // 8), *words_of_page, *[0] * (2 * PAGE // 8 - len(words_of_page))
+    )
+    return PagedMemory(STACK, data, present)
+
+
+def registers_at(sp):
+    return Registers(CODE + 1, sp, sp, (0,) * len(OtherRegister), exact=True)
+
+
+@pytest.mark.parametrize("offset", [16, 8])
+@pytest.mark.parametrize("cfa", [CfaKind.RSP, CfaKind.RBP])
+def test_return_address_whose_frame_pointer_cannot_be_read_is_unreadable(harness, cfa, offset):
+    memory = made_up([0, 0], present=(False, True, True))
+    at = registers_at(STACK + PAGE)
+    row = UnwindRow(0, cfa, offset, RbpKind.BELOW_CFA, -offset // 8 - 1)
+    assert NativeSteps(harness, memory).step(at, row) == Step(None, NativeOutcome.UNREADABLE, 0)
+
+
+def test_saved_frame_pointer_that_cannot_be_read_ends_a_rare_step_too(harness):
+    memory = made_up([CODE + 1], present=(False, True, True))
+    row = UnwindRow(0, CfaKind.PLT, 15, RbpKind.AT_CFA, -2)
+    step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
+    assert step == Step(None, NativeOutcome.UNREADABLE, 0)
+
+
+def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(harness):
+    memory = made_up([CODE + 1], present=(False, True, True))
+    row = UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
+    step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
+    assert (step.outcome, step.end) == (None, STACK + PAGE + 8)
+
+
+@pytest.mark.parametrize(
+    "row", [None, UnwindRow(0, CfaKind.RSP, 16, RbpKind.SAME, 0), UnwindRow(0, CfaKind.PLT, 0, RbpKind.SAME, 0)]
+)
+def test_root_s_frame_ends_at_its_cfa(harness, row):
+    step = NativeSteps(harness, made_up([0, 0])).step(registers_at(STACK + PAGE), row)
+    assert step == Step(None, NativeOutcome.COMPLETE, STACK + PAGE + 16)

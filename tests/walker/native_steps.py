@@ -63,11 +63,9 @@ class PagedMemory(StackMemory):
     def word(self, address: int) -> int:
         """As a copy of the stack gives it that holds the pages around the address."""
         for part in self.parts:
-            try:
+            if part.start <= address <= part.start + len(part.data) - 8:
                 return part.word(address)
-            except WalkStopped:
-                continue
-        raise WalkStopped(NativeOutcome.UNREADABLE)
+        return StackMemory(self.start, b"").word(address)
 
 
 def row_body(row: UnwindRow | None) -> bytes:
