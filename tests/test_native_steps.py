@@ -108,7 +108,7 @@ def memories(draw):
     number = random.Random(draw(st.integers(0, 1 << 32)))  # a few thousand words are not worth shrinking
     code = [number.randrange(CODE + 1, CODE + CODE_PAGES * PAGE) for _ in range(64)]
     stack = [STACK + 8 * number.randrange(SIZE // 8 + 1) for _ in range(64)]
-    kinds = number.choices([code, stack, HOSTILE], [draw(st.integers(1, 9)), 4, 0.5], k=SIZE // 8)
+    kinds = number.choices([code, stack, HOSTILE], [draw(st.integers(1, 9)), 4, 1], k=SIZE // 8)
     data = struct.pack(f"<{SIZE // 8}Q", *map(number.choice, kinds))
     is_present = st.sampled_from([True] * 6 + [False])
     return PagedMemory(STACK, data, draw(st.lists(is_present, min_size=PAGES, max_size=PAGES)))
@@ -254,3 +254,15 @@ def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(
 def test_root_s_frame_ends_at_its_cfa(harness, row):
     step = NativeSteps(harness, made_up([0, 0])).step(registers_at(STACK + PAGE), row)
     assert step == Step(None, NativeOutcome.COMPLETE, STACK + PAGE + 16)
+
+
+FOLLOWED = (None, *(UnwindRow(0, cfa, 16, RbpKind.SAME, 0) for cfa in (CfaKind.NONE, CfaKind.RBP, CfaKind.PLT)))
+
+
+@pytest.mark.parametrize("row", FOLLOWED)
+@pytest.mark.parametrize("sp", [STACK + PAGE, -16 % (1 << 64)])
+@pytest.mark.parametrize("ip", HOSTILE)
+def test_addresses_that_are_none_of_user_space_are_judged_alike(harness, row, sp, ip):
+    memory = made_up([STACK, ip])
+    at = replace(registers_at(STACK + PAGE), sp=sp)
+    assert NativeSteps(harness, memory).step(at, row) == step_in_user_space(at, row, memory)
