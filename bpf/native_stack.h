@@ -77,11 +77,31 @@ PF_INLINE int native_end(struct native_walk *walk, pf_u64 outcome)
     return PF_STEP_END;
 }
 
+/* Whether a frame cannot end there: not above the stack pointer. */
+PF_INLINE int native_no_end(const struct native_walk *walk, pf_u64 cfa)
+{
+    return pf_at_most(cfa, walk->sp) || (cfa & 7);
+}
+
+/* Whether a return address is not one of user space; 0 is the root's. */
+PF_INLINE int native_no_return(pf_u64 ip)
+{
+    return ip && pf_at_most(ip, 0);
+}
+
+/* Where the frame ends from which a step was made; 0: not known, since it led nowhere. */
+PF_INLINE pf_u64 native_frame_end(const struct native_walk *walk, int step)
+{
+    return step == PF_STEP_CALLER || walk->outcome == PF_NATIVE_COMPLETE ? walk->sp : 0;
+}
+
 /* Goes on to a caller whose frame ends at cfa. */
 PF_INLINE int native_caller(struct native_walk *walk, pf_u64 cfa, pf_u64 ip, pf_u64 bp)
 {
-    if (cfa <= walk->sp || (cfa & 7))
+    if (native_no_end(walk, cfa))
         return native_end(walk, PF_NATIVE_NOT_ADVANCING);
+    if (native_no_return(ip))
+        return native_end(walk, PF_NATIVE_UNREADABLE);
     walk->sp = cfa;
     walk->ip = ip;
     walk->bp = bp;
@@ -111,8 +131,9 @@ PF_INLINE pf_u64 native_common_step(struct native_walk *walk)
     pf_u64 sp = walk->sp, bp = walk->bp;
     pf_u64 cfa = pf_selected(PF_CFA_RSP - (pf_u64)(walk->row.kind & 15), sp, bp) + (pf_u64)(long long)walk->row.cfa_offset;
 
-    /* The caller's rbp, if it was saved, and all up to the return address; zeros if it can't be read. */
-    pf_u64 words = pf_masked(pf_selected(saved, 2, -place), PF_SAVED_WORDS - 1);
+    /* The caller's rbp, if it was saved, and all up to the return address; zeros if it can't be read.  Nothing below
+     * that: what is not the frame's may be on a page that was never touched. */
+    pf_u64 words = pf_masked(pf_selected(saved, 1, -place), PF_SAVED_WORDS - 1);
     PF_READ_USER(walk->saved, words * 8, cfa - words * 8);
     pf_u64 ip = walk->saved[pf_masked(words - 1, PF_SAVED_WORDS - 1)];
     pf_u64 failed = ((pf_at_most(cfa, sp) | pf_at_most(ip, 0)) & 1) | (cfa & 7);
@@ -133,7 +154,7 @@ PF_INLINE void native_common_end(struct native_walk *walk)
     walk->outcome = walk->page.file ? PF_NATIVE_UNREADABLE : PF_NATIVE_NO_UNWIND_DATA;
     if (PF_READ_USER(walk->saved, size, cfa - size))
         return;
-    if (cfa <= walk->sp || (cfa & 7)) {
+    if (native_no_end(walk, cfa)) {
         walk->outcome = walk->page.file ? PF_NATIVE_NOT_ADVANCING : PF_NATIVE_NO_UNWIND_DATA;
     } else if (!walk->ip) {
         walk->sp = cfa;
@@ -151,6 +172,7 @@ PF_INLINE int native_signal_step(struct native_walk *walk)
     walk->bp = walk->interrupted[PF_OTHER_RBP];
     walk->sp = sp; /* may be lower: the handler may have run on a stack of its own */
     walk->ip = ip;
+    walk->callee_exact = 0;
     walk->exact = 1;
     return PF_STEP_CALLER;
 }
@@ -166,9 +188,19 @@ PF_INLINE int native_knows(const struct native_walk *walk, pf_u64 other)
     return walk->exact | (walk->callee_exact & (PF_SCRATCH_REGISTERS >> other));
 }
 
+/* A word of the stack, or failed is set. */
+PF_INLINE pf_u64 native_word(pf_u64 address, int *failed)
+{
+    pf_u64 value = 0;
+    if (PF_READ_USER(&value, sizeof(value), address))
+        *failed = 1;
+    return value;
+}
+
 /* All other kinds. */
 PF_INLINE int native_rare_step(struct native_walk *walk)
 {
+    int failed = 0;
     pf_u64 kind = walk->row.kind & 15, saved = walk->row.kind >> 4, bp = walk->bp, cfa, ip;
     pf_u64 offset = (pf_u64)(long long)walk->row.cfa_offset, other = offset & 15;
 
@@ -181,29 +213,30 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     else if (kind == PF_CFA_RBP)
         cfa = bp + offset;
     else if (kind == PF_CFA_PLT)
-        cfa = walk->sp + 8 + ((walk->ip & 15) >= offset ? 8 : 0);
+        cfa = walk->sp + 8 + ((int)(walk->ip & 15) >= walk->row.cfa_offset ? 8 : 0);
     else if (kind == PF_CFA_RBP_DEREF)
-        cfa = pf_read_pointer(bp + offset);
+        cfa = native_word(bp + offset, &failed);
     else if (kind == PF_CFA_RSP_DEREF_PLUS || kind == PF_CFA_RBP_DEREF_PLUS)
-        cfa = pf_read_pointer((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset) +
+        cfa = native_word((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset, &failed) +
               (pf_u64)((long long)offset >> 16);
     else if (kind == PF_CFA_REGISTER && other < PF_OTHER_REGISTERS && native_knows(walk, other))
         cfa = walk->interrupted[other] + (pf_u64)((long long)offset >> 4);
     else if (kind == PF_CFA_INDEXED && other < PF_OTHER_REGISTERS && native_knows(walk, other))
-        cfa = pf_read_pointer(walk->sp + 8 * walk->interrupted[other] + (offset >> 4 & 0xfff)) +
+        cfa = native_word(walk->sp + 8 * walk->interrupted[other] + (offset >> 4 & 0xfff), &failed) +
               (pf_u64)((long long)offset >> 16);
     else
         return native_end(walk, kind == PF_CFA_NONE ? PF_NATIVE_NO_UNWIND_DATA : PF_NATIVE_UNSUPPORTED);
     pf_u64 at = (pf_u64)((long long)walk->row.rbp_offset * 8);
     if (saved == PF_RBP_BELOW_CFA || saved == PF_RBP_AT_CFA)
-        bp = pf_read_pointer(cfa + at);
+        bp = native_word(cfa + at, &failed);
     else if (saved == PF_RBP_AT_RBP)
-        bp = pf_read_pointer(bp + at);
+        bp = native_word(bp + at, &failed);
     else if (saved == PF_RBP_AT_RSP)
-        bp = pf_read_pointer(walk->sp + at);
+        bp = native_word(walk->sp + at, &failed);
     else if (saved == PF_RBP_UNKNOWN)
         bp = 0;
-    if (PF_READ_USER(&ip, 8, cfa - 8))
+    ip = native_word(cfa - 8, &failed);
+    if (failed)
         return native_end(walk, PF_NATIVE_UNREADABLE);
     return native_caller(walk, cfa, ip, bp);
 }
@@ -212,7 +245,7 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
 PF_INLINE int native_frame_pointer_step(struct native_walk *walk)
 {
     pf_u64 cfa = walk->bp + 16;
-    if (cfa <= walk->sp || (cfa & 7) || PF_READ_USER(walk->saved, 16, walk->bp))
+    if (native_no_end(walk, cfa) || PF_READ_USER(walk->saved, 16, walk->bp) || native_no_return(walk->saved[1]))
         return native_end(walk, PF_NATIVE_NO_UNWIND_DATA);
     return native_caller(walk, cfa, walk->saved[1], walk->saved[0]);
 }

@@ -525,11 +525,11 @@ PF_INLINE void send_miss(const struct sample *sample)
 }
 
 /* Says of the outermost frame where it ends: where its caller would begin. */
-PF_INLINE void end_frame(struct sample *sample)
+PF_INLINE void end_frame(struct sample *sample, int step)
 {
     u64 above = sample->walk.depth - 1;
     if (above < PF_STACK_FRAMES)
-        sample->frames[above].code_id = sample->native.sp;
+        sample->frames[above].code_id = native_frame_end(&sample->native, step);
 }
 
 #define PF_UNWIND_STEPS 640 /* frames in one stage: some 350 verified instructions each */
@@ -593,7 +593,7 @@ int stage_unwind(struct tick_context *ctx)
     return 0;
 failed:
     native_common_end(walk);
-    end_frame(sample);
+    end_frame(sample, PF_STEP_END);
     goto end;
 page_miss:
     walk->outcome = PF_NATIVE_PAGE_MISS;
@@ -613,7 +613,7 @@ int stage_rare(struct tick_context *ctx)
     struct native_walk *walk = &sample->native;
     sample->long_stages++;
     int result = (walk->row.kind & 15) == PF_CFA_NONE ? native_frame_pointer_step(walk) : native_rare_step(walk);
-    end_frame(sample);
+    end_frame(sample, result);
     next_stage(ctx, result == PF_STEP_END ? PF_STAGE_FINISH : PF_STAGE_UNWIND);
     return 0;
 }

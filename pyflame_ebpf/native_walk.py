@@ -81,17 +81,37 @@ def _caller(at: Registers, row: UnwindRow | None, memory: StackMemory) -> Regist
     return _at_end(at, cfa, memory.word(cfa - _WORD), _rbp(at, cfa, row, memory))
 
 
+def _at_most(a: int, b: int) -> bool:
+    """Whether a <= b, as pf_at_most finds it: by the sign of their difference, which says that -16 is below 0."""
+    return (a - b - 1) & _ADDRESSES > _ADDRESSES >> 1
+
+
+def _no_end(at: Registers, cfa: int) -> bool:
+    """Whether a frame cannot end there: not above the stack pointer."""
+    return _at_most(cfa, at.sp) or cfa % _WORD != 0
+
+
+def _no_return(ip: int) -> bool:
+    """Whether a return address is not one of user space; 0 is the root's."""
+    return ip != 0 and _at_most(ip, 0)
+
+
 def _at_end(at: Registers, cfa: int, ip: int, bp: int) -> Registers:
-    if cfa <= at.sp or cfa % _WORD:
+    if _no_end(at, cfa):
         raise WalkStopped(NativeOutcome.NOT_ADVANCING)
+    if _no_return(ip):
+        raise WalkStopped(NativeOutcome.UNREADABLE)
     return Registers(ip, cfa, bp, at.interrupted, exact=False, callee_exact=at.exact)
 
 
 def _by_frame_pointer(at: Registers, memory: StackMemory) -> Registers:
     cfa = at.bp + 2 * _WORD & _ADDRESSES
-    if cfa <= at.sp or cfa % _WORD:
+    if _no_end(at, cfa):
         raise WalkStopped(NativeOutcome.NO_UNWIND_DATA)
-    return _at_end(at, cfa, memory.word(at.bp + _WORD), memory.word(at.bp))
+    bp, ip = memory.word(at.bp), memory.word(at.bp + _WORD)
+    if _no_return(ip):
+        raise WalkStopped(NativeOutcome.NO_UNWIND_DATA)
+    return _at_end(at, cfa, ip, bp)
 
 
 def _interrupted(at: Registers, row: UnwindRow, memory: StackMemory) -> Registers:
@@ -109,7 +129,7 @@ def _cfa(at: Registers, row: UnwindRow, memory: StackMemory) -> int:
     if kind in (CfaKind.RSP, CfaKind.RBP):
         return (at.sp if kind is CfaKind.RSP else at.bp) + offset & _ADDRESSES
     if kind is CfaKind.PLT:
-        return at.sp + _WORD + (_WORD if at.ip % _PLT_ENTRY >= offset else 0)
+        return at.sp + _WORD + (_WORD if at.ip % _PLT_ENTRY >= offset else 0) & _ADDRESSES
     if kind is CfaKind.RBP_DEREF:
         return memory.word(at.bp + offset)
     if kind in (CfaKind.RSP_DEREF_PLUS, CfaKind.RBP_DEREF_PLUS):

@@ -1,4 +1,5 @@
-/* The walker headers of bpf/ as an ordinary library: over the memory of a live process, or over bytes made up by a test.
+/* The walker headers of bpf/ as an ordinary library: over the memory of a live process, or over bytes or pages made up
+ * by a test.
  *
  * The stages of profiler.bpf.c are played here as plain calls, with the kernel's limit of tail calls. */
 #define _GNU_SOURCE
@@ -7,17 +8,32 @@
 #include <string.h>
 #include <sys/uio.h>
 
-/* ---- memory: of a process, or bytes that repeat for ever so that every address leads somewhere ---- */
+/* ---- memory: of a process, bytes that repeat for ever so that every address leads somewhere, or pages ---- */
+
+#define PAGE 4096
 
 struct harness_memory {
-    int pid; /* 0: bytes */
+    int pid; /* 0: bytes or pages */
     unsigned fail_every; /* bytes: each such read fails, 0: none */
+    const unsigned char *present; /* pages: one byte for each that says whether it can be read; 0: bytes */
+    unsigned long long start;     /* pages: the address of the first */
     const unsigned char *bytes;
     unsigned long long size;
     unsigned long long reads;
 };
 
 static struct harness_memory memory;
+
+/* Whether all of it lies on pages that are present. */
+static int is_present(unsigned long long size, unsigned long long address)
+{
+    for (unsigned long long i = 0; i < size; i++) {
+        unsigned long long place = address + i - memory.start;
+        if (place >= memory.size || !memory.present[place / PAGE])
+            return 0;
+    }
+    return 1;
+}
 
 static int read_user(void *destination, unsigned long long size, unsigned long long address)
 {
@@ -27,6 +43,11 @@ static int read_user(void *destination, unsigned long long size, unsigned long l
         long copied = process_vm_readv(memory.pid, &local, 1, &remote, 1, 0);
         if (copied == (long)size)
             return 0;
+    } else if (memory.present) {
+        if (is_present(size, address)) {
+            memcpy(destination, memory.bytes + (address - memory.start), size);
+            return 0;
+        }
     } else if (!memory.fail_every || memory.reads % memory.fail_every) {
         for (unsigned long long i = 0; i < size; i++)
             ((unsigned char *)destination)[i] = memory.bytes[(address + i) % memory.size];
@@ -90,6 +111,7 @@ static int read_kernel(void *destination, unsigned long long size, unsigned long
 #define PF_READ_KERNEL(destination, size, address) read_kernel((destination), (size), (address))
 
 #include "cpython_stack.h"
+#include "native_stack.h"
 #include "process_image.h"
 
 #define TAIL_CALLS 33     /* MAX_TAIL_CALL_CNT, include/linux/bpf.h */
@@ -106,6 +128,13 @@ void harness_use_process(int pid)
 void harness_use_bytes(const unsigned char *bytes, unsigned long long size, unsigned fail_every)
 {
     memory = (struct harness_memory){.bytes = bytes, .size = size, .fail_every = fail_every};
+}
+
+/* Pages of PAGE bytes from an address on; reads that touch one that is not present fail, and so do those elsewhere. */
+void harness_use_pages(const unsigned char *bytes, unsigned long long start, unsigned long long size,
+                       const unsigned char *present)
+{
+    memory = (struct harness_memory){.bytes = bytes, .start = start, .size = size, .present = present};
 }
 
 static void allocate(void)
@@ -208,4 +237,51 @@ void harness_read_process(const struct process_record *given, int thread, struct
 
     pf_read_identity(task, &read->identity);
     pf_read_executable(task, &read->executable, &read->start_code);
+}
+
+/* A frame of native code: its registers, and the row that holds there. */
+struct native_frame {
+    pf_u64 ip;
+    pf_u64 sp;
+    pf_u64 bp;
+    pf_u64 exact;
+    pf_u64 callee_exact;
+    pf_u64 interrupted[PF_OTHER_REGISTERS];
+    pf_u64 file;    /* 0: code without unwind data, which has the row for frame pointers */
+    struct unwind_row row;
+    pf_u64 outcome; /* enum native_outcome, of a frame that has no caller */
+    pf_u64 end;
+};
+
+/* What stage_unwind and stage_rare do with one frame, which becomes its caller; enum native_step. */
+int harness_native_step(struct native_frame *frame)
+{
+    struct native_walk walk;
+    int step = PF_STEP_CALLER;
+
+    memset(&walk, 0xa5, sizeof(walk)); /* one per CPU, and never cleared */
+    walk.ip = frame->ip;
+    walk.sp = frame->sp;
+    walk.bp = frame->bp;
+    walk.exact = frame->exact;
+    walk.callee_exact = frame->callee_exact;
+    memcpy(walk.interrupted, frame->interrupted, sizeof(walk.interrupted));
+    walk.page.file = frame->file;
+    walk.row = frame->row;
+    walk.outcome = PF_NATIVE_NO_MAPPING;
+    if (native_is_rare(&walk)) {
+        step = (walk.row.kind & 15) == PF_CFA_NONE ? native_frame_pointer_step(&walk) : native_rare_step(&walk);
+    } else if (native_common_step(&walk)) {
+        native_common_end(&walk);
+        step = PF_STEP_END;
+    }
+    frame->ip = walk.ip;
+    frame->sp = walk.sp;
+    frame->bp = walk.bp;
+    frame->exact = walk.exact;
+    frame->callee_exact = walk.callee_exact;
+    memcpy(frame->interrupted, walk.interrupted, sizeof(walk.interrupted));
+    frame->outcome = walk.outcome;
+    frame->end = native_frame_end(&walk, step);
+    return step;
 }

@@ -19,8 +19,9 @@ from pyflame_ebpf.sampler import Count
 
 HERE = Path(__file__).parent
 BPF = HERE.parent.parent / "bpf"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")  # "unroll" is clang's
 # The sources cast bytes to what they hold, as the kernel's own do, whose compiler is told the same.
-GCC = ("gcc", "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", f"-I{BPF}")
+GCC = ("gcc", "-O2", "-g", "-std=gnu11", *WARNINGS, "-fno-strict-aliasing", f"-I{BPF}")
 
 
 def limit(name: str) -> int:
