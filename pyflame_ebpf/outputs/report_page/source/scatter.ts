@@ -1,6 +1,7 @@
-// By how much the counts of a recording's parts scatter, of all nodes of a tree or rows of a table: every sample is listed
-// at its node with its part, and one pass from the last node to the first adds up all parts at once.
+// By how much the counts of a recording's parts scatter. Of a tree's node that is counted when it is looked at, of the few
+// that are drawn; of a table's rows all at once.
 
+import { remembered, type Remembered } from "./remembered";
 import type { Groups, Stacks } from "./stacks";
 import type { Tree } from "./tree";
 
@@ -8,110 +9,128 @@ export interface Parts {
   count: number;
   inAll: number; // how many the whole is long, a broken one included
   expected: Float64Array; // of one sample in all, how much each would have were they spread evenly
-  samples: number; // at the most
-  eachSample: (take: (part: number, node: number, count: number) => void) => void; // part after part
+  samples: Samples; // of the whole recording
+  eachSample: (take: (part: number, index: number, node: number, count: number) => void) => void; // part after part
 }
 
-// The nodes of a tree, each before its callees and these before any other: what is deeper belongs to the last one above.
-interface Outline {
-  order: Int32Array | null; // null where they are numbered so
-  depth: Uint16Array; // of each node, from 1 on
-  deepest: number;
+interface Samples {
+  node: Uint32Array;
+  count: Uint32Array;
 }
 
-// How many samples each node has itself in which parts: a chain of entries for each.
-class Own {
-  readonly first: Int32Array; // by node, 0 for none
-  readonly next: Int32Array;
-  readonly part: Uint8Array;
-  readonly count: Int32Array;
-  private used = 0;
-
-  constructor(nodes: number, samples: number) {
-    this.first = new Int32Array(nodes);
-    this.next = new Int32Array(samples + 1);
-    this.part = new Uint8Array(samples + 1);
-    this.count = new Int32Array(samples + 1);
+// Of something of which `all` were counted, and so many in each part from `at` on: its variance by their scatter.
+function varianceOf({ count, expected, inAll }: Parts, samples: Int32Array, at: number, all: number): number {
+  let squares = 0;
+  for (let part = 0; part < count; part += 1) {
+    squares += (samples[at + part] - all * expected[part]) ** 2;
   }
-
-  add(node: number, part: number, count: number): void {
-    const first = this.first[node];
-    if (first > 0 && this.part[first] === part) {
-      this.count[first] += count;
-      return;
-    }
-    this.used += 1;
-    this.next[this.used] = first;
-    this.part[this.used] = part;
-    this.count[this.used] = count;
-    this.first[node] = this.used;
-  }
-}
-
-// Called with a node and where in `sums` its parts are: of part p at base + p, 0 where p is not in from..to.
-type Take = (node: number, sums: Int32Array, base: number, from: number, to: number) => void;
-
-// Calls back for every node with samples, the last first, with its samples and those of all that it calls.
-function eachSummed(outline: Outline, own: Own, parts: number, take: Take): void {
-  const { order, depth, deepest } = outline;
-  const sums = new Int32Array((deepest + 1) * parts); // of the last node seen at each depth
-  const low = new Uint8Array(deepest + 1).fill(parts);
-  const high = new Uint8Array(deepest + 1);
-  for (let at = depth.length - 1; at >= 0; at -= 1) {
-    const node = order ? order[at] : at;
-    const level = depth[node];
-    const base = level * parts;
-    let [from, to] = [low[level], high[level]];
-    for (let entry = own.first[node]; entry > 0; entry = own.next[entry]) {
-      const part = own.part[entry];
-      sums[base + part] += own.count[entry];
-      from = part < from ? part : from;
-      to = part >= to ? part + 1 : to;
-    }
-    if (from >= to) {
-      continue;
-    }
-    take(node, sums, base, from, to);
-    const above = base - parts;
-    for (let part = from; part < to; part += 1) {
-      sums[above + part] += sums[base + part];
-      sums[base + part] = 0;
-    }
-    low[level] = parts;
-    high[level] = 0;
-    low[level - 1] = Math.min(low[level - 1], from);
-    high[level - 1] = Math.max(high[level - 1], to);
-  }
-}
-
-// The variance of a count by the scatter of its parts.
-function factorOf({ inAll, count }: Parts): number {
-  return inAll / (count - 1);
+  return (squares * inAll) / (count - 1);
 }
 
 // Of each node of a tree, of which `total` were counted.
 export function scatterInTree(parts: Parts, tree: Tree, total: Int32Array): (node: number) => number {
-  const own = new Own(tree.count, parts.samples);
-  parts.eachSample((part, node, count) => {
-    if (tree.ends[node] >= 0) {
-      own.add(tree.ends[node], part, count);
+  const { place, size } = outlineOf(tree);
+  const { places, index } = ordered(parts.samples, tree);
+  const partOf = partsOfSamples(parts);
+  const { count } = parts.samples;
+  const known = new Map<number, number>();
+  const counted = (node: number) => {
+    const samples = new Int32Array(parts.count + 1); // the last one: in no part
+    const end = lowerBound(places, place[node] + size[node]);
+    for (let at = lowerBound(places, place[node]); at < end; at += 1) {
+      samples[partOf[index[at]]] += count[index[at]];
     }
-  });
-  const { expected } = parts;
-  // The sum of (n - all * expected) ** 2, but for all ** 2 * expected ** 2, which parts without samples have, too.
-  const beyond = new Float64Array(tree.count);
-  eachSummed(outlineOf(tree), own, parts.count, (node, sums, base, from, to) => {
-    let [squares, products] = [0, 0];
-    for (let part = from; part < to; part += 1) {
-      const samples = sums[base + part];
-      squares += samples * samples;
-      products += samples * expected[part];
+    return varianceOf(parts, samples, 0, total[node]);
+  };
+  return (node) => {
+    let scatter = known.get(node);
+    if (scatter === undefined) {
+      known.set(node, (scatter = counted(node)));
     }
-    beyond[node] = squares - 2 * total[node] * products;
+    return scatter;
+  };
+}
+
+const partsKnown = new WeakMap<Parts, Uint8Array>();
+
+// By sample of the recording; of those in none the number of parts.
+function partsOfSamples(parts: Parts): Uint8Array {
+  let made = partsKnown.get(parts);
+  if (!made) {
+    const partOf = (made = new Uint8Array(parts.samples.node.length).fill(parts.count));
+    parts.eachSample((part, index) => {
+      partOf[index] = part;
+    });
+    partsKnown.set(parts, made);
+  }
+  return made;
+}
+
+// The samples of a recording by their places in a tree: those of a node and of all that it calls lie side by side.
+interface Ordered {
+  places: Int32Array;
+  index: Int32Array;
+}
+
+const orders: Remembered<Samples, Tree, Ordered> = new WeakMap();
+
+function ordered(samples: Samples, tree: Tree): Ordered {
+  return remembered(orders, samples, tree, () => {
+    const { place } = outlineOf(tree);
+    const { node } = samples;
+    const all = node.length;
+    const keys = new Float64Array(all); // place and index in one number: those are sorted fastest
+    node.forEach((each, index) => {
+      const end = tree.ends[each];
+      keys[index] = (end < 0 ? tree.count : place[end]) * all + index;
+    });
+    keys.sort();
+    return { places: Int32Array.from(keys, (key) => Math.floor(key / all)), index: Int32Array.from(keys, (key) => key % all) };
   });
-  const even = expected.reduce((sum, share) => sum + share * share, 0);
-  const factor = factorOf(parts);
-  return (node) => (beyond[node] + total[node] * total[node] * even) * factor;
+}
+
+function lowerBound(sorted: Int32Array, wanted: number): number {
+  let [low, high] = [0, sorted.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] < wanted) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+// Every node's place before those of its callees, and these before any other; its size is how many they are, with itself.
+interface Outline {
+  place: Int32Array;
+  size: Int32Array;
+}
+
+const outlines = new WeakMap<Tree, Outline>();
+
+function outlineOf(tree: Tree): Outline {
+  let outline = outlines.get(tree);
+  if (!outline) {
+    outlines.set(tree, (outline = outlined(tree)));
+  }
+  return outline;
+}
+
+function outlined({ count, parent }: Tree): Outline {
+  const size = new Int32Array(count).fill(1);
+  for (let node = count - 1; node > 0; node -= 1) {
+    size[parent[node]] += size[node];
+  }
+  const place = new Int32Array(count);
+  const next = new Int32Array(count).fill(1); // the place of the next callee
+  for (let node = 1; node < count; node += 1) {
+    place[node] = next[parent[node]];
+    next[parent[node]] += size[node];
+    next[node] = place[node] + 1;
+  }
+  return { place, size };
 }
 
 // The samples of each row of a table by part.
@@ -131,19 +150,14 @@ export class Sums {
 
   // Of a row of which so many were counted in all.
   scatterOf(row: number, all: number): number {
-    const { count, expected } = this.parts;
-    let squares = 0;
-    for (let part = 0; part < count; part += 1) {
-      squares += (this.samples[row * count + part] - all * expected[part]) ** 2;
-    }
-    return squares * factorOf(this.parts);
+    return varianceOf(this.parts, this.samples, row * this.parts.count, all);
   }
 }
 
 // What is hidden counts as its nearest shown caller's own time.
 export function sumsOfOwn(parts: Parts, stacks: Stacks, { count: rows, key }: Groups): Sums {
   const sums = new Sums(parts, rows);
-  parts.eachSample((part, node, count) => {
+  parts.eachSample((part, _index, node, count) => {
     let shown = node;
     while (shown >= 0 && key[shown] < 0) {
       shown = stacks.parent[shown];
@@ -156,54 +170,17 @@ export function sumsOfOwn(parts: Parts, stacks: Stacks, { count: rows, key }: Gr
 }
 
 export function sumsThrough(parts: Parts, stacks: Stacks, { count: rows, key, outermost }: Groups): Sums {
-  const own = new Own(stacks.count, parts.samples);
-  parts.eachSample((part, node, count) => own.add(node, part, count));
-  const made = new Sums(parts, rows);
-  let last = outermost.length - 1;
-  eachSummed(outlineOfStacks(stacks), own, parts.count, (node, sums, base, from, to) => {
-    while (last >= 0 && outermost[last] > node) {
-      last -= 1;
-    }
-    for (let part = from; outermost[last] === node && part < to; part += 1) {
-      made.add(key[node], part, sums[base + part]);
+  const sums = new Sums(parts, rows);
+  const isOutermost = new Uint8Array(stacks.count);
+  for (let index = 0; index < outermost.length; index += 1) {
+    isOutermost[outermost[index]] = 1;
+  }
+  parts.eachSample((part, _index, node, count) => {
+    for (let at = node; at >= 0; at = stacks.parent[at]) {
+      if (isOutermost[at] === 1) {
+        sums.add(key[at], part, count);
+      }
     }
   });
-  return made;
-}
-
-function outlineOfStacks({ depth }: Stacks): Outline {
-  return { order: null, depth, deepest: deepestOf(depth) };
-}
-
-const outlines = new WeakMap<Tree, Outline>();
-
-function outlineOf(tree: Tree): Outline {
-  let outline = outlines.get(tree);
-  if (!outline) {
-    outlines.set(tree, (outline = outlined(tree)));
-  }
-  return outline;
-}
-
-function outlined({ count, parent }: Tree): Outline {
-  const size = new Int32Array(count).fill(1); // with its callees
-  for (let node = count - 1; node > 0; node -= 1) {
-    size[parent[node]] += size[node];
-  }
-  const depth = new Uint16Array(count).fill(1);
-  const order = new Int32Array(count);
-  const next = new Int32Array(count).fill(1); // the place of the next callee
-  for (let node = 1; node < count; node += 1) {
-    const caller = parent[node];
-    const place = next[caller];
-    depth[node] = depth[caller] + 1;
-    order[place] = node;
-    next[caller] += size[node];
-    next[node] = place + 1;
-  }
-  return { order, depth, deepest: deepestOf(depth) };
-}
-
-function deepestOf(depth: Uint16Array): number {
-  return depth.reduce((deepest, each) => Math.max(deepest, each), 0);
+  return sums;
 }

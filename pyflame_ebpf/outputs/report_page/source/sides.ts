@@ -34,17 +34,17 @@ function partsOf(recording: Recording, stacks: Stacks, part: Part, weights: Weig
   const eachOfPart: Parts["eachSample"] = (take) => {
     for (let at = 0; at < count; at += 1) {
       const one = { ...part, from: part.from + at * width, to: part.from + (at + 1) * width };
-      eachSample(recording, stacks, one, (_index, node, samples) => take(at, node, samples));
+      eachSample(recording, stacks, one, (index, node, samples) => take(at, index, node, samples));
     }
   };
   const inAll = length / width;
   const expected = shares ? sharesOf(count, weights.all, eachOfPart) : new Float64Array(count).fill(1 / inAll);
-  return { count, inAll, expected, samples: recording.samples.node.length, eachSample: eachOfPart };
+  return { count, inAll, expected, samples: recording.samples, eachSample: eachOfPart };
 }
 
 function sharesOf(count: number, all: number, eachOfPart: Parts["eachSample"]): Float64Array {
   const samplesIn = new Float64Array(count);
-  eachOfPart((part, _node, samples) => {
+  eachOfPart((part, _index, _node, samples) => {
     samplesIn[part] += samples;
   });
   return samplesIn.map((samples) => samples / Math.max(1, all));
