@@ -20,7 +20,7 @@ export interface Tree {
 }
 
 export interface TreeWeights {
-  self: Int32Array;
+  readonly self: Int32Array;
   total: Int32Array;
 }
 
@@ -243,15 +243,24 @@ export function treeWeights(tree: Tree, weights: Weights): TreeWeights {
 }
 
 function weighedTree(tree: Tree, weights: Weights): TreeWeights {
-  const self = new Int32Array(tree.count);
-  const { ends } = tree;
+  const total = ownOf(tree, weights);
+  addToCallers(total, tree.parent);
+  let self: Int32Array | null = null; // as large as the tree, and looked at only where the mouse is
+  return {
+    total,
+    get self() {
+      return (self ??= ownOf(tree, weights));
+    },
+  };
+}
+
+function ownOf({ count, ends }: Tree, weights: Weights): Int32Array {
+  const own = new Int32Array(count);
   for (let index = 0; index < weights.ends.length; index += 1) {
     const node = weights.ends[index];
     if (ends[node] >= 0) {
-      self[ends[node]] += weights.self[node];
+      own[ends[node]] += weights.self[node];
     }
   }
-  const total = self.slice();
-  addToCallers(total, tree.parent);
-  return { self, total };
+  return own;
 }
