@@ -2,7 +2,8 @@
 
     python scripts/bench_report.py [STACKS [SECONDS]]
 
-200,000 distinct stacks over 300 seconds unless told otherwise.  Ends with exit code 1 when a figure misses its target.
+200,000 distinct stacks over 300 seconds unless told otherwise, then the same recording compared with itself.  Ends with
+exit code 1 when a figure misses its target.
 Needs Chromium and playwright.
 """
 
@@ -25,7 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from profiles import wide_profile  # noqa: E402
 
+from pyflame_ebpf.comparison import compare  # noqa: E402
 from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS  # noqa: E402
+from pyflame_ebpf.outputs.comparison_options import ComparisonOptions  # noqa: E402
+from pyflame_ebpf.outputs.html_report import write_html_comparison  # noqa: E402
 from pyflame_ebpf.profile import Profile  # noqa: E402
 
 if TYPE_CHECKING:
@@ -73,17 +77,31 @@ def main() -> None:
     profile = profile_over(stacks, seconds)
     frames = sum(map(len, profile.stacks)) / len(profile.stacks)
     print(f"{stacks:,} distinct stacks of {frames:.1f} frames, {profile.total:,} samples, {seconds} s")
+    missed = []
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "report.html"
-        missed = [*time_writing(profile, file), *time_browser(file)]
+        for write in (write_report, write_comparison):
+            print(write.__doc__)
+            missed += [*time_writing(write, profile, file), *time_browser(file)]
     sys.exit(1 if missed else 0)
 
 
-def time_writing(profile: Profile, file: Path) -> list[str]:
-    """Print how long the report takes to write and how large it is; gives the targets missed."""
-    start = time.perf_counter()
+def write_report(profile: Profile, file: Path) -> None:
+    """One recording."""
     with file.open("wb") as stream:
         OUTPUT_FORMATS["html"].write(profile, stream, DEFAULT_OPTIONS)
+
+
+def write_comparison(profile: Profile, file: Path) -> None:
+    """Two recordings compared."""
+    with file.open("w", encoding="utf-8") as stream:
+        write_html_comparison(compare(profile, profile), stream, ComparisonOptions())
+
+
+def time_writing(write: Callable[[Profile, Path], None], profile: Profile, file: Path) -> list[str]:
+    """Print how long the report takes to write and how large it is; gives the targets missed."""
+    start = time.perf_counter()
+    write(profile, file)
     print(f"{'written in':24} {time.perf_counter() - start:8.2f} s")
     size = file.stat().st_size / 1e6
     return judged("size", size, "MB", MEGABYTES_MAX)

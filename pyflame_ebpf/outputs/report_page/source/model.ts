@@ -4,7 +4,7 @@ import { computed, type ReadonlySignal } from "@preact/signals";
 import { changeOf, shadeOf, type Change, type Counted } from "./comparison";
 import type { Recording, Report } from "./data";
 import { moduleColour, DARK, hashOf, LIGHT, type Palette } from "./palette";
-import { groupCounts, sideOf, treeCounts, type Side } from "./sides";
+import { groupCounts, ownCounts, sideOf, treeCounts, type Side } from "./sides";
 import { groupsOf, hiddenFunctions, stacksOf, type Grouping, type Groups, type Stacks } from "./stacks";
 import type { Colour, Row, State } from "./state";
 import {
@@ -164,10 +164,11 @@ function changed(model: Model, { shown, other }: Sides, own: Counted, others: Co
 }
 
 export function rowChange(model: Model, sides: Sides, row: TableRow): Change {
-  const own = groupCounts(sides.shown, model.stacks, model.groups.value);
-  const others = groupCounts(sides.other, model.stacks, model.groups.value);
-  const column = model.state.withCallees.value || isWhole(model.state.grouping.value) ? "total" : "self";
-  return changed(model, sides, own[column](row.key), others[column](row.key));
+  const withCallees = model.state.withCallees.value || isWhole(model.state.grouping.value);
+  const countsOf = withCallees ? groupCounts : ownCounts;
+  const own = countsOf(sides.shown, model.stacks, model.groups.value);
+  const others = countsOf(sides.other, model.stacks, model.groups.value);
+  return changed(model, sides, own(row.key), others(row.key));
 }
 
 export function boxChange(model: Model, sides: Sides, tree: Tree, node: number): Change {

@@ -2,6 +2,7 @@
 
 import type { Report } from "./data";
 import type { Stacks } from "./stacks";
+import { remembered, type Remembered } from "./remembered";
 import { addToCallers, type Weights } from "./weights";
 
 export const ROOT = -2; // the label of "all"
@@ -15,12 +16,11 @@ export interface Tree {
   children: Int32Array;
   example: Int32Array; // one node of the stacks that is shown here
   nodeOf: Int32Array; // node of the stacks → node here, -1 for none
-  weighed: "self" | "total"; // which samples of the stacks' nodes are added up at ends
-  ends: Int32Array; // node of the stacks → node here that its samples belong to, -1 for none
+  ends: Int32Array; // node of the stacks → node here that its own samples belong to, -1 for none
 }
 
 export interface TreeWeights {
-  self: Int32Array;
+  readonly self: Int32Array;
   total: Int32Array;
 }
 
@@ -139,7 +139,7 @@ class Growing {
     }
   }
 
-  tree(nodeOf: Int32Array, ends: Int32Array, weighed: "self" | "total"): Tree {
+  tree(nodeOf: Int32Array, ends: Int32Array): Tree {
     const parent = this.parent.subarray(0, this.count);
     const firstChild = new Int32Array(this.count + 1);
     for (let node = 1; node < this.count; node += 1) {
@@ -162,7 +162,6 @@ class Growing {
       example: this.example.subarray(0, this.count),
       nodeOf,
       ends,
-      weighed,
     };
   }
 }
@@ -184,7 +183,7 @@ export function wholeTree(report: Report, stacks: Stacks, shape: Shape): Tree {
     const caller = stacks.parent[node];
     nodeOf[node] = placed(made, caller < 0 ? 0 : nodeOf[caller], labels[node], node, shape.fold);
   }
-  return made.tree(nodeOf, nodeOf, "self");
+  return made.tree(nodeOf, nodeOf);
 }
 
 function placed(made: Growing, parent: number, label: number, node: number, fold: boolean): number {
@@ -208,7 +207,7 @@ export function calleesTree(report: Report, stacks: Stacks, shape: Shape, func: 
       made.example[0] = node;
     }
   }
-  return made.tree(nodeOf, nodeOf, "self");
+  return made.tree(nodeOf, nodeOf);
 }
 
 export function callersTree(report: Report, stacks: Stacks, shape: Shape, func: number): Tree {
@@ -216,11 +215,13 @@ export function callersTree(report: Report, stacks: Stacks, shape: Shape, func: 
   const made = new Growing(1024, labelsOf(report).functionsAt + func);
   const nodeOf = new Int32Array(stacks.count).fill(NONE);
   const ends = new Int32Array(stacks.count).fill(NONE);
-  const within = new Uint8Array(stacks.count); // 1 at and below a node of the function
   for (let node = 0; node < stacks.count; node += 1) {
     const caller = stacks.parent[node];
-    within[node] = caller >= 0 && within[caller] === 1 ? 1 : stacks.func[node] === func ? 1 : 0;
-    if (within[node] === 0 || (caller >= 0 && within[caller] === 1)) {
+    if (caller >= 0 && ends[caller] >= 0) {
+      ends[node] = ends[caller]; // below a node of the function
+      continue;
+    }
+    if (stacks.func[node] !== func) {
       continue;
     }
     let at = 0;
@@ -232,27 +233,34 @@ export function callersTree(report: Report, stacks: Stacks, shape: Shape, func: 
     nodeOf[node] = 0;
     ends[node] = at;
   }
-  return made.tree(nodeOf, ends, "total");
+  return made.tree(nodeOf, ends);
 }
 
+const weighed: Remembered<Weights, Tree, TreeWeights> = new WeakMap();
+
 export function treeWeights(tree: Tree, weights: Weights): TreeWeights {
-  const self = new Int32Array(tree.count);
-  const { ends } = tree;
-  if (tree.weighed === "self") {
-    for (let index = 0; index < weights.ends.length; index += 1) {
-      const node = weights.ends[index];
-      if (ends[node] >= 0) {
-        self[ends[node]] += weights.self[node];
-      }
-    }
-  } else {
-    for (let node = 0; node < ends.length; node += 1) {
-      if (ends[node] >= 0) {
-        self[ends[node]] += weights.total[node];
-      }
+  return remembered(weighed, weights, tree, () => weighedTree(tree, weights));
+}
+
+function weighedTree(tree: Tree, weights: Weights): TreeWeights {
+  const total = ownOf(tree, weights);
+  addToCallers(total, tree.parent);
+  let self: Int32Array | null = null; // as large as the tree, and looked at only where the mouse is
+  return {
+    total,
+    get self() {
+      return (self ??= ownOf(tree, weights));
+    },
+  };
+}
+
+function ownOf({ count, ends }: Tree, weights: Weights): Int32Array {
+  const own = new Int32Array(count);
+  for (let index = 0; index < weights.ends.length; index += 1) {
+    const node = weights.ends[index];
+    if (ends[node] >= 0) {
+      own[ends[node]] += weights.self[node];
     }
   }
-  const total = self.slice();
-  addToCallers(total, tree.parent);
-  return { self, total };
+  return own;
 }

@@ -1,6 +1,7 @@
 // How many samples each node has in the chosen part of the recording.
 
 import type { Recording } from "./data";
+import { remembered, type Remembered } from "./remembered";
 import type { Groups, Stacks } from "./stacks";
 
 export interface Part {
@@ -73,8 +74,14 @@ export interface GroupWeights {
   total: Int32Array;
 }
 
-// What is hidden counts as its nearest shown caller's own time.
+const weighed: Remembered<Weights, Groups, GroupWeights> = new WeakMap();
+
 export function groupWeights(stacks: Stacks, groups: Groups, weights: Weights): GroupWeights {
+  return remembered(weighed, weights, groups, () => weighedGroups(stacks, groups, weights));
+}
+
+// What is hidden counts as its nearest shown caller's own time.
+function weighedGroups(stacks: Stacks, groups: Groups, weights: Weights): GroupWeights {
   const self = new Int32Array(groups.count);
   const total = new Int32Array(groups.count);
   const { key, outermost } = groups;
