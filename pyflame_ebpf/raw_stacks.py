@@ -274,7 +274,7 @@ class SampleStore:
         }
 
     def make_room(self, second: int) -> bool:
-        """Lets the older generation go if the younger has grown to its limit by this second; whether it has."""
+        """Lets the older generation go if the younger has grown to its limit before this second; whether it has."""
         if self._limit is None or self._younger.size < self._limit:
             return False
         self._older, self._younger = self._younger, _Generation()

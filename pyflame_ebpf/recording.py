@@ -234,21 +234,21 @@ class Recorder:
         self._drained = time.monotonic()
         counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
         if self._live:
-            self._make_room(second, counts)
+            self._make_room(counts)
             self._native.look_again()
             recording = self._recording(before - self._started, self._drained - before)
             self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
 
-    def _make_room(self, second: int, counts: Iterable[Counted]) -> None:
-        """Bounds what a live view keeps, which has no end."""
+    def _make_room(self, counts: Iterable[Counted]) -> None:
+        """Bounds what a live view keeps, which has no end; these samples were the last, of the second before."""
         for stack_id in self._symbolizer.missing(counts):
             self._sampler.forget_stack(stack_id)
-        if (kept := self._symbolizer.make_room(second)) is not None:
+        if (kept := self._symbolizer.make_room(int(self._drained - self._started))) is not None:
             over = self._table.forget_ended(kept)
             self._symbolizer.forget(over)
             self._native.forget(over)
             self._unfinished.forget(over)
-            self._counters_before = self._counters_before[1], self._sampler.counters()
+            self._counters_before = self._counters_before[1], self._counters()
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -294,16 +294,12 @@ class Recorder:
     def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         begin = self._symbolizer.begin
         before, _ = self._counters_before
-        counters = {name: number - before.get(name, 0) for name, number in self._sampler.counters().items()}
-        named = {
-            "codes_unnamed": self._symbolizer.unnamed_codes,
-            "codes_without_lines": self._symbolizer.codes_without_lines,
-        }
+        counters = {name: number - before.get(name, 0) for name, number in self._counters().items()}
         recording = replace(
             self._recording(begin, duration),
             scheduler_cpu=host_cpu if self._options.whole_host else None,
             lost=_lost(counters),
-            counters=counters | named,
+            counters=counters,
         )
         known = self._table.profile_processes()
         if begin:  # the scheduler's figures are of all the time
@@ -314,6 +310,13 @@ class Recorder:
         if self._source_files:
             profile.sources = sampled_sources(profile, _reader(self._source_files, known))
         return profile
+
+    def _counters(self) -> dict[str, int]:
+        """What was counted since the recording began."""
+        return self._sampler.counters() | {
+            "codes_unnamed": self._symbolizer.unnamed_codes,
+            "codes_without_lines": self._symbolizer.codes_without_lines,
+        }
 
     def _recording(self, begin: float, duration: float) -> Recording:
         return Recording(

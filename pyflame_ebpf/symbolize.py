@@ -166,7 +166,7 @@ class Symbolizer:
         return {counted.stack_id for counted in counts if counted.stack_id not in self._store}
 
     def make_room(self, second: int) -> set[Identity] | None:
-        """Lets go of the oldest samples if there are too many by this second; then, the processes that have others."""
+        """Lets go of the oldest samples if too many came before this second; then, the processes that have others."""
         if not self._store.make_room(second):
             return None
         self._later.clear()

@@ -35,7 +35,7 @@ class FakeSampler:
         return [Count(Identity(1, 2, 3), 2, 4, 0, 0, False, 0, 1)]
 
     def counters(self) -> dict[str, int]:
-        return dict.fromkeys(bpf_abi.COUNTERS, 0)
+        return dict.fromkeys(bpf_abi.COUNTERS, 0) | {"samples": self.drains}
 
     def forget_stack(self, stack_id: int) -> None:
         self.forgotten.append(stack_id)
@@ -120,5 +120,19 @@ def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch):
     saved = recorder.profile_so_far()
     assert saved.recording.duration < 5
     assert saved.recording.started + saved.recording.duration == pytest.approx(1010, abs=1.5)
-    assert {key.second for key in saved.samples} <= set(range(5))
-    assert saved.total == len(saved.samples) > 0
+    seconds = {key.second for key in saved.samples}
+    assert seconds == set(range(len(seconds)))
+    assert saved.total == pytest.approx(saved.recording.duration, abs=0.1)  # one sample a second
+
+
+def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, monkeypatch):
+    monkeypatch.setattr(recording, "KEPT_FOR_SAVING", 1)
+    sampler = FakeSampler(1.0)
+    recorder = started(sampler, live=True)
+    recorder._symbolizer.unnamed_codes = 7
+    while recorder.elapsed < 10:
+        recorder.step()
+        recorder.window()
+    saved = recorder.profile_so_far().recording
+    assert saved.counters["codes_unnamed"] == 0
+    assert saved.counters["samples"] == round(saved.duration)

@@ -120,10 +120,10 @@ def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
     for second in range(6):
         symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
         symbols.add_counts(second, [count()])
-        symbols.make_room(second)
+        symbols.make_room(second + 1)
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
     assert symbols.begin > 0
-    assert {key.second for key in profile.samples} == set(range(1, 6 - symbols.begin))
+    assert {key.second for key in profile.samples} == set(range(6 - symbols.begin))
     assert profile.stacks == [(native("0x5000"),)]
 
 
