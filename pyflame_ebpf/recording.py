@@ -101,8 +101,8 @@ class Progress:
 
 
 @contextlib.contextmanager
-def only_one_profiler() -> Iterator[None]:
-    """Holds the host's lock; raises AlreadyRecording while another profiler has it."""
+def only_one_profiler() -> Iterator[TextIO]:
+    """Holds the host's lock, which all copies of its file do; AlreadyRecording while another profiler has it."""
     with _open_lock() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def only_one_profiler() -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        yield
+        yield lock
 
 
 def _open_lock() -> TextIO:
@@ -132,9 +132,12 @@ def _open_lock() -> TextIO:
 class Recorder:
     """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
 
-    def __init__(self, options: RecordOptions, sampler: Sampler, *, live: bool = False) -> None:
+    def __init__(
+        self, options: RecordOptions, sampler: Sampler, *, live: bool = False, lock: TextIO | None = None
+    ) -> None:
         self._options = options
         self._live = live
+        self._lock = lock
         self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler)
@@ -285,8 +288,12 @@ class Recorder:
     def profile_so_far(self) -> Profile:
         """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
 
-        It names everything, which takes long, and changes nothing that the copy shares with the recording.
+        It names everything, which takes long, and changes nothing that the copy shares with the recording.  The host's
+        lock and what samples it are let go of first: the recording may end meanwhile, and another begin.
         """
+        if self._lock is not None:
+            self._lock.close()  # not unlocked, which would be for the recording too
+        self._sampler.let_go()
         self._native.begin_anew()
         self._symbolizer.forget_names()
         return self._profile(self._drained - self._started - self._symbolizer.begin, None)
@@ -381,10 +388,10 @@ def prepared(options: RecordOptions, urgency: contextlib.ExitStack, *, live: boo
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler():
+    with only_one_profiler() as lock:
         urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
-            yield Recorder(options, sampler, live=live)
+            yield Recorder(options, sampler, live=live, lock=lock)
 
 
 def _step_until_over(

@@ -76,7 +76,7 @@ PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
 PERF_SAMPLE_RAW = 1 << 10
 PERF_ATTR_DISABLED, PERF_ATTR_FREQ = 1 << 0, 1 << 10
 PERF_FLAG_FD_CLOEXEC = 1 << 3
-PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE = 0x40042408, 0x2400
+PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_DISABLE = 0x40042408, 0x2400, 0x2401
 SYS_PERF_EVENT_OPEN = 298  # x86-64
 
 
@@ -256,8 +256,19 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def stop(self) -> None:
         """Ends the sampling; what was counted can still be drained."""
+        for event in self._perf_events.values():
+            fcntl.ioctl(event, PERF_EVENT_IOC_DISABLE, 0)  # closing leaves it on where a forked copy has it open
+        self._close_perf_events()
+
+    def _close_perf_events(self) -> None:
         while self._perf_events:
             os.close(self._perf_events.popitem()[1])
+
+    def let_go(self) -> None:
+        """Keeps nothing attached but what others keep so; for a forked copy of this process, which reads maps only."""
+        self._close_perf_events()
+        for tracepoint in list(self._bpf.raw_tracepoint_fds):
+            self._bpf.detach_raw_tracepoint(tracepoint)
 
     def close(self) -> None:
         """Detaches and unloads everything."""
