@@ -285,6 +285,11 @@ class Recorder:
         if self._source_files:
             self._source_files.close()
 
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Where what ``profile_so_far`` has begins and ends, in seconds of the recording."""
+        return self._symbolizer.begin, self._drained - self._started
+
     def profile_so_far(self) -> Profile:
         """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
 
@@ -296,7 +301,8 @@ class Recorder:
         self._sampler.let_go()
         self._native.begin_anew()
         self._symbolizer.forget_names()
-        return self._profile(self._drained - self._started - self._symbolizer.begin, None)
+        begin, end = self.kept
+        return self._profile(end - begin, None)
 
     def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         begin = self._symbolizer.begin

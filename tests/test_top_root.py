@@ -157,6 +157,7 @@ def save(terminal: Terminal, directory: Path) -> None:
 
 def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal, program, tmp_path):
     run_to_its_end(terminal, program)
+    terminal.wait_for(r" [1-9][\d,]* samples")
     save(terminal, tmp_path / "missing" / "saved")
     terminal.wait_for(r"missing/saved cannot be made: ")
     save(terminal, tmp_path / "saved")
