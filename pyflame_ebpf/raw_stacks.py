@@ -21,7 +21,9 @@ WAITING_BYTES = 2 << 20
 BLOCK_STACKS = 32  # unpacked together, in 70 us; zlib looks back for 32 KiB, fewer stacks would pack worse
 BLOCK_BYTES = 64 << 10
 UNPACKED_MAX = 16 << 20  # bytes of blocks that are at hand
-INDEX_SIZE = 90  # bytes that Python takes to find one stack
+UNPACKED_MAX_LIVE = 4 << 20  # the same of each generation of a live view: the stacks of some seconds
+INDEX_SIZE = 120  # bytes that Python takes to find one stack
+STACK_SIZE = 250  # bytes that Python takes for one that is not packed, besides its frames
 KEPT_FOR_SAVING = 64 << 20  # bytes of each of the two generations of a live view
 _FASTEST = 1  # of zlib's levels; the others take twice as long for a few per cent
 
@@ -46,7 +48,7 @@ class _Identities:
 class RawStacks:
     """Stacks by id; a stack that is added again takes the other's place."""
 
-    def __init__(self) -> None:
+    def __init__(self, unpacked_max: int = UNPACKED_MAX) -> None:
         self._waiting: dict[int, StackEvent] = {}
         self._waiting_bytes = 0
         self._blocks: list[bytes] = []
@@ -54,6 +56,7 @@ class RawStacks:
         self._identities = _Identities()
         self._unpacked: dict[int, dict[int, StackEvent]] = {}  # some blocks
         self._unpacked_bytes = 0
+        self._unpacked_max = unpacked_max
         self._packed_bytes = 0
 
     def __contains__(self, stack_id: int) -> bool:
@@ -71,7 +74,8 @@ class RawStacks:
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        return self._packed_bytes + self._waiting_bytes + INDEX_SIZE * (len(self._block_of) + len(self._waiting))
+        waiting = self._waiting_bytes + (INDEX_SIZE + STACK_SIZE) * len(self._waiting)
+        return self._packed_bytes + waiting + self._unpacked_bytes + INDEX_SIZE * len(self._block_of)
 
     @property
     def identities(self) -> set[Identity]:
@@ -97,11 +101,16 @@ class RawStacks:
         block = self._unpacked.get(number)
         if block is None:
             block = self._unpacked[number] = {event.stack_id: event for event in self._unpack(number)}
-            self._unpacked_bytes += _frames_size(block.values())
-            while self._unpacked_bytes > UNPACKED_MAX and len(self._unpacked) > 1:
+            self._unpacked_bytes += _unpacked_size(block.values())
+            while self._unpacked_bytes > self._unpacked_max and len(self._unpacked) > 1:
                 oldest = self._unpacked.pop(next(iter(self._unpacked)))
-                self._unpacked_bytes -= _frames_size(oldest.values())
+                self._unpacked_bytes -= _unpacked_size(oldest.values())
         return block
+
+    def pack(self) -> None:
+        """Lets go of what is at hand unpacked."""
+        self._unpacked.clear()
+        self._unpacked_bytes = 0
 
     def _unpack(self, number: int) -> list[StackEvent]:
         data = zlib.decompress(self._blocks[number])
@@ -139,8 +148,8 @@ def _process_and_callers(event: StackEvent) -> tuple[int, int, int, bytes]:
     return event.identity.start, event.identity.tgid, len(event.raw), event.raw[len(event.raw) // 2 :]
 
 
-def _frames_size(events: Iterable[StackEvent]) -> int:
-    return sum(len(event.raw) for event in events)
+def _unpacked_size(events: Iterable[StackEvent]) -> int:
+    return sum(len(event.raw) + STACK_SIZE for event in events)
 
 
 class CountLog:
@@ -190,8 +199,8 @@ class CountLog:
 class _Generation:
     """What was kept in a stretch of time."""
 
-    def __init__(self) -> None:
-        self.stacks = RawStacks()
+    def __init__(self, unpacked_max: int) -> None:
+        self.stacks = RawStacks(unpacked_max)
         self.counts = CountLog()
         self.ends: dict[int, NativeOutcome] = {}  # of native walks that were finished later, by stack
 
@@ -209,8 +218,9 @@ class SampleStore:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._older = _Generation()
-        self._younger = _Generation()
+        self._unpacked_max = UNPACKED_MAX if limit is None else UNPACKED_MAX_LIVE
+        self._older = _Generation(self._unpacked_max)
+        self._younger = _Generation(self._unpacked_max)
         self._younger_begins = 0
         self.begin = 0  # seconds into the recording, from where on all samples are here
 
@@ -277,6 +287,7 @@ class SampleStore:
         """Lets the older generation go if the younger has grown to its limit before this second; whether it has."""
         if self._limit is None or self._younger.size < self._limit:
             return False
-        self._older, self._younger = self._younger, _Generation()
+        self._older, self._younger = self._younger, _Generation(self._unpacked_max)
+        self._older.stacks.pack()
         self.begin, self._younger_begins = self._younger_begins, second
         return True

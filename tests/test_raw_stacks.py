@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -41,10 +43,9 @@ def test_every_stack_comes_back_as_it_was(number):
     assert [stacks.get(event.stack_id) for event in events] == events
 
 
-def test_stacks_that_do_not_fit_into_what_is_unpacked_come_back(monkeypatch):
-    monkeypatch.setattr(raw_stacks, "UNPACKED_MAX", 1)
+def test_stacks_that_do_not_fit_into_what_is_unpacked_come_back():
     events = [stack(index) for index in range(3000)]
-    stacks = RawStacks()
+    stacks = RawStacks(unpacked_max=1)
     for event in events:
         stacks.add(event)
     assert [stacks.get(event.stack_id) for event in reversed(events)] == events[::-1]
@@ -113,8 +114,19 @@ def live(limit: int, per_second: int = 200) -> Iterator[tuple[int, SampleStore]]
 
 
 def test_what_is_kept_does_not_grow_beyond_two_generations():
-    limit = 300_000
-    assert all(store.size < 2 * limit + raw_stacks.WAITING_BYTES for _, store in live(limit))
+    """As Python has allocated it, with the stacks of earlier seconds being read."""
+    limit = 5_000_000
+    random.seed(1)
+    tracemalloc.start()
+    try:
+        for second, store in itertools.islice(live(limit, per_second=4000), 12):
+            for number in random.sample(range(4000 * (second + 1)), 2000):
+                store.stack(1 << 63 | number)
+            held, _ = tracemalloc.get_traced_memory()
+            assert held < 2 * limit + raw_stacks.UNPACKED_MAX_LIVE + 2 * raw_stacks.WAITING_BYTES
+    finally:
+        tracemalloc.stop()
+    assert store.begin > 0
 
 
 def test_every_sample_that_is_kept_has_its_stack():
