@@ -24,11 +24,15 @@ UNPACKED_MAX = 16 << 20  # bytes of blocks that are at hand
 UNPACKED_MAX_LIVE = 4 << 20  # the same of each generation of a live view: the stacks of some seconds
 INDEX_SIZE = 120  # bytes that Python takes to find one stack
 STACK_SIZE = 250  # bytes that Python takes for one that is not packed, besides its frames
+CODE_SIZE = 1200  # bytes of a code object with its lines, about
 KEPT_FOR_SAVING = 64 << 20  # bytes of each of the two generations of a live view
 _FASTEST = 1  # of zlib's levels; the others take twice as long for a few per cent
 
 _STACK = struct.Struct("<QIII")  # id, number of the process, whether code objects may be unsent, bytes of frames
 _COUNT = struct.Struct("<IIQBBBBI")
+
+
+ThreadOf = tuple[Identity, int]  # a process, and the number of one of its threads
 
 
 class _Identities:
@@ -203,10 +207,14 @@ class _Generation:
         self.stacks = RawStacks(unpacked_max)
         self.counts = CountLog()
         self.ends: dict[int, NativeOutcome] = {}  # of native walks that were finished later, by stack
+        self.codes: set[int] = set()  # that came or that its stacks name
+        self.new_codes = 0  # of these, those that the generation before did not have
+        self.threads: set[ThreadOf] = set()
 
     @property
     def size(self) -> int:
-        return self.stacks.size + self.counts.size + INDEX_SIZE * len(self.ends)
+        names = len(self.ends) + len(self.codes) + len(self.threads)
+        return self.stacks.size + self.counts.size + INDEX_SIZE * names + CODE_SIZE * self.new_codes
 
 
 class SampleStore:
@@ -228,9 +236,35 @@ class SampleStore:
         """Whether a stack is here."""
         return stack_id in self._younger.stacks or stack_id in self._older.stacks
 
-    def add_stack(self, event: StackEvent) -> None:
-        """Keeps a stack, in place of the one with its id."""
+    def add_stack(self, event: StackEvent) -> set[int]:
+        """Keeps a stack, in place of the one with its id; the code objects that, in a live view, it names first."""
         self._younger.stacks.add(event)
+        return set() if self._limit is None else self.add_codes(event.codes())
+
+    def add_codes(self, codes: set[int]) -> set[int]:
+        """Notes code objects that came or that are named; which of them neither generation had."""
+        if self._limit is None:
+            return set()
+        new = codes - self._younger.codes
+        self._younger.codes |= new
+        new -= self._older.codes
+        self._younger.new_codes += len(new)
+        return new
+
+    def add_thread(self, identity: Identity, tid: int) -> None:
+        """Notes a thread whose name came."""
+        if self._limit is not None:
+            self._younger.threads.add((identity, tid))
+
+    @property
+    def codes(self) -> set[int]:
+        """Code objects that came or were named since the older generation began."""
+        return self._older.codes | self._younger.codes
+
+    @property
+    def threads(self) -> set[ThreadOf]:
+        """Threads whose names came or that have samples since the older generation began."""
+        return self._older.threads | self._younger.threads
 
     def stack(self, stack_id: int) -> StackEvent | None:
         """A stack by its id; None for one that never came, or went."""
@@ -253,12 +287,13 @@ class SampleStore:
         """Keeps the samples of one second of the recording."""
         self._younger.counts.add(second, counts)
         if self._limit is not None:
+            self._younger.threads.update((count.identity, count.tid) for count in counts)
             for count in counts:
                 self._rejuvenate(count.stack_id)
 
     def _rejuvenate(self, stack_id: int) -> None:
         if stack_id not in self._younger.stacks and (event := self._older.stacks.get(stack_id)) is not None:
-            self._younger.stacks.add(event)
+            self.add_stack(event)
         if stack_id in self._older.ends:
             self._younger.ends.setdefault(stack_id, self._older.ends[stack_id])
 

@@ -251,6 +251,9 @@ class Recorder:
             self._symbolizer.forget(over)
             self._native.forget(over)
             self._unfinished.forget(over)
+            codes, threads = self._symbolizer.forget_unsampled()
+            self._sampler.forget_codes(codes)
+            self._sampler.forget_threads(threads)
             self._counters_before = self._counters_before[1], self._counters()
 
     def progress(self) -> Progress:

@@ -12,6 +12,7 @@ import fcntl
 import importlib
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -344,9 +345,22 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def forget_stack(self, stack_id: int) -> None:
         """Lets a stack be sent again when it is sampled again."""
-        table = self._bytes_table(b"known_stacks", 8, 4)
-        with contextlib.suppress(KeyError):
-            del table[table.Key.from_buffer_copy(struct.pack("<Q", stack_id))]
+        self._delete(b"known_stacks", [struct.pack("<Q", stack_id)])
+
+    def forget_codes(self, code_ids: Iterable[int]) -> None:
+        """Lets code objects be sent again with the next new stack that has them."""
+        self._delete(b"known_codes", [struct.pack("<Q", code_id) for code_id in code_ids])
+
+    def forget_threads(self, threads: Iterable[tuple[Identity, int]]) -> None:
+        """Lets threads' names be sent again when they are sampled again."""
+        self._delete(b"threads", [struct.pack("<II", identity.tgid, tid) for identity, tid in threads])
+
+    def _delete(self, name: bytes, keys: Iterable[bytes]) -> None:
+        """Of a map with keys of eight bytes; values are not looked at."""
+        table = self._bytes_table(name, 8, 4)
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                del table[table.Key.from_buffer_copy(key)]
 
     # ---- what the programs tell user space ----
 

@@ -46,6 +46,12 @@ class FakeSampler:
     def forget_stack(self, stack_id: int) -> None:
         self.forgotten.append(stack_id)
 
+    def forget_codes(self, code_ids: set[int]) -> None:
+        assert not code_ids
+
+    def forget_threads(self, threads: set[object]) -> None:
+        assert not threads
+
     def start(self) -> None:
         pass
 
