@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -346,3 +346,35 @@ def live_recorder() -> Iterator[recording.Recorder]:
         entered.enter_context(BusyProcess())
         recorder.start()
         yield recorder
+
+
+def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypatch):
+    monkeypatch.setattr(recording, "KEPT_FOR_SAVING", 1)
+    with live_recorder() as recorder, BusyProcess("def again():\n    while True: pass\nagain()") as busy:
+
+        def windows_until(is_done: Callable[[list[tuple[str, set[str]]]], bool]) -> None:
+            """Steps until a second's stacks are so: each the name of its thread, and of its frames."""
+            while True:
+                recorder.step()
+                window = recorder.window()
+                if window is not None and is_done(stacks_of(window, busy.pid)):
+                    return
+
+        def is_named(stacks: list[tuple[str, set[str]]]) -> bool:
+            return any(thread.startswith("python") and "again" in names for thread, names in stacks)
+
+        windows_until(is_named)
+        busy.stop()
+        for _ in range(4):
+            windows_until(lambda stacks: not stacks)
+        assert not any(code is not None and code.name == "again" for code in recorder._symbolizer._codes.values())
+        busy.process.send_signal(signal.SIGCONT)
+        windows_until(is_named)
+
+
+def stacks_of(profile: Profile, pid: int) -> list[tuple[str, set[str]]]:
+    return [
+        (profile.threads[key.thread].name, {frame.name for frame in profile.stacks[key.stack]})
+        for key in profile.samples
+        if profile.processes[key.process].pid == pid
+    ]
