@@ -1,8 +1,9 @@
 """Stacks as the programs sent them, packed until they are to be named, with the samples that were counted by them.
 
-Naming waits until the end, and most samples are new stacks: as they come, 64 busy CPUs would fill 450 MB a minute.
-Stacks of one process are much alike, so some that lie side by side pack to a tenth.  A live view has no end: what is
-kept for it is bounded, and the oldest makes room.
+Naming waits until the end, and most samples are new stacks: as they come, 64 busy CPUs would fill 500 MB a minute.
+Stacks of one process are much alike, so some that lie side by side pack well: with all that finds them they take a
+third.  A live view has no end: what is kept for it is bounded, and the oldest makes room, with the code objects and
+threads that only it had.
 """
 
 from __future__ import annotations
