@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from pyflame_ebpf.bpf_abi import (
+    FRAME_KIND,
     FRAME_NATIVE,
+    FRAME_PYTHON,
     RECORD_CODE,
     RECORD_EXEC,
     RECORD_EXIT,
@@ -88,6 +90,10 @@ class StackEvent:
     def frames(self) -> list[RawFrame]:
         """The frames, leaf first."""
         return list(_FRAME.iter_unpack(self.raw))
+
+    def codes(self) -> set[int]:
+        """The ids of the code objects that it names."""
+        return {code for _, code, _, kind in _FRAME.iter_unpack(self.raw) if kind & FRAME_KIND == FRAME_PYTHON}
 
     def continued(self, native: bytes) -> StackEvent:
         """With native frames that were found later; the first of them takes the place of the last that was sent."""

@@ -68,8 +68,8 @@ CPU%, Self% and Total% are of one core in the last interval; the columns in s ar
 Keys: q quit, space pause, / filter by a regular expression, s sort, l functions or lines, arrows and p one process
 only, k and n kernel and native frames, PgUp and PgDn more functions, c count anew, w save a recording, ? help.
 
-'w' writes the same directory as 'record', of all that was sampled so far, while the view goes on. It needs a terminal;
-without one, use 'record'.
+'w' writes the same directory as 'record', of what was sampled so far, while the view goes on. Of a long view only the
+last minutes are kept to be saved. It needs a terminal; without one, use 'record'.
 """
 
 DOCTOR_HELP = """Tell what this host can record, and of a process what will be seen and why not.

@@ -15,6 +15,7 @@ from pyflame_ebpf.labels import frame_label
 from pyflame_ebpf.profile import Frame, FrameKind, Gil, Process, Profile, Stack
 
 PROCESSES_MAX = 2000  # beyond which those that used least are known by their functions only
+KNOWN_MAX = 50_000  # frames that are known by identity
 NO_FRAME = Frame(FrameKind.MARK, "[no frame is shown]")
 
 
@@ -55,6 +56,8 @@ class Places:
         """The number of a line."""
         known = self._known.get(id(frame))
         if known is None:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()  # equal ones have the same number
             known = self._known[id(frame)] = frame, self._new_line(frame)
         return known[1]
 

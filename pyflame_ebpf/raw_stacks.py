@@ -1,8 +1,9 @@
 """Stacks as the programs sent them, packed until they are to be named, with the samples that were counted by them.
 
-Naming waits until the end, and most samples are new stacks: as they come, 64 busy CPUs would fill 450 MB a minute.
-Stacks of one process are much alike, so some that lie side by side pack to a tenth.  A live view has no end: what is
-kept for it is bounded, and the oldest makes room.
+Naming waits until the end, and most samples are new stacks: as they come, 64 busy CPUs would fill 500 MB a minute.
+Stacks of one process are much alike, so some that lie side by side pack well: with all that finds them they take a
+third.  A live view has no end: what is kept for it is bounded, and the oldest makes room, with the code objects and
+threads that only it had.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ WAITING_BYTES = 2 << 20
 BLOCK_STACKS = 32  # unpacked together, in 70 us; zlib looks back for 32 KiB, fewer stacks would pack worse
 BLOCK_BYTES = 64 << 10
 UNPACKED_MAX = 16 << 20  # bytes of blocks that are at hand
-INDEX_SIZE = 90  # bytes that Python takes to find one stack
+UNPACKED_MAX_LIVE = 4 << 20  # the same of each generation of a live view: the stacks of some seconds
+INDEX_SIZE = 120  # bytes that Python takes to find one stack
+STACK_SIZE = 250  # bytes that Python takes for one that is not packed, besides its frames
+CODE_SIZE = 1200  # bytes of a code object with its lines, about
 KEPT_FOR_SAVING = 64 << 20  # bytes of each of the two generations of a live view
 _FASTEST = 1  # of zlib's levels; the others take twice as long for a few per cent
 
 _STACK = struct.Struct("<QIII")  # id, number of the process, whether code objects may be unsent, bytes of frames
 _COUNT = struct.Struct("<IIQBBBBI")
+
+
+ThreadOf = tuple[Identity, int]  # a process, and the number of one of its threads
 
 
 class _Identities:
@@ -46,7 +53,7 @@ class _Identities:
 class RawStacks:
     """Stacks by id; a stack that is added again takes the other's place."""
 
-    def __init__(self) -> None:
+    def __init__(self, unpacked_max: int = UNPACKED_MAX) -> None:
         self._waiting: dict[int, StackEvent] = {}
         self._waiting_bytes = 0
         self._blocks: list[bytes] = []
@@ -54,6 +61,7 @@ class RawStacks:
         self._identities = _Identities()
         self._unpacked: dict[int, dict[int, StackEvent]] = {}  # some blocks
         self._unpacked_bytes = 0
+        self._unpacked_max = unpacked_max
         self._packed_bytes = 0
 
     def __contains__(self, stack_id: int) -> bool:
@@ -71,7 +79,8 @@ class RawStacks:
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        return self._packed_bytes + self._waiting_bytes + INDEX_SIZE * (len(self._block_of) + len(self._waiting))
+        waiting = self._waiting_bytes + (INDEX_SIZE + STACK_SIZE) * len(self._waiting)
+        return self._packed_bytes + waiting + self._unpacked_bytes + INDEX_SIZE * len(self._block_of)
 
     @property
     def identities(self) -> set[Identity]:
@@ -97,11 +106,16 @@ class RawStacks:
         block = self._unpacked.get(number)
         if block is None:
             block = self._unpacked[number] = {event.stack_id: event for event in self._unpack(number)}
-            self._unpacked_bytes += _frames_size(block.values())
-            while self._unpacked_bytes > UNPACKED_MAX and len(self._unpacked) > 1:
+            self._unpacked_bytes += _unpacked_size(block.values())
+            while self._unpacked_bytes > self._unpacked_max and len(self._unpacked) > 1:
                 oldest = self._unpacked.pop(next(iter(self._unpacked)))
-                self._unpacked_bytes -= _frames_size(oldest.values())
+                self._unpacked_bytes -= _unpacked_size(oldest.values())
         return block
+
+    def pack(self) -> None:
+        """Lets go of what is at hand unpacked."""
+        self._unpacked.clear()
+        self._unpacked_bytes = 0
 
     def _unpack(self, number: int) -> list[StackEvent]:
         data = zlib.decompress(self._blocks[number])
@@ -139,8 +153,8 @@ def _process_and_callers(event: StackEvent) -> tuple[int, int, int, bytes]:
     return event.identity.start, event.identity.tgid, len(event.raw), event.raw[len(event.raw) // 2 :]
 
 
-def _frames_size(events: Iterable[StackEvent]) -> int:
-    return sum(len(event.raw) for event in events)
+def _unpacked_size(events: Iterable[StackEvent]) -> int:
+    return sum(len(event.raw) + STACK_SIZE for event in events)
 
 
 class CountLog:
@@ -190,14 +204,18 @@ class CountLog:
 class _Generation:
     """What was kept in a stretch of time."""
 
-    def __init__(self) -> None:
-        self.stacks = RawStacks()
+    def __init__(self, unpacked_max: int) -> None:
+        self.stacks = RawStacks(unpacked_max)
         self.counts = CountLog()
         self.ends: dict[int, NativeOutcome] = {}  # of native walks that were finished later, by stack
+        self.codes: set[int] = set()  # that came or that its stacks name
+        self.new_codes = 0  # of these, those that the generation before did not have
+        self.threads: set[ThreadOf] = set()
 
     @property
     def size(self) -> int:
-        return self.stacks.size + self.counts.size + INDEX_SIZE * len(self.ends)
+        names = len(self.ends) + len(self.codes) + len(self.threads)
+        return self.stacks.size + self.counts.size + INDEX_SIZE * names + CODE_SIZE * self.new_codes
 
 
 class SampleStore:
@@ -209,8 +227,9 @@ class SampleStore:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._older = _Generation()
-        self._younger = _Generation()
+        self._unpacked_max = UNPACKED_MAX if limit is None else UNPACKED_MAX_LIVE
+        self._older = _Generation(self._unpacked_max)
+        self._younger = _Generation(self._unpacked_max)
         self._younger_begins = 0
         self.begin = 0  # seconds into the recording, from where on all samples are here
 
@@ -218,9 +237,35 @@ class SampleStore:
         """Whether a stack is here."""
         return stack_id in self._younger.stacks or stack_id in self._older.stacks
 
-    def add_stack(self, event: StackEvent) -> None:
-        """Keeps a stack, in place of the one with its id."""
+    def add_stack(self, event: StackEvent) -> set[int]:
+        """Keeps a stack, in place of the one with its id; the code objects that, in a live view, it names first."""
         self._younger.stacks.add(event)
+        return set() if self._limit is None else self.add_codes(event.codes())
+
+    def add_codes(self, codes: set[int]) -> set[int]:
+        """Notes code objects that came or that are named; which of them neither generation had."""
+        if self._limit is None:
+            return set()
+        new = codes - self._younger.codes
+        self._younger.codes |= new
+        new -= self._older.codes
+        self._younger.new_codes += len(new)
+        return new
+
+    def add_thread(self, identity: Identity, tid: int) -> None:
+        """Notes a thread whose name came."""
+        if self._limit is not None:
+            self._younger.threads.add((identity, tid))
+
+    @property
+    def codes(self) -> set[int]:
+        """Code objects that came or were named since the older generation began."""
+        return self._older.codes | self._younger.codes
+
+    @property
+    def threads(self) -> set[ThreadOf]:
+        """Threads whose names came or that have samples since the older generation began."""
+        return self._older.threads | self._younger.threads
 
     def stack(self, stack_id: int) -> StackEvent | None:
         """A stack by its id; None for one that never came, or went."""
@@ -243,12 +288,13 @@ class SampleStore:
         """Keeps the samples of one second of the recording."""
         self._younger.counts.add(second, counts)
         if self._limit is not None:
+            self._younger.threads.update((count.identity, count.tid) for count in counts)
             for count in counts:
                 self._rejuvenate(count.stack_id)
 
     def _rejuvenate(self, stack_id: int) -> None:
         if stack_id not in self._younger.stacks and (event := self._older.stacks.get(stack_id)) is not None:
-            self._younger.stacks.add(event)
+            self.add_stack(event)
         if stack_id in self._older.ends:
             self._younger.ends.setdefault(stack_id, self._older.ends[stack_id])
 
@@ -274,9 +320,10 @@ class SampleStore:
         }
 
     def make_room(self, second: int) -> bool:
-        """Lets the older generation go if the younger has grown to its limit by this second; whether it has."""
+        """Lets the older generation go if the younger has grown to its limit before this second; whether it has."""
         if self._limit is None or self._younger.size < self._limit:
             return False
-        self._older, self._younger = self._younger, _Generation()
+        self._older, self._younger = self._younger, _Generation(self._unpacked_max)
+        self._older.stacks.pack()
         self.begin, self._younger_begins = self._younger_begins, second
         return True

@@ -101,8 +101,8 @@ class Progress:
 
 
 @contextlib.contextmanager
-def only_one_profiler() -> Iterator[None]:
-    """Holds the host's lock; raises AlreadyRecording while another profiler has it."""
+def only_one_profiler() -> Iterator[TextIO]:
+    """Holds the host's lock, which all copies of its file do; AlreadyRecording while another profiler has it."""
     with _open_lock() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,7 +115,7 @@ def only_one_profiler() -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        yield
+        yield lock
 
 
 def _open_lock() -> TextIO:
@@ -132,9 +132,12 @@ def _open_lock() -> TextIO:
 class Recorder:
     """A recording under way.  Call ``start``, then ``step`` until done, then ``finish``."""
 
-    def __init__(self, options: RecordOptions, sampler: Sampler, *, live: bool = False) -> None:
+    def __init__(
+        self, options: RecordOptions, sampler: Sampler, *, live: bool = False, lock: TextIO | None = None
+    ) -> None:
         self._options = options
         self._live = live
+        self._lock = lock
         self._window: Window | None = None
         self._sampler = sampler
         self._table = ProcessTable(sampler)
@@ -234,21 +237,24 @@ class Recorder:
         self._drained = time.monotonic()
         counts = self._symbolizer.add_counts(second, self._sampler.drain_counts())
         if self._live:
-            self._make_room(second, counts)
+            self._make_room(counts)
             self._native.look_again()
             recording = self._recording(before - self._started, self._drained - before)
             self._window = self._symbolizer.window(counts, recording, self._table.profile_processes())
 
-    def _make_room(self, second: int, counts: Iterable[Counted]) -> None:
-        """Bounds what a live view keeps, which has no end."""
+    def _make_room(self, counts: Iterable[Counted]) -> None:
+        """Bounds what a live view keeps, which has no end; these samples were the last, of the second before."""
         for stack_id in self._symbolizer.missing(counts):
             self._sampler.forget_stack(stack_id)
-        if (kept := self._symbolizer.make_room(second)) is not None:
+        if (kept := self._symbolizer.make_room(int(self._drained - self._started))) is not None:
             over = self._table.forget_ended(kept)
             self._symbolizer.forget(over)
             self._native.forget(over)
             self._unfinished.forget(over)
-            self._counters_before = self._counters_before[1], self._sampler.counters()
+            codes, threads = self._symbolizer.forget_unsampled()
+            self._sampler.forget_codes(codes)
+            self._sampler.forget_threads(threads)
+            self._counters_before = self._counters_before[1], self._counters()
 
     def progress(self) -> Progress:
         """Where the recording stands."""
@@ -282,28 +288,34 @@ class Recorder:
         if self._source_files:
             self._source_files.close()
 
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Where what ``profile_so_far`` has begins and ends, in seconds of the recording."""
+        return self._symbolizer.begin, self._drained - self._started
+
     def profile_so_far(self) -> Profile:
         """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
 
-        It names everything, which takes long, and changes nothing that the copy shares with the recording.
+        It names everything, which takes long, and changes nothing that the copy shares with the recording.  The host's
+        lock and what samples it are let go of first: the recording may end meanwhile, and another begin.
         """
+        if self._lock is not None:
+            self._lock.close()  # not unlocked, which would be for the recording too
+        self._sampler.let_go()
         self._native.begin_anew()
         self._symbolizer.forget_names()
-        return self._profile(self._drained - self._started - self._symbolizer.begin, None)
+        begin, end = self.kept
+        return self._profile(end - begin, None)
 
     def _profile(self, duration: float, host_cpu: float | None) -> Profile:
         begin = self._symbolizer.begin
         before, _ = self._counters_before
-        counters = {name: number - before.get(name, 0) for name, number in self._sampler.counters().items()}
-        named = {
-            "codes_unnamed": self._symbolizer.unnamed_codes,
-            "codes_without_lines": self._symbolizer.codes_without_lines,
-        }
+        counters = {name: number - before.get(name, 0) for name, number in self._counters().items()}
         recording = replace(
             self._recording(begin, duration),
             scheduler_cpu=host_cpu if self._options.whole_host else None,
             lost=_lost(counters),
-            counters=counters | named,
+            counters=counters,
         )
         known = self._table.profile_processes()
         if begin:  # the scheduler's figures are of all the time
@@ -314,6 +326,13 @@ class Recorder:
         if self._source_files:
             profile.sources = sampled_sources(profile, _reader(self._source_files, known))
         return profile
+
+    def _counters(self) -> dict[str, int]:
+        """What was counted since the recording began."""
+        return self._sampler.counters() | {
+            "codes_unnamed": self._symbolizer.unnamed_codes,
+            "codes_without_lines": self._symbolizer.codes_without_lines,
+        }
 
     def _recording(self, begin: float, duration: float) -> Recording:
         return Recording(
@@ -378,10 +397,10 @@ def prepared(options: RecordOptions, urgency: contextlib.ExitStack, *, live: boo
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler():
+    with only_one_profiler() as lock:
         urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
-            yield Recorder(options, sampler, live=live)
+            yield Recorder(options, sampler, live=live, lock=lock)
 
 
 def _step_until_over(

@@ -12,6 +12,7 @@ import fcntl
 import importlib
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
 PERF_SAMPLE_RAW = 1 << 10
 PERF_ATTR_DISABLED, PERF_ATTR_FREQ = 1 << 0, 1 << 10
 PERF_FLAG_FD_CLOEXEC = 1 << 3
-PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE = 0x40042408, 0x2400
+PERF_EVENT_IOC_SET_BPF, PERF_EVENT_IOC_ENABLE, PERF_EVENT_IOC_DISABLE = 0x40042408, 0x2400, 0x2401
 SYS_PERF_EVENT_OPEN = 298  # x86-64
 
 
@@ -256,8 +257,19 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def stop(self) -> None:
         """Ends the sampling; what was counted can still be drained."""
+        for event in self._perf_events.values():
+            fcntl.ioctl(event, PERF_EVENT_IOC_DISABLE, 0)  # closing leaves it on where a forked copy has it open
+        self._close_perf_events()
+
+    def _close_perf_events(self) -> None:
         while self._perf_events:
             os.close(self._perf_events.popitem()[1])
+
+    def let_go(self) -> None:
+        """Keeps nothing attached but what others keep so; for a forked copy of this process, which reads maps only."""
+        self._close_perf_events()
+        for tracepoint in list(self._bpf.raw_tracepoint_fds):
+            self._bpf.detach_raw_tracepoint(tracepoint)
 
     def close(self) -> None:
         """Detaches and unloads everything."""
@@ -333,9 +345,22 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
 
     def forget_stack(self, stack_id: int) -> None:
         """Lets a stack be sent again when it is sampled again."""
-        table = self._bytes_table(b"known_stacks", 8, 4)
-        with contextlib.suppress(KeyError):
-            del table[table.Key.from_buffer_copy(struct.pack("<Q", stack_id))]
+        self._delete(b"known_stacks", [struct.pack("<Q", stack_id)])
+
+    def forget_codes(self, code_ids: Iterable[int]) -> None:
+        """Lets code objects be sent again with the next new stack that has them."""
+        self._delete(b"known_codes", [struct.pack("<Q", code_id) for code_id in code_ids])
+
+    def forget_threads(self, threads: Iterable[tuple[Identity, int]]) -> None:
+        """Lets threads' names be sent again when they are sampled again."""
+        self._delete(b"threads", [struct.pack("<II", identity.tgid, tid) for identity, tid in threads])
+
+    def _delete(self, name: bytes, keys: Iterable[bytes]) -> None:
+        """Of a map with keys of eight bytes; values are not looked at."""
+        table = self._bytes_table(name, 8, 4)
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                del table[table.Key.from_buffer_copy(key)]
 
     # ---- what the programs tell user space ----
 

@@ -31,7 +31,7 @@ from pyflame_ebpf.profile import (
     Stack,
 )
 from pyflame_ebpf.profile_builder import Counted, ProfileBuilder, StackKey, Window
-from pyflame_ebpf.raw_stacks import SampleStore
+from pyflame_ebpf.raw_stacks import SampleStore, ThreadOf
 from pyflame_ebpf.sampler import Count
 from pyflame_ebpf.weave import weave
 
@@ -107,19 +107,23 @@ class Symbolizer:
             self.unnamed_codes += 1
         if lines is None:
             self.codes_without_lines += 1
+        self._store.add_codes({event.code_id})
         self._codes[event.code_id] = Code(name or "[unreadable name]", file or "", event.first_line, lines, layout)
 
     def add_thread(self, identity: Identity, tid: int, name: str) -> None:
         """Keeps a thread's name."""
         self._thread_names[identity, tid] = name
+        self._store.add_thread(identity, tid)
 
     def add_stack(self, event: StackEvent, layout: CPythonLayout | None) -> None:
         """Keeps a stack as it came: naming waits until the end, reading what was not sent does not."""
-        if event.unsent and layout is not None:
-            self._unsettled.append((event, layout))
+        forgotten = False
         if event.stack_id not in self._store:
             later = self._later.pop(event.stack_id, b"")
-            self._store.add_stack(event.continued(later) if later else event)
+            named = self._store.add_stack(event.continued(later) if later else event)
+            forgotten = not named <= self._codes.keys()  # while the programs still knew the code object
+        if (event.unsent or forgotten) and layout is not None:
+            self._unsettled.append((event, layout))
 
     def finish_stack(self, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
         """Keeps the native frames of a stack from the one on where the programs stopped, and how the walk ended."""
@@ -166,11 +170,22 @@ class Symbolizer:
         return {counted.stack_id for counted in counts if counted.stack_id not in self._store}
 
     def make_room(self, second: int) -> set[Identity] | None:
-        """Lets go of the oldest samples if there are too many by this second; then, the processes that have others."""
+        """Lets go of the oldest samples if too many came before this second; then, the processes that have others."""
         if not self._store.make_room(second):
             return None
         self._later.clear()
         return self._store.identities
+
+    def forget_unsampled(self) -> tuple[set[int], set[ThreadOf]]:
+        """Forgets what no sample has that is kept: the code objects and the threads that went, by their ids."""
+        codes = self._codes.keys() - self._store.codes
+        threads = self._thread_names.keys() - self._store.threads
+        self._codes = {code_id: code for code_id, code in self._codes.items() if code_id not in codes}
+        self._frames = {key: frame for key, frame in self._frames.items() if key[0] not in codes}
+        self._thread_names = {key: name for key, name in self._thread_names.items() if key not in threads}
+        self._functions.clear()  # those that are in use are known by their addresses
+        self._plumbing.clear()
+        return codes, threads
 
     def forget(self, identities: set[Identity]) -> None:
         """Forgets processes that have no samples any more."""

@@ -92,7 +92,7 @@ def main() -> None:
         for event in events:
             symbols.add_stack(event, None)
         symbols.add_counts(second, counts)
-        symbols.make_room(second)
+        symbols.make_room(second + 1)
         used += time.process_time() - began
         if (second + 1) % max(1, options.seconds // 10) == 0:
             print(f"{second + 1} s: {came / 1e6:.0f} MB came, {resident() - before:.0f} MB more memory", flush=True)

@@ -105,9 +105,10 @@ def loaded_programs() -> set[int]:
     return found
 
 
-def run_delay(pid: int) -> float:
-    """Seconds for which a process's first thread had to wait for a CPU (Documentation/scheduler/sched-stats.rst)."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+def cpu_used(pid: int) -> float:
+    """Seconds of CPU that a process has used, in threads that have ended too (proc(5), stat)."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 # Before a recording can begin
@@ -374,8 +375,7 @@ def test_after_a_recording_no_program_stays_loaded(tmp_path: Path, busy: BusyPro
     assert still_loaded(ours) == set()
 
 
-def test_the_first_tick_comes_soon_after_the_command(tmp_path: Path) -> None:
-    began = time.monotonic()
+def test_the_first_tick_comes_after_few_seconds_of_cpu(tmp_path: Path) -> None:
     with RunningRecording("--all", "--output", tmp_path / "out") as recording:
-        waited = run_delay(recording.process.pid)  # for other programs that ran here
-        assert time.monotonic() - began - waited < 5  # several times what it takes on an idle machine
+        used = cpu_used(recording.process.pid)  # by the clock it depends on what else runs here
+    assert 0 < used < 5  # several times what it takes on an idle machine

@@ -10,7 +10,7 @@ from profiles import HOSTILE_NAMES, ProfileWriter, kernel, native, python, recor
 from pyflame_ebpf import live
 from pyflame_ebpf.live import ALL_FRAMES, PYTHON_ONLY, FramesShown, LiveTotals
 from pyflame_ebpf.live_rows import Sort, Wanted, functions, process_rows
-from pyflame_ebpf.profile import Gil, Outcome, Process, Profile, Stack, Thread
+from pyflame_ebpf.profile import Frame, FrameKind, Gil, Outcome, Process, Profile, Stack, Thread
 
 MAIN = python("main", "/app/main.py", 1, 9)
 FOO = python("foo", "/app/work.py", 10, 12)
@@ -183,3 +183,11 @@ def test_names_are_spelled_so_that_a_terminal_does_nothing_with_them():
     labels = functions(totals_of(profile), Wanted()).rows(0, 100, FREQUENCY)
     assert len(labels) == len(HOSTILE_NAMES)
     assert all(row.label.isprintable() for row in labels)
+
+
+def test_a_line_keeps_its_number_when_frames_come_and_go(monkeypatch):
+    monkeypatch.setattr(live, "KNOWN_MAX", 3)
+    places = live.Places()
+    numbers = [places.line(Frame(FrameKind.PYTHON, "f", "f.py", 1, line % 10)) for line in range(100)]
+    assert numbers == list(range(10)) * 10
+    assert len(places._known) <= 3

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from typing import TextIO
+
 import pytest
 
 from pyflame_ebpf import bpf_abi, recording
 from pyflame_ebpf.bpf_abi import Identity
+from pyflame_ebpf.commands.background_save import BackgroundSave
 from pyflame_ebpf.process_table import ProcessTable
+from pyflame_ebpf.profile import Profile
 from pyflame_ebpf.recording import Recorder, RecordOptions
 from pyflame_ebpf.sampler import Count
 
@@ -17,6 +22,7 @@ class FakeSampler:
     def __init__(self, slowness: float) -> None:
         self.now = 1000.0
         self.drains = 0
+        self.attached = True
         self.forgotten: list[int] = []
         self._slowness = slowness
 
@@ -35,16 +41,25 @@ class FakeSampler:
         return [Count(Identity(1, 2, 3), 2, 4, 0, 0, False, 0, 1)]
 
     def counters(self) -> dict[str, int]:
-        return dict.fromkeys(bpf_abi.COUNTERS, 0)
+        return dict.fromkeys(bpf_abi.COUNTERS, 0) | {"samples": self.drains}
 
     def forget_stack(self, stack_id: int) -> None:
         self.forgotten.append(stack_id)
+
+    def forget_codes(self, code_ids: set[int]) -> None:
+        assert not code_ids
+
+    def forget_threads(self, threads: set[object]) -> None:
+        assert not threads
 
     def start(self) -> None:
         pass
 
     def stop(self) -> None:
         pass
+
+    def let_go(self) -> None:
+        self.attached = False
 
     def attach_new_cpus(self) -> None:
         pass
@@ -60,9 +75,9 @@ def started(monkeypatch):
     monkeypatch.setattr(ProcessTable, "scan", lambda _table: 0)
     monkeypatch.setattr(recording.kernel, "KernelSymbols", NoSymbols)
 
-    def start(sampler: FakeSampler, *, live: bool = False) -> Recorder:
+    def start(sampler: FakeSampler, *, live: bool = False, lock: TextIO | None = None) -> Recorder:
         monkeypatch.setattr(recording, "time", sampler)
-        recorder = Recorder(RecordOptions(), sampler, live=live)
+        recorder = Recorder(RecordOptions(), sampler, live=live, lock=lock)
         recorder.start()
         return recorder
 
@@ -120,5 +135,46 @@ def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch):
     saved = recorder.profile_so_far()
     assert saved.recording.duration < 5
     assert saved.recording.started + saved.recording.duration == pytest.approx(1010, abs=1.5)
-    assert {key.second for key in saved.samples} <= set(range(5))
-    assert saved.total == len(saved.samples) > 0
+    seconds = {key.second for key in saved.samples}
+    assert seconds == set(range(len(seconds)))
+    assert saved.total == pytest.approx(saved.recording.duration, abs=0.1)  # one sample a second
+
+
+def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, monkeypatch):
+    monkeypatch.setattr(recording, "KEPT_FOR_SAVING", 1)
+    sampler = FakeSampler(1.0)
+    recorder = started(sampler, live=True)
+    recorder._symbolizer.unnamed_codes = 7
+    while recorder.elapsed < 10:
+        recorder.step()
+        recorder.window()
+    saved = recorder.profile_so_far().recording
+    assert saved.counters["codes_unnamed"] == 0
+    assert saved.counters["samples"] == round(saved.duration)
+
+
+def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(started, monkeypatch, tmp_path):
+    monkeypatch.setattr(recording, "LOCK_FILE", str(tmp_path / "lock"))
+    sampler = FakeSampler(1.0)
+    from_here, from_copy = socket.socketpair()
+
+    def profile() -> Profile:
+        found = recorder.profile_so_far()
+        from_here.close()
+        from_copy.sendall(b"attached" if sampler.attached else b"detached")
+        from_copy.recv(1)
+        return found
+
+    with from_here:
+        with recording.only_one_profiler() as lock:
+            recorder = started(sampler, live=True, lock=lock)
+            save = BackgroundSave(tmp_path / "saved", profile)
+            from_copy.close()
+            assert from_here.recv(8) == b"detached"
+            with pytest.raises(recording.AlreadyRecording), recording.only_one_profiler():
+                pass
+            assert sampler.attached
+        with recording.only_one_profiler():
+            assert save.outcome() is None
+    assert save.outcome(None).failure is None
+    recorder.close()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from command_line import BusyProcess
 from interpreters import Interpreter, discover
 from target_process import TargetProcess
 
@@ -298,3 +302,79 @@ def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path, monkeypatch):
     with pytest.raises(recording.LockUnusable, match="symbolic links"), recording.only_one_profiler():
         pass
     assert not (tmp_path / "victim").exists()
+
+
+ATTACHED = ("[perf_event]", "bpf_link", "bpf-raw-tracepoint", "pyflame-ebpf.lock")
+
+
+def attached() -> set[str]:
+    """What this process has open of all that samples the host, and of its lock."""
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return {name for link in links for name in ATTACHED if name in link}
+
+
+def test_a_copy_that_saves_has_nothing_of_the_host_attached():
+    reader, writer = os.pipe()
+    with live_recorder() as recorder:
+        assert {"[perf_event]", "pyflame-ebpf.lock"} < attached()
+        if not (copy := os.fork()):
+            try:
+                recorder.profile_so_far()
+                os.write(writer, repr(attached()).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(copy, 0)
+        before = recorder.progress().samples
+        while recorder.progress().samples == before:  # the recording goes on
+            recorder.step()
+            recorder.window()
+    assert os.read(reader, 4096) == b"set()"
+    os.close(reader)
+    os.close(writer)
+
+
+@contextlib.contextmanager
+def live_recorder() -> Iterator[recording.Recorder]:
+    """Started once no other recording on this host comes first, over a process that computes."""
+    with contextlib.ExitStack() as entered:
+        recorder = None
+        while recorder is None:
+            with contextlib.suppress(recording.AlreadyRecording):
+                recorder = entered.enter_context(recording.prepared(recording.RecordOptions(), entered, live=True))
+            time.sleep(0.05)
+        entered.enter_context(contextlib.closing(recorder))
+        entered.enter_context(BusyProcess())
+        recorder.start()
+        yield recorder
+
+
+def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypatch):
+    monkeypatch.setattr(recording, "KEPT_FOR_SAVING", 1)
+    with live_recorder() as recorder, BusyProcess("def again():\n    while True: pass\nagain()") as busy:
+
+        def windows_until(is_done: Callable[[list[tuple[str, set[str]]]], bool]) -> None:
+            """Steps until a second's stacks are so: each the name of its thread, and of its frames."""
+            while True:
+                recorder.step()
+                window = recorder.window()
+                if window is not None and is_done(stacks_of(window, busy.pid)):
+                    return
+
+        def is_named(stacks: list[tuple[str, set[str]]]) -> bool:
+            return any(thread.startswith("python") and "again" in names for thread, names in stacks)
+
+        windows_until(is_named)
+        busy.stop()
+        for _ in range(4):
+            windows_until(lambda stacks: not stacks)
+        assert not any(code is not None and code.name == "again" for code in recorder._symbolizer._codes.values())
+        busy.process.send_signal(signal.SIGCONT)
+        windows_until(is_named)
+
+
+def stacks_of(profile: Profile, pid: int) -> list[tuple[str, set[str]]]:
+    return [
+        (profile.threads[key.thread].name, {frame.name for frame in profile.stacks[key.stack]})
+        for key in profile.samples
+        if profile.processes[key.process].pid == pid
+    ]

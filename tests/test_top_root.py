@@ -120,7 +120,7 @@ def full_disk(tmp_path) -> Iterator[Path]:
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", str(place)], check=True)
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # a top that failed to end may still be in it
 
 
 def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(terminal, program, full_disk):
@@ -157,6 +157,7 @@ def save(terminal: Terminal, directory: Path) -> None:
 
 def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal, program, tmp_path):
     run_to_its_end(terminal, program)
+    terminal.wait_for(r" [1-9][\d,]* samples")
     save(terminal, tmp_path / "missing" / "saved")
     terminal.wait_for(r"missing/saved cannot be made: ")
     save(terminal, tmp_path / "saved")

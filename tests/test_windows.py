@@ -120,10 +120,10 @@ def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
     for second in range(6):
         symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
         symbols.add_counts(second, [count()])
-        symbols.make_room(second)
+        symbols.make_room(second + 1)
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
     assert symbols.begin > 0
-    assert {key.second for key in profile.samples} == set(range(1, 6 - symbols.begin))
+    assert {key.second for key in profile.samples} == set(range(6 - symbols.begin))
     assert profile.stacks == [(native("0x5000"),)]
 
 
@@ -134,6 +134,62 @@ def test_a_process_that_is_forgotten_has_no_names(symbols, names):
     symbols.forget({IDENTITY})
     names.known[0x5000] = "late"
     assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+
+
+# ---- what no sample has any more ----
+
+
+@pytest.fixture
+def live(names) -> Symbolizer:
+    return Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
+
+
+def starts_of_a_program(symbols: Symbolizer, starts: int) -> None:
+    """Each has a code object and a thread of its own."""
+    for second in range(starts):
+        symbols.add_code(code_event(code_id=second + 1), LAYOUT)
+        symbols.add_thread(IDENTITY, second, "worker")
+        symbols.add_stack(stack_event(python_frame(code_id=second + 1), stack_id=second), LAYOUT)
+        assert window(symbols, second, count(stack_id=second, tid=second)).stacks == [(parse_at(11),)]
+        symbols.make_room(second + 1)
+
+
+def test_code_objects_and_threads_without_samples_are_forgotten(live):
+    starts_of_a_program(live, 6)
+    assert live.forget_unsampled() == ({1, 2, 3, 4, 5}, {(IDENTITY, tid) for tid in range(5)})
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_what_is_kept_is_named_after_the_rest_was_forgotten(live):
+    starts_of_a_program(live, 6)
+    live.forget_unsampled()
+    profile = live.profile(RECORDING, {IDENTITY: PYTHON})
+    assert profile.stacks == [(parse_at(11),)]
+    assert [(thread.tid, thread.name) for thread in profile.threads] == [(5, "worker")]
+
+
+def test_a_code_object_whose_stack_is_yet_to_come_stays(live):
+    live.add_code(code_event(), LAYOUT)
+    live.make_room(1)
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_a_code_object_of_a_stack_that_is_sampled_still_stays(live):
+    starts_of_a_program(live, 1)
+    for second in range(1, 6):
+        window(live, second, count(stack_id=0, tid=0))
+        live.make_room(second + 1)
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_a_code_object_that_was_forgotten_a_moment_ago_is_read_from_its_process(names):
+    reads = []
+    symbols = Symbolizer(
+        lambda _identity, address, _size: reads.append(address) or b"", names.name, name_kernel_address, limit=1
+    )
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    symbols.settle()
+    assert reads
 
 
 # ---- files ----

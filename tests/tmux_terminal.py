@@ -21,13 +21,26 @@ class Terminal:
 
     def __init__(self, columns: int = 120, lines: int = 40) -> None:
         self._server = f"pyflame-test-{uuid.uuid4().hex[:12]}"
-        self._tmux("-f", os.devnull, "new-session", "-d", "-x", str(columns), "-y", str(lines), "env PS1='$ ' sh")
-        self._tmux("set-option", "-g", "window-size", "manual")
+        # It ends with the tests, however they do: a top that stayed would keep this host from being recorded.
+        in_foreground = ["setpriv", "--pdeathsig", "KILL", "tmux", "-D", "-L", self._server, "-f", os.devnull]
+        self._process = subprocess.Popen(in_foreground, env=environment())
         try:
+            self._wait_for_server()
+            self._tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), "env PS1='$ ' sh")
+            self._tmux("set-option", "-g", "window-size", "manual")
             self.wait_for(r"^\$")
         except BaseException:
             self.close()
             raise
+
+    def _wait_for_server(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        asked = ["tmux", "-N", "-L", self._server, "list-sessions"]
+        while b"no server" in (said := subprocess.run(asked, capture_output=True, check=False).stderr) or (
+            b"error connecting" in said
+        ):
+            assert time.monotonic() < deadline, said
+            time.sleep(LOOK)
 
     def _tmux(self, *arguments: str) -> str:
         command = ["tmux", "-L", self._server, *arguments]
@@ -74,6 +87,7 @@ class Terminal:
     def close(self) -> None:
         """End the shell and what runs in it."""
         subprocess.run(["tmux", "-L", self._server, "kill-server"], capture_output=True, timeout=TIMEOUT, check=False)
+        self._process.wait(TIMEOUT)
 
     def __exit__(self, *_: object) -> None:
         self.close()

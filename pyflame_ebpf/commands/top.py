@@ -84,6 +84,13 @@ def check_terminal() -> None:
         )
 
 
+def _kept(recorder: recording.Recorder) -> str:
+    """Which part of the view a saving has, where it is not all."""
+    begin, end = recorder.kept
+    minutes, seconds = divmod(int(end - begin), 60)
+    return f" (the last {minutes}:{seconds:02})" if begin else ""
+
+
 @contextlib.contextmanager
 def _whole_screen() -> Iterator[Console]:
     """A console on the terminal's second screen; the first comes back whatever happens."""
@@ -127,6 +134,8 @@ class LiveScreen:
             with signals.raising(len(signals.noted)):
                 outcome = save.outcome(None)
         except Interrupted as error:
+            for earlier in self.saved:
+                say(earlier.message)
             raise Interrupted(error.signal_number, f"not waited for: the saving to {save.path} goes on") from error
         if outcome is not None:
             self.saved.append(outcome)
@@ -203,13 +212,16 @@ class LiveScreen:
         if self._save is not None:
             self._tell(f"still saving to {self._save.path}")
             return
+        if not self._recorder.progress().samples:
+            self._tell("there is nothing to save yet")
+            return
         try:
             self._save = BackgroundSave(path, self._recorder.profile_so_far)
         except PyflameError as error:
             self.saved.append(SaveOutcome(error.message, error))
             self._tell(error.message)
         else:
-            self._tell(f"saving to {path} …")
+            self._tell(f"saving to {path}{_kept(self._recorder)} …")
 
     # ---- the screen ----
 
