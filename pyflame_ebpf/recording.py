@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import math
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +12,6 @@ from typing import TextIO
 
 from pyflame_ebpf import __version__, kernel
 from pyflame_ebpf.bpf_abi import Identity
-from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.events import (
     CodeEvent,
     Event,
@@ -25,6 +22,7 @@ from pyflame_ebpf.events import (
     StackEvent,
     ThreadEvent,
 )
+from pyflame_ebpf.host_lock import only_one_profiler
 from pyflame_ebpf.mapped_code import allow_open_files
 from pyflame_ebpf.native_frames import NativeFrames
 from pyflame_ebpf.priority import urgent
@@ -38,25 +36,12 @@ from pyflame_ebpf.source_text import ReadFile, sampled_sources
 from pyflame_ebpf.symbolize import Symbolizer
 from pyflame_ebpf.unfinished_stacks import UnfinishedStacks
 
-LOCK_FILE = "/run/pyflame-ebpf.lock"
 POLL = 0.1  # seconds between two looks at what is not urgent
 SOON = 0.01  # ... while there is work to be done
 FINISH = 0.03  # seconds of a step that may go into stacks that the programs could not walk to the root
 FINISH_LAST = 2.0  # seconds at the end of the recording
 DRAIN = 1.0  # seconds of samples that are counted together
 NAME = 0.02  # seconds of a step that may go into naming the last of them for a live view
-
-
-class AlreadyRecording(PyflameError):
-    """Another profiler records on this host."""
-
-    exit_code = 8
-
-
-class LockUnusable(PyflameError):
-    """Whether another profiler records cannot be found out."""
-
-    exit_code = 20
 
 
 class BrokenOff(Exception):
@@ -98,35 +83,6 @@ class Progress:
     processes: int
     python_processes: int
     lost: int
-
-
-@contextlib.contextmanager
-def only_one_profiler() -> Iterator[TextIO]:
-    """Holds the host's lock, which all copies of its file do; AlreadyRecording while another profiler has it."""
-    with _open_lock() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = lock.read().strip() or "unknown"
-            raise AlreadyRecording(
-                f"another pyflame-ebpf is recording on this host (PID {owner})",
-                f"Wait until it has ended, or end it: kill -INT {owner}. It writes what it has.",
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield lock
-
-
-def _open_lock() -> TextIO:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.fdopen(os.open(LOCK_FILE, flags, 0o644), "r+")
-    except OSError as error:
-        raise LockUnusable(
-            f"the lock that keeps two profilers apart cannot be opened: {LOCK_FILE}: {error.strerror}",
-            "It must be a plain file that root may write; remove what is there.",
-        ) from error
 
 
 class Recorder:

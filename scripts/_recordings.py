@@ -16,8 +16,9 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 from interpreters import Interpreter, discover  # noqa: E402
 from target_process import TARGETS, TargetProcess, cpu_seconds  # noqa: E402
 
+from pyflame_ebpf.host_lock import AlreadyRecording  # noqa: E402
 from pyflame_ebpf.profile import Frame, FrameKind, Profile, SampleKey, Stack  # noqa: E402
-from pyflame_ebpf.recording import AlreadyRecording, RecordOptions, record  # noqa: E402
+from pyflame_ebpf.recording import RecordOptions, record  # noqa: E402
 
 __all__ = ["TARGETS", "Interpreter", "TargetProcess", "cpu_seconds"]
 

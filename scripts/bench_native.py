@@ -25,8 +25,9 @@ from pathlib import Path
 from _recordings import cpus
 from bench_cost import bpf_stats, run_recorder, tick_cost
 
+from pyflame_ebpf.host_lock import AlreadyRecording, only_one_profiler
 from pyflame_ebpf.profile import FrameKind, NativeOutcome, Profile
-from pyflame_ebpf.recording import AlreadyRecording, Recorder, RecordOptions, only_one_profiler
+from pyflame_ebpf.recording import Recorder, RecordOptions
 from pyflame_ebpf.sampler import Sampler, SamplerOptions
 
 AIM = 400.0  # ns a frame

@@ -26,7 +26,7 @@ SUITES=(bookworm trixie sid)
 ATTEMPTS=3
 PATIENCE=600 # seconds, for another recording to end
 BUSY=75      # status of a cell that could not begin
-LOCK=/run/pyflame-ebpf.lock # recording.LOCK_FILE; a chroot has a /run of its own
+LOCK=/run/pyflame-ebpf.lock # host_lock.LOCK_FILE; a chroot has a /run of its own
 
 # Ubuntu's public keys, which a Debian does not have: F6EC B376 2474 EDA9 D21B 7022 8719 20D1 991B C93C (2018) and
 # 790B C727 7767 219C 42C8 6F93 3B4F E6AC C0B2 1F32 (2012) sign its archive.

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import pytest
 
-from pyflame_ebpf import bpf_abi, recording
+from pyflame_ebpf import bpf_abi, host_lock, recording
 from pyflame_ebpf.bpf_abi import Identity
 from pyflame_ebpf.commands.background_save import BackgroundSave
 from pyflame_ebpf.process_table import ProcessTable
@@ -154,7 +154,7 @@ def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, mo
 
 
 def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(started, monkeypatch, tmp_path):
-    monkeypatch.setattr(recording, "LOCK_FILE", str(tmp_path / "lock"))
+    monkeypatch.setattr(host_lock, "LOCK_FILE", str(tmp_path / "lock"))
     sampler = FakeSampler(1.0)
     from_here, from_copy = socket.socketpair()
 
@@ -166,15 +166,15 @@ def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(started, m
         return found
 
     with from_here:
-        with recording.only_one_profiler() as lock:
+        with host_lock.only_one_profiler() as lock:
             recorder = started(sampler, live=True, lock=lock)
             save = BackgroundSave(tmp_path / "saved", profile)
             from_copy.close()
             assert from_here.recv(8) == b"detached"
-            with pytest.raises(recording.AlreadyRecording), recording.only_one_profiler():
+            with pytest.raises(host_lock.AlreadyRecording), host_lock.only_one_profiler():
                 pass
             assert sampler.attached
-        with recording.only_one_profiler():
+        with host_lock.only_one_profiler():
             assert save.outcome() is None
     assert save.outcome(None).failure is None
     recorder.close()

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 import check_shares
 from _recordings import python_frames, record_for, samples_of
 
-from pyflame_ebpf import recording
+from pyflame_ebpf import host_lock, recording
 from pyflame_ebpf.profile import FrameKind, Gil, Outcome, Profile
 
 pytestmark = pytest.mark.root
@@ -298,8 +298,8 @@ def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
 def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path, monkeypatch):
     elsewhere = tmp_path / "lock"
     elsewhere.symlink_to(tmp_path / "victim")
-    monkeypatch.setattr(recording, "LOCK_FILE", str(elsewhere))
-    with pytest.raises(recording.LockUnusable, match="symbolic links"), recording.only_one_profiler():
+    monkeypatch.setattr(host_lock, "LOCK_FILE", str(elsewhere))
+    with pytest.raises(host_lock.LockUnusable, match="symbolic links"), host_lock.only_one_profiler():
         pass
     assert not (tmp_path / "victim").exists()
 
@@ -339,7 +339,7 @@ def live_recorder() -> Iterator[recording.Recorder]:
     with contextlib.ExitStack() as entered:
         recorder = None
         while recorder is None:
-            with contextlib.suppress(recording.AlreadyRecording):
+            with contextlib.suppress(host_lock.AlreadyRecording):
                 recorder = entered.enter_context(recording.prepared(recording.RecordOptions(), entered, live=True))
             time.sleep(0.05)
         entered.enter_context(contextlib.closing(recorder))

@@ -25,7 +25,7 @@ PATIENTLY = """
 import contextlib, io, sys, time
 from pyflame_ebpf import cli
 from pyflame_ebpf.commands import top
-from pyflame_ebpf.recording import AlreadyRecording
+from pyflame_ebpf.host_lock import AlreadyRecording
 code = AlreadyRecording.exit_code
 while code == AlreadyRecording.exit_code:
     time.sleep(0.05)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pyflame_ebpf import __version__, kernel, processes, recording, sampler
+from pyflame_ebpf import __version__, host_lock, kernel, processes, sampler
 from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges
 from pyflame_ebpf.commands.targets import why_not_python
 from pyflame_ebpf.errors import PyflameError
@@ -161,7 +161,7 @@ def _lockdown() -> Finding:
 def _other_profiler() -> Finding:
     subject = "other recording"
     try:
-        with recording.only_one_profiler():
+        with host_lock.only_one_profiler():
             return Finding(Status.OK, subject, "none")
     except PyflameError as error:
         return _failed(subject, error)
