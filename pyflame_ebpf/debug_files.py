@@ -122,9 +122,12 @@ def open_debug_file(image: ElfImage, path: str, pid: int, identity: FileIdentity
     if wanted is None:
         yield None
         return
-    with contextlib.closing(_candidates(wanted, path, pid)) as files:
-        found = next((file for file in files if identity_of(file) == identity), None)
-        yield ElfImage(found) if found else None
+    with contextlib.ExitStack() as opened:
+        with contextlib.closing(_candidates(wanted, path, pid)) as files:
+            found = next((file for file in files if identity_of(file) == identity), None)
+            copy = opened.enter_context(os.fdopen(os.dup(found.fileno()), "rb", buffering=0)) if found else None
+        # What led to it, the process's root among it, is closed by now: the caller may keep the file for long.
+        yield ElfImage(copy) if copy else None
 
 
 class DebugFiles:

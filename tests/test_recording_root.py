@@ -323,6 +323,7 @@ def test_a_copy_that_saves_has_nothing_of_the_host_attached():
                 os.write(writer, repr(attached()).encode())
             finally:
                 os._exit(0)
+        os.close(writer)  # a copy that fails says nothing
         os.waitpid(copy, 0)
         before = recorder.progress().samples
         while recorder.progress().samples == before:  # the recording goes on
@@ -330,7 +331,6 @@ def test_a_copy_that_saves_has_nothing_of_the_host_attached():
             recorder.window()
     assert os.read(reader, 4096) == b"set()"
     os.close(reader)
-    os.close(writer)
 
 
 @contextlib.contextmanager
