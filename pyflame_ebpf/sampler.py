@@ -71,7 +71,7 @@ STAGES = (  # in the order of enum stage
     "stage_send",
     "stage_copy",
 )
-LONG_TO_VERIFY = ("stage_walk", "stage_unwind", "stage_new_stack")  # these have the loops; the longest first
+LONG_TO_VERIFY = ("stage_unwind", "stage_walk", "stage_new_stack")  # these have the loops; the longest first
 
 PERF_TYPE_SOFTWARE, PERF_COUNT_SW_CPU_CLOCK = 1, 0
 PERF_SAMPLE_RAW = 1 << 10
