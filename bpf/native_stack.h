@@ -3,7 +3,7 @@
  * Native frames without frame pointers: one step from a frame to its caller by the rows of its code page.
  *
  * Owns no map.  User space turns the .eh_frame of mapped files into rows, a 4-KiB page of code at a time and only for
- * pages that were met; see pyflame_ebpf/unwind_rows.py for the rows and what they are made from. */
+ * pages that were met; see pyflame_ebpf/unwind/rows.py for the rows and what they are made from. */
 #ifndef PYFLAME_NATIVE_STACK_H
 #define PYFLAME_NATIVE_STACK_H
 

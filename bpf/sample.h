@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* The contract between the BPF programs and user space: structs, enums and limits, and nothing else.
  *
- * Includes nothing, so that clang under bcc, gcc in the tests and the ctypes mirror in pyflame_ebpf/bpf_abi.py
+ * Includes nothing, so that clang under bcc, gcc in the tests and the ctypes mirror in pyflame_ebpf/sampling/abi.py
  * can all take it as it stands.  Every struct is laid out without implicit padding; a test compares each size,
  * offset and enum value with the mirror. */
 #ifndef PYFLAME_SAMPLE_H
@@ -14,7 +14,7 @@ typedef unsigned long long pf_u64;
 
 #define PF_OFFSET_NONE 0xffff /* this release has no such field */
 
-/* How a frame says where it is in its code (cpython_layout.instruction_kind). */
+/* How a frame says where it is in its code (CPythonLayout.instruction_kind). */
 enum instruction_kind {
     PF_LASTI_BYTES = 0,  /* f_lasti: int, bytes; up to 3.9 */
     PF_LASTI_UNITS = 1,  /* f_lasti: int, 2-byte code units; 3.10 */
@@ -22,7 +22,7 @@ enum instruction_kind {
     PF_INSTR_PTR = 3,    /* instr_ptr: pointer to the code unit being executed; 3.13 and later */
 };
 
-/* Which thread holds the GIL (cpython_layout.gil_kind). */
+/* Which thread holds the GIL (CPythonLayout.gil_kind). */
 enum gil_kind {
     PF_GIL_UNKNOWN = 0,
     PF_GIL_TSTATE_CURRENT = 1,  /* a global pointer to the holder; up to 3.11 */

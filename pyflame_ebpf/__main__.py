@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Runs the command line; ends the process."""
     try:
-        from pyflame_ebpf.cli import run  # noqa: PLC0415 - so that Ctrl-C is quiet while modules are imported
+        from pyflame_ebpf.commands.cli import run  # noqa: PLC0415 - so that Ctrl-C is quiet while modules are imported
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -11,14 +11,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+sys.path.insert(0, str(CHECKOUT))
 
-from interpreters import Interpreter, discover  # noqa: E402
-from target_process import TARGETS, TargetProcess, cpu_seconds  # noqa: E402
-
-from pyflame_ebpf.host_lock import AlreadyRecording  # noqa: E402
-from pyflame_ebpf.profile import Frame, FrameKind, Profile, SampleKey, Stack  # noqa: E402
-from pyflame_ebpf.recording import RecordOptions, record  # noqa: E402
+from pyflame_ebpf.profile.model import Frame, FrameKind, Profile, SampleKey, Stack  # noqa: E402
+from pyflame_ebpf.recording.host_lock import AlreadyRecording  # noqa: E402
+from pyflame_ebpf.recording.recorder import RecordOptions, record  # noqa: E402
+from tests.interpreters import Interpreter, discover  # noqa: E402
+from tests.target_process import TARGETS, TargetProcess, cpu_seconds  # noqa: E402
 
 __all__ = ["TARGETS", "Interpreter", "TargetProcess", "cpu_seconds"]
 

@@ -29,9 +29,9 @@ from pathlib import Path
 
 from _recordings import CHECKOUT, Interpreter, TargetProcess, chosen_interpreters, cpus
 
-from pyflame_ebpf.profile_file import load_profile
-from pyflame_ebpf.recording import AlreadyRecording, Recorder, RecordOptions, only_one_profiler
-from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.profile.file import load_profile
+from pyflame_ebpf.recording.recorder import AlreadyRecording, Recorder, RecordOptions, only_one_profiler
+from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 
 BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 PERF_EVENT_PROGRAM = "7"  # BPF_PROG_TYPE_PERF_EVENT of linux/bpf.h

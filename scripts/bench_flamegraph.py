@@ -14,12 +14,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from profiles import wide_profile  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS  # noqa: E402
-from pyflame_ebpf.profile import Profile  # noqa: E402
+from pyflame_ebpf.profile.model import Profile  # noqa: E402
+from tests.profiles import wide_profile  # noqa: E402
 
 BROWSER_ARGUMENTS = [
     "--no-sandbox",

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import _recordings  # noqa: F401 - finds the package
 
-from pyflame_ebpf.bpf_abi import FRAME_NATIVE, FRAME_PYTHON, Identity
-from pyflame_ebpf.events import StackEvent
-from pyflame_ebpf.profile import Frame, FrameKind
-from pyflame_ebpf.raw_stacks import KEPT_FOR_SAVING
-from pyflame_ebpf.sampler import Count
-from pyflame_ebpf.symbolize import Symbolizer
+from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.model import Frame, FrameKind
+from pyflame_ebpf.sampling.abi import FRAME_NATIVE, FRAME_PYTHON
+from pyflame_ebpf.sampling.events import Count, StackEvent
+from pyflame_ebpf.stacks.raw_stacks import KEPT_FOR_SAVING
+from pyflame_ebpf.stacks.symbolize import Symbolizer
 
 PROCESSES, PATHS = 64, 8  # and call paths of each that are hot
 COMMON = 12  # outermost frames that all paths of a process have, Python's and native ones

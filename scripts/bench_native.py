@@ -25,10 +25,10 @@ from pathlib import Path
 from _recordings import cpus
 from bench_cost import bpf_stats, run_recorder, tick_cost
 
-from pyflame_ebpf.host_lock import AlreadyRecording, only_one_profiler
-from pyflame_ebpf.profile import FrameKind, NativeOutcome, Profile
-from pyflame_ebpf.recording import Recorder, RecordOptions
-from pyflame_ebpf.sampler import Sampler, SamplerOptions
+from pyflame_ebpf.profile.model import FrameKind, NativeOutcome, Profile
+from pyflame_ebpf.recording.host_lock import AlreadyRecording, only_one_profiler
+from pyflame_ebpf.recording.recorder import Recorder, RecordOptions
+from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 
 AIM = 400.0  # ns a frame
 DEPTHS = (10, 30, 100)

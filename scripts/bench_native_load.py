@@ -39,11 +39,13 @@ from typing import Any, NamedTuple
 
 from _recordings import CHECKOUT, Interpreter, TargetProcess, chosen_interpreters, record_for
 
-from pyflame_ebpf import bpf_abi, recording
-from pyflame_ebpf.native_walk import NativeFrame
-from pyflame_ebpf.profile import NativeOutcome
-from pyflame_ebpf.sampler import Count, Sampler
-from pyflame_ebpf.symbolize import Symbolizer
+from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.recording import recorder
+from pyflame_ebpf.sampling import abi
+from pyflame_ebpf.sampling.events import Count
+from pyflame_ebpf.sampling.sampler import Sampler
+from pyflame_ebpf.stacks.symbolize import Symbolizer
+from pyflame_ebpf.unwind.walk import NativeFrame
 
 STEADY_FROM = 5.0  # seconds after which a recording counts as warm
 RESOLUTION = 0.1  # seconds between two looks at the counts, until this is well over:
@@ -106,10 +108,10 @@ class Watch:
         second = int(self.cpu[-1][0]) if self.cpu else 0
         self.cpu.append((elapsed, _cpu_seconds()))
         for count in counts:
-            outcome = bpf_abi.NATIVE_OUTCOMES[count.native]
+            outcome = abi.NATIVE_OUTCOMES[count.native]
             self.sampled.append(Sampled(look, second, count.identity.tgid, count.stack_id, outcome, count.samples))
         if elapsed > SETTLED:
-            recording.DRAIN = 1.0  # as usual, for what it costs
+            recorder.DRAIN = 1.0  # as usual, for what it costs
 
     def outcome(self, sampled: Sampled) -> NativeOutcome:
         """How the walk ended at last, in the programs or in user space."""
@@ -195,7 +197,7 @@ def child(seconds: float, frequency: int, command_at: float) -> None:
 
     Sampler.drain_counts = noted  # type: ignore[method-assign]
     Symbolizer.finish_stack = finished  # type: ignore[method-assign]
-    recording.DRAIN = RESOLUTION
+    recorder.DRAIN = RESOLUTION
     profile = record_for(seconds, frequency, watch.start, stopping)
     end = _cpu_seconds()
     warm = [(elapsed, cpu) for elapsed, cpu in watch.cpu if STEADY_FROM <= elapsed <= seconds]

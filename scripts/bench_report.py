@@ -22,15 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from profiles import wide_profile  # noqa: E402
-
-from pyflame_ebpf.comparison import compare  # noqa: E402
+from pyflame_ebpf.compare.comparison import compare  # noqa: E402
 from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS  # noqa: E402
-from pyflame_ebpf.outputs.comparison_options import ComparisonOptions  # noqa: E402
+from pyflame_ebpf.outputs.comparison.options import ComparisonOptions  # noqa: E402
 from pyflame_ebpf.outputs.html_report import write_html_comparison  # noqa: E402
-from pyflame_ebpf.profile import Profile  # noqa: E402
+from pyflame_ebpf.profile.model import Profile  # noqa: E402
+from tests.profiles import wide_profile  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from _recordings import Interpreter, chosen_interpreters, record_for, samples_of, targets
 
-from pyflame_ebpf.profile import FrameKind, Profile
+from pyflame_ebpf.profile.model import FrameKind, Profile
 
 STANDARD_ERRORS, PART = 3, 0.005
 SHOWN_FROM = 0.005

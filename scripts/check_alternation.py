@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from _recordings import Interpreter, TargetProcess, batches, chosen_interpreters, cpus, record_for, samples_of, targets
-from extension.build import build_extension
 
-from pyflame_ebpf.profile import Frame, FrameKind, NativeOutcome, Outcome, Profile, Stack
+from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Outcome, Profile, Stack
+from tests.extension.build import build_extension
 
 WARM = 2  # seconds
 LEAF = ("spin", "compute")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from _recordings import TargetProcess, chosen_interpreters, record_for
 
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.model import Profile
 
 WORKLOADS = ("busy", "bursty", "system_calls", "threads", "gil_free")
 NOT_PYTHON = (["sh", "-c", "while :; do :; done"], ["dd", "if=/dev/zero", "of=/dev/null", "bs=64k"])

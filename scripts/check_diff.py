@@ -30,7 +30,7 @@ from typing import Any
 
 from _recordings import CHECKOUT, Interpreter, TargetProcess, chosen_interpreters, record_for
 
-from pyflame_ebpf.profile_file import save_profile
+from pyflame_ebpf.profile.file import save_profile
 
 FOO, FASTER_FOO, BAR = 75_000, 8_000, 25_000
 SAVING = 1 - (FASTER_FOO + BAR) / (FOO + BAR)

@@ -29,7 +29,7 @@ from _recordings import (
     targets,
 )
 
-from pyflame_ebpf.profile import Frame, Outcome, Profile
+from pyflame_ebpf.profile.model import Frame, Outcome, Profile
 
 COMPLETE = 0.995
 FIRST_SECONDS = 5.0

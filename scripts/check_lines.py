@@ -20,7 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf.line_table import LineTableFormat, decode_lines
+from pyflame_ebpf.cpython.line_table import LineTableFormat, decode_lines
 
 # Runs in any CPython from 2.7 on; writes to stdout (version, files that do not compile), then per file a list of
 # (first line, table, size of the bytecode, [(start, end, line), ...]), then None.

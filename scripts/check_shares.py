@@ -36,7 +36,7 @@ from _recordings import (
     targets,
 )
 
-from pyflame_ebpf.profile import Frame, Outcome, Profile, Stack
+from pyflame_ebpf.profile.model import Frame, Outcome, Profile, Stack
 
 PART = 0.005  # half a point
 STANDARD_ERRORS = 3

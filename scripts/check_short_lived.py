@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from _recordings import TARGETS, Interpreter, TargetProcess, chosen_interpreters, python_frames, record_for
 
-from pyflame_ebpf.profile import FrameKind, Outcome, Profile, Stack
+from pyflame_ebpf.profile.model import FrameKind, Outcome, Profile, Stack
 
 NAMED = 0.99
 DEFAULT = ("system-3.11", "pyenv-3.6", "pyenv-3.11", "pyenv-3.13", "sid-3.15")

@@ -7,7 +7,7 @@
 Each interpreter runs the programs of tests/targets/libraries.py, two of them started with the recording.  Status 1
 unless of each process at least 97 % of the samples are whole, and 99.5 % of those after its first two seconds; the
 others are listed by reason and by the outermost function that was reached.  Then lists the functions of the
-interpreters that are shown by default, for those who keep pyflame_ebpf/plumbing.py.
+interpreters that are shown by default, for those who keep pyflame_ebpf/cpython/plumbing.py.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from _recordings import Interpreter, TargetProcess, chosen_interpreters, record_for, samples_of
-from extension.build import build_extension
 
-from pyflame_ebpf.profile import FrameKind, NativeOutcome, Profile, SampleKey, Stack
+from pyflame_ebpf.profile.model import FrameKind, NativeOutcome, Profile, SampleKey, Stack
+from tests.extension.build import build_extension
 
 LIBRARIES = ("python", "sqlite3", "zlib", "hashlib", "ssl", "re", "json", "extension")
 PACKAGES = ("numpy", "scipy")

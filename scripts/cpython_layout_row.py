@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the layout row of one CPython build, from its DWARF or, for 3.13 and later, from a running process.
 
-scripts/cpython_layout_row.py libpython3.12.so.1.0          the row, as pyflame_ebpf/cpython_rows.py has it
+scripts/cpython_layout_row.py libpython3.12.so.1.0          the row, as pyflame_ebpf/cpython/rows.py has it
 scripts/cpython_layout_row.py --check libpython3.12.so.1.0  status 1 if the committed row differs
 scripts/cpython_layout_row.py --pid 4711                    what the process publishes in _Py_DebugOffsets
 """
@@ -18,16 +18,10 @@ from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
-from pyflame_ebpf.cpython_layout import (
-    DEBUG_OFFSETS_READ,
-    LAYOUTS,
-    OFFSET_NONE,
-    CPythonLayout,
-    GilKind,
-    InstructionKind,
-    layout_from_debug_offsets,
-)
-from pyflame_ebpf.line_table import LineTableFormat
+from pyflame_ebpf.cpython.debug_offsets import DEBUG_OFFSETS_READ, layout_from_debug_offsets
+from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
+from pyflame_ebpf.cpython.line_table import LineTableFormat
+from pyflame_ebpf.cpython.rows import LAYOUTS
 
 # The translation units that between them describe every struct that the walker reads.
 UNITS = (

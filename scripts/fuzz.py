@@ -25,32 +25,31 @@ from typing import BinaryIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pyflame_ebpf.debug_files import checksum, debug_paths, is_debug_file_of, unpack_debug_data, wanted_by
-from pyflame_ebpf.elf_image import BadElf, ElfImage
-from pyflame_ebpf.perf_map import PerfMap
-from pyflame_ebpf.plt import PltStubs
-from pyflame_ebpf.unwind_row import unpack_rows
-from pyflame_ebpf.unwind_rows import TooManyRows, UnwindTable
+from pyflame_ebpf.elf.image import BadElf, ElfImage
+from pyflame_ebpf.elf.plt import PltStubs
+from pyflame_ebpf.symbols.debug_files import checksum, debug_paths, is_debug_file_of, unpack_debug_data, wanted_by
+from pyflame_ebpf.symbols.perf_map import PerfMap
+from pyflame_ebpf.unwind.row import unpack_rows
+from pyflame_ebpf.unwind.rows import TooManyRows, UnwindTable
 
 INPUT_MAX = 1 << 16  # bytes
 TIME_MAX = 10  # seconds of one input
 MEMORY_MAX = 1024  # MB of a process, atheris' own 100 included
 INSTRUMENTED = (
-    "call_frame_information",
-    "debug_files",
-    "dwarf_numbers",
-    "elf_file",
-    "elf_image",
-    "elf_notes",
-    "frame_entries",
-    "frame_index",
-    "function_table",
-    "perf_map",
-    "plain_frames",
-    "plt",
-    "symbol_search",
-    "unwind_row",
-    "unwind_rows",
+    "unwind.call_frame_information",
+    "symbols.debug_files",
+    "unwind.dwarf_numbers",
+    "elf.file",
+    "elf.image",
+    "unwind.frame_entries",
+    "unwind.frame_index",
+    "elf.function_table",
+    "symbols.perf_map",
+    "unwind.plain_frames",
+    "elf.plt",
+    "elf.symbol_search",
+    "unwind.row",
+    "unwind.rows",
 )
 SOURCE = """
 static __attribute__((noinline, used)) int hidden(int x) { return x * 3; }

@@ -23,9 +23,9 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
-from pyflame_ebpf.profile import NativeOutcome, Outcome, Profile  # noqa: E402
-from pyflame_ebpf.recording import RecordOptions, record  # noqa: E402
-from pyflame_ebpf.sampler import (  # noqa: E402
+from pyflame_ebpf.profile.model import NativeOutcome, Outcome, Profile  # noqa: E402
+from pyflame_ebpf.recording.recorder import RecordOptions, record  # noqa: E402
+from pyflame_ebpf.sampling.sampler import (  # noqa: E402
     STAGES,
     SamplerOptions,
     bpf_directory,

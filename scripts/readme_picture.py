@@ -17,9 +17,9 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))
 
-from command_line import wait_for_other_recordings  # noqa: E402
+from tests.command_line import wait_for_other_recordings  # noqa: E402
 
 PROGRAM = ROOT / "tests" / "targets" / "orders.py"
 PICTURE = ROOT / "docs" / "report.png"

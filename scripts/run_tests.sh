@@ -15,8 +15,8 @@ is_provisioned() {
     for program in gcc shellcheck debootstrap ruby node npm tmux; do
         command -v "$program" >/dev/null || return 1
     done
-        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.demangle' 2>/dev/null &&
-        [[ -x .venv/bin/ruff && -x .venv/bin/mypy ]]
+        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.symbols.demangle' 2>/dev/null &&
+        [[ -x .venv/bin/ruff && -x .venv/bin/mypy && -x .venv/bin/lint-imports ]]
 }
 
 unprivileged() {
@@ -55,6 +55,7 @@ python tests/interpreters.py
 unprivileged ruff check .
 unprivileged ruff format --check .
 unprivileged mypy
+unprivileged lint-imports --no-cache
 shellcheck scripts/*.sh .ci/run
 unprivileged scripts/build_report_page.sh --check
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from target_process import wait_until_used
+from tests.target_process import wait_until_used
 
 PYFLAME = (sys.executable, "-m", "pyflame_ebpf")
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from interpreters import Interpreter, discover, has_capability
-from target_process import TargetProcess
+
+from tests.interpreters import Interpreter, discover, has_capability
+from tests.target_process import TargetProcess
 
 CAP_SYS_ADMIN = 21  # include/uapi/linux/capability.h
 TIERS_NEVER_SKIPPED_IN_CI = ("walker", "root", "browser", "node")

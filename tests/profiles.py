@@ -7,7 +7,7 @@ from collections import Counter
 
 from hypothesis import strategies as st
 
-from pyflame_ebpf.profile import (
+from pyflame_ebpf.profile.model import (
     Frame,
     FrameKind,
     Gil,

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import IO
 
-from interpreters import Interpreter
+from tests.interpreters import Interpreter
 
 TARGETS = Path(__file__).parent / "targets"
 _PROCESS_CPU_CLOCK = 2  # CPUCLOCK_SCHED, of all threads: include/linux/posix-timers_types.h

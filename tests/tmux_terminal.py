@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
-from command_line import environment
+from tests.command_line import environment
 
 TIMEOUT = 60.0  # seconds; a stuck program, not a slow machine, takes longer
 LOOK = 0.1  # seconds between two looks

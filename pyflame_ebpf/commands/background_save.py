@@ -15,8 +15,8 @@ from pyflame_ebpf.commands.defects import save_defect_report
 from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.output_directory import OutputDirectory, write_error
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.host.output_directory import OutputDirectory, write_error
+from pyflame_ebpf.profile.model import Profile
 
 _SAID_MAX = select.PIPE_BUF  # bytes that come in one piece
 

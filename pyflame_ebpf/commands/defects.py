@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.output_directory import sudo_user
+from pyflame_ebpf.host.output_directory import sudo_user
 
 EXIT_CODE = 70
 

@@ -11,15 +11,15 @@ from typing import BinaryIO
 from pyflame_ebpf.commands.report import STANDARD_OUTPUT, load
 from pyflame_ebpf.commands.terminal import warn
 from pyflame_ebpf.commands.written_outputs import NothingSampled, write_to_standard_output
-from pyflame_ebpf.comparison import Comparison, Measure, Rules, compare, knows_cores
+from pyflame_ebpf.compare.comparison import Comparison, Measure, Rules, compare, knows_cores
 from pyflame_ebpf.errors import UsageError
-from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
-from pyflame_ebpf.outputs.comparison_options import DEFAULT_COMPARISON_OPTIONS, TABLES, ComparisonOptions
-from pyflame_ebpf.outputs.comparison_words import doubts
-from pyflame_ebpf.outputs.comparisons import COMPARISON_FORMATS, DIRECTORY_FORMATS, ComparisonFormat
+from pyflame_ebpf.host.output_directory import OutputDirectory, write_new_file
+from pyflame_ebpf.outputs.comparison.formats import COMPARISON_FORMATS, DIRECTORY_FORMATS, ComparisonFormat
+from pyflame_ebpf.outputs.comparison.options import DEFAULT_COMPARISON_OPTIONS, TABLES, ComparisonOptions
+from pyflame_ebpf.outputs.comparison.words import doubts
 from pyflame_ebpf.outputs.labelled_stacks import shown_frames
-from pyflame_ebpf.profile import Profile
-from pyflame_ebpf.selection import WHOLE_RECORDING, Selection
+from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.profile.selection import WHOLE_RECORDING, Selection
 
 _SIDES = ("before", "after")
 _PLAIN_WIDTH = 120  # of what does not go to a terminal
@@ -170,7 +170,7 @@ def _write_directory(comparison: Comparison, request: Request) -> None:
 def _print(comparison: Comparison, options: ComparisonOptions) -> None:
     from rich.console import Console  # noqa: PLC0415 - only for what is printed
 
-    from pyflame_ebpf.outputs.comparison_table import print_comparison  # noqa: PLC0415
+    from pyflame_ebpf.outputs.comparison.table import print_comparison  # noqa: PLC0415
 
     if sys.stdout is None:
         return

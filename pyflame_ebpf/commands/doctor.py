@@ -11,15 +11,20 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from pyflame_ebpf import __version__, host_lock, kernel, processes, sampler
+from pyflame_ebpf import __version__
 from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges
 from pyflame_ebpf.commands.targets import why_not_python
+from pyflame_ebpf.cpython.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
-from pyflame_ebpf.labels import visible
-from pyflame_ebpf.mapped_code import open_code
-from pyflame_ebpf.native_symbols import ANONYMOUS, PERF_MAP, STRIPPED, NativeSymbols, is_without_file
-from pyflame_ebpf.perf_map import has_perf_map
+from pyflame_ebpf.host import proc
+from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
+from pyflame_ebpf.profile.labels import visible
+from pyflame_ebpf.recording import host_lock
+from pyflame_ebpf.sampling import sampler
+from pyflame_ebpf.symbols.kallsyms import KernelSymbols
+from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, PERF_MAP, STRIPPED, NativeSymbols, is_without_file
+from pyflame_ebpf.symbols.perf_map import has_perf_map
+from pyflame_ebpf.tracking.mapped_code import open_code
 
 _OLDEST_KERNEL = (5, 8)  # the BPF ring buffer
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -110,8 +115,8 @@ def _checked(subject: str, check: Callable[[], object], well: str) -> Finding:
 
 
 def _kernel_version() -> Finding:
-    release = kernel.kernel_release()
-    text = f"Linux {release}, {platform.machine()}, {len(kernel.online_cpus())} CPUs online"
+    release = platform.release()
+    text = f"Linux {release}, {platform.machine()}, {len(online_cpus())} CPUs online"
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdigit())
     if numbers >= _OLDEST_KERNEL:
         return Finding(Status.OK, "kernel", text)
@@ -129,12 +134,12 @@ def _bcc() -> Finding:
 
 def _sample_rate() -> Finding:
     percent = (_SYSCTL / "perf_cpu_time_max_percent").read_text(encoding="ascii").strip()
-    text = f"up to {kernel.max_sample_rate()} Hz (kernel.perf_event_max_sample_rate; lowered above {percent} % of CPU)"
+    text = f"up to {max_sample_rate()} Hz (kernel.perf_event_max_sample_rate; lowered above {percent} % of CPU)"
     return Finding(Status.OK, "frequency", text)
 
 
 def _kernel_symbols() -> Finding:
-    symbols = kernel.KernelSymbols()
+    symbols = KernelSymbols()
     symbols.lookup(0)
     if not symbols.hidden:
         return Finding(Status.OK, "kallsyms", "kernel functions can be named")
@@ -183,10 +188,10 @@ def _interpreters() -> Finding:
     cache = FileFactsCache()
     names: Counter[str] = Counter()
     denied = 0
-    for pid in processes.pids():
+    for pid in proc.pids():
         try:
             found = interpreter_of(pid, cache)
-        except processes.ProcessDenied:  # noqa: PERF203 - each process may end
+        except proc.ProcessDenied:  # noqa: PERF203 - each process may end
             denied += 1
         except (PyflameError, OSError):
             continue
@@ -203,24 +208,24 @@ def _interpreters() -> Finding:
 
 def process_findings(pid: int) -> Iterator[Finding]:
     """What is known of a process and what will be seen of it; ProcessGone, ProcessDenied."""
-    if not processes.is_alive(pid):
-        raise processes.ProcessGone(pid)
-    yield Finding(Status.OK, "process", f"{pid} {processes.name(pid)}, user {processes.user_id(pid)}")
-    yield Finding(Status.OK, "command", processes.command_line(pid) or "(none: a kernel thread)")
-    numbers = processes.namespace_pids(pid)
+    if not proc.is_alive(pid):
+        raise proc.ProcessGone(pid)
+    yield Finding(Status.OK, "process", f"{pid} {proc.name(pid)}, user {proc.user_id(pid)}")
+    yield Finding(Status.OK, "command", proc.command_line(pid) or "(none: a kernel thread)")
+    numbers = proc.namespace_pids(pid)
     if len(numbers) > 1:
         yield Finding(Status.OK, "container", f"its PID is {numbers[-1]} in its own PID namespace; give {pid} here")
     yield from _interpreter_of_process(pid)
     yield from _native_names(pid)
-    for tid in processes.thread_ids(pid):
-        yield Finding(Status.OK, "thread", f"{tid} {processes.thread_name(pid, tid)}")
+    for tid in proc.thread_ids(pid):
+        yield Finding(Status.OK, "thread", f"{tid} {proc.thread_name(pid, tid)}")
 
 
 def _native_names(pid: int) -> Iterator[Finding]:
     """A line for each reason why native functions of the process will be numbers."""
     symbols = NativeSymbols()
     lacking: dict[str, list[str]] = {}
-    code = [mapping for mapping in processes.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
+    code = [mapping for mapping in proc.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
     for mapping in code:
         reason = symbols.why_unnamed(pid, mapping, lambda mapping: open_code(pid, mapping))
         if reason and is_without_file(mapping) and has_perf_map(pid):

@@ -6,8 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from pyflame_ebpf import kernel
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.host.capabilities import in_initial_pid_namespace, missing_capabilities
+from pyflame_ebpf.host.cpus import max_sample_rate
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 
@@ -32,7 +33,7 @@ class InContainer(PyflameError):
 
 def check_privileges() -> None:
     """NotPrivileged, with what is missing."""
-    missing = kernel.missing_capabilities()
+    missing = missing_capabilities()
     if missing:
         command = shlex.join(["sudo", "pyflame-ebpf", *sys.argv[1:]])
         raise NotPrivileged(f"recording needs root: {', '.join(missing)} missing", f"Run: {command}")
@@ -48,7 +49,7 @@ def _user_namespace() -> int:
 def check_namespaces() -> None:
     """InContainer where this process cannot see the host as the kernel does."""
     where = None
-    if not kernel.in_initial_pid_namespace():
+    if not in_initial_pid_namespace():
         where = "PID namespace"
     elif _user_namespace() != _INITIAL_USER_NAMESPACE:
         where = "user namespace"
@@ -61,7 +62,7 @@ def check_namespaces() -> None:
 
 def check_frequency(frequency: int) -> None:
     """FrequencyTooHigh over the kernel's limit."""
-    limit = kernel.max_sample_rate()
+    limit = max_sample_rate()
     if frequency > limit:
         raise FrequencyTooHigh(
             f"{frequency} Hz is over this kernel's limit of {limit} Hz",

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf import recording
 from pyflame_ebpf.commands.host_checks import check_host
+from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import ProgressLine, say
+from pyflame_ebpf.commands.terminal import say
 from pyflame_ebpf.commands.written_outputs import (
     NothingSampled,
     View,
@@ -25,8 +25,9 @@ from pyflame_ebpf.commands.written_outputs import (
     write_to_standard_output,
 )
 from pyflame_ebpf.errors import PyflameError, UsageError
-from pyflame_ebpf.output_directory import OutputDirectory
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.host.output_directory import OutputDirectory
+from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.recording import recorder
 
 STANDARD_OUTPUT = "-"
 _STDERR = 2
@@ -103,7 +104,7 @@ def _sample(
 ) -> tuple[Profile, BaseException | None]:
     """The profile, and the defect that broke the recording off if there was one."""
     line = ProgressLine()
-    options = recording.RecordOptions(
+    options = recorder.RecordOptions(
         frequency=request.frequency,
         duration=request.duration,
         pids=targets.pids,
@@ -120,8 +121,8 @@ def _sample(
         targets.sampling_began()
 
     try:
-        return recording.record(options, _stop(signals, targets, line), line.show, sampling_began), None
-    except recording.BrokenOff as broken:
+        return recorder.record(options, _stop(signals, targets, line), line.show, sampling_began), None
+    except recorder.BrokenOff as broken:
         return broken.profile, broken.__cause__
     finally:
         line.clear()

@@ -17,11 +17,11 @@ from pyflame_ebpf.commands.written_outputs import (
     write_to_standard_output,
 )
 from pyflame_ebpf.errors import UsageError
-from pyflame_ebpf.folded_file import load_folded
-from pyflame_ebpf.output_directory import OutputDirectory, write_new_file
+from pyflame_ebpf.host.output_directory import OutputDirectory, write_new_file
 from pyflame_ebpf.outputs import OUTPUT_FORMATS
-from pyflame_ebpf.profile import Profile
-from pyflame_ebpf.profile_file import UnusableProfileError, load_profile
+from pyflame_ebpf.profile.file import UnusableProfileError, load_profile
+from pyflame_ebpf.profile.folded_file import load_folded
+from pyflame_ebpf.profile.model import Profile
 
 STANDARD_OUTPUT = "-"
 _GZIP = b"\x1f\x8b"

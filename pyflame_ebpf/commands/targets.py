@@ -9,13 +9,13 @@ import select
 from collections.abc import Sequence
 from typing import Protocol
 
-from pyflame_ebpf import processes
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.terminal import say, warn
+from pyflame_ebpf.cpython.interpreter import FileFactsCache, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.errors import Interrupted, PyflameError
-from pyflame_ebpf.interpreter import FileFactsCache, UnsupportedInterpreter, interpreter_of
-from pyflame_ebpf.launch import HeldProgram
-from pyflame_ebpf.processes import ProcessGone
+from pyflame_ebpf.host import proc
+from pyflame_ebpf.host.launch import HeldProgram
+from pyflame_ebpf.host.proc import ProcessGone
 
 
 class Targets(Protocol):
@@ -76,7 +76,7 @@ class RunningProcesses(contextlib.ExitStack):
         except OSError as error:
             raise _not_a_process(pid, error) from error
         self.callback(os.close, descriptor)
-        if not processes.is_alive(pid):
+        if not proc.is_alive(pid):
             raise ProcessGone(pid)
         self._running.register(descriptor, select.POLLIN)  # readable once the process has ended; pidfd_open(2)
         self._left += 1
@@ -112,7 +112,7 @@ def _not_a_process(pid: int, error: OSError) -> PyflameError:
 def why_not_python(pid: int, cache: FileFactsCache) -> str:
     """Why no Python frames of a process will be seen, and what will be; "" when they will, or it has just ended."""
     try:
-        stat = processes.process_stat(pid)
+        stat = proc.process_stat(pid)
         if stat.kernel_thread:
             return f"{stat.name} is a thread of the kernel: only kernel frames will be seen"
         found = interpreter_of(pid, cache)

@@ -15,7 +15,6 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.region import Region
 
-from pyflame_ebpf import kernel, recording
 from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.keyboard import Keyboard
@@ -25,9 +24,11 @@ from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
 from pyflame_ebpf.commands.terminal import say
 from pyflame_ebpf.commands.top_screen import Situation, screen
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
-from pyflame_ebpf.live import LiveTotals
-from pyflame_ebpf.live_view import Action, Shown, ViewState, pressed
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.host.cpus import online_cpus
+from pyflame_ebpf.live.totals import LiveTotals
+from pyflame_ebpf.live.view import Action, Shown, ViewState, pressed
+from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.recording.recorder import POLL, Recorder, RecordOptions, prepared
 
 _SMALLEST = 20, 8  # columns and lines
 
@@ -48,14 +49,14 @@ def top(request: Request) -> None:
     check_terminal()
     check_host(request.frequency)
     targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()
-    options = recording.RecordOptions(
+    options = RecordOptions(
         frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
     )
     with (
         StopSignals(ENDING_A_VIEW) as signals,
         targets,
         contextlib.ExitStack() as urgency,
-        recording.prepared(options, urgency, live=True) as recorder,
+        prepared(options, urgency, live=True) as recorder,
         contextlib.closing(recorder),
     ):
         recorder.start()
@@ -84,7 +85,7 @@ def check_terminal() -> None:
         )
 
 
-def _kept(recorder: recording.Recorder) -> str:
+def _kept(recorder: Recorder) -> str:
     """Which part of the view a saving has, where it is not all."""
     begin, end = recorder.kept
     minutes, seconds = divmod(int(end - begin), 60)
@@ -102,7 +103,7 @@ def _whole_screen() -> Iterator[Console]:
 class LiveScreen:
     """The view while it runs; ``saved`` tells how each saving ended."""
 
-    def __init__(self, request: Request, recorder: recording.Recorder, targets: Targets) -> None:
+    def __init__(self, request: Request, recorder: Recorder, targets: Targets) -> None:
         self.saved: list[SaveOutcome] = []
         self._request = request
         self._recorder = recorder
@@ -157,7 +158,7 @@ class LiveScreen:
         window = self._recorder.window()
         if window is not None:
             self._windows.append(window)
-            if sum(each.recording.duration for each in self._windows) >= self._request.interval - recording.POLL:
+            if sum(each.recording.duration for each in self._windows) >= self._request.interval - POLL:
                 self._totals.add(self._windows)
                 self._windows = []
                 self._refresh()
@@ -180,7 +181,7 @@ class LiveScreen:
             self._targets.text,
             platform.node(),
             self._request.frequency,
-            len(kernel.online_cpus()),
+            len(online_cpus()),
             self._recorder.progress(),
         )
 

@@ -9,12 +9,12 @@ from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.style import Style
 from rich.text import Text
 
-from pyflame_ebpf.labels import visible
-from pyflame_ebpf.live import LiveTotals
-from pyflame_ebpf.live_rows import FunctionList, FunctionRow, ProcessRow, Sort, functions, process_rows
-from pyflame_ebpf.live_view import Action, Shown, ViewState
-from pyflame_ebpf.profile import FrameKind
-from pyflame_ebpf.recording import Progress
+from pyflame_ebpf.live.rows import FunctionList, FunctionRow, ProcessRow, Sort, functions, process_rows
+from pyflame_ebpf.live.totals import LiveTotals
+from pyflame_ebpf.live.view import Action, Shown, ViewState
+from pyflame_ebpf.profile.labels import visible
+from pyflame_ebpf.profile.model import FrameKind
+from pyflame_ebpf.recording.recorder import Progress
 
 HEADER = 3  # lines above the panes
 PROCESSES_SHARE = 0.35  # of the lines that panes have

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
-from pyflame_ebpf.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
+from pyflame_ebpf.host.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
 from pyflame_ebpf.outputs import ALIASES, DEFAULT_OPTIONS, OUTPUT_FORMATS, OutputOptions
-from pyflame_ebpf.profile import Profile
-from pyflame_ebpf.selection import WHOLE_RECORDING, Selection
+from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.profile.selection import WHOLE_RECORDING, Selection
 
 
 class NothingSampled(PyflameError):

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import BinaryIO, Protocol
 
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.model import Profile
 
 __all__ = ["ALIASES", "DEFAULT_OPTIONS", "OUTPUT_FORMATS", "OutputFormat", "OutputOptions", "Writer"]
 
@@ -62,7 +62,7 @@ def _utf8(module: str, function: str) -> Writer:
 
 
 def _write_profile(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
-    from pyflame_ebpf.profile_file import save_profile  # noqa: PLC0415 - as all writers
+    from pyflame_ebpf.profile.file import save_profile  # noqa: PLC0415 - as all writers
 
     del options  # a saved profile is always whole
     save_profile(profile, stream)

@@ -13,10 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
-from pyflame_ebpf.labels import NAMELESS, Label, visible
 from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import Frame, FrameKind, Profile
+from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
+from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
 _VERSION = 46
 _GECKO_VERSION = 24

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pyflame_ebpf.labels import Label, LabelKind
 from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks
+from pyflame_ebpf.profile.labels import Label, LabelKind
 
 ALL = Label("all", LabelKind.ALL)
 

@@ -19,12 +19,12 @@ from importlib.resources import files
 from typing import Any, TextIO
 from xml.sax.saxutils import escape
 
-from pyflame_ebpf.labels import Label, LabelKind, visible
 from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
 from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks, labelled_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.labels import Label, LabelKind, visible
+from pyflame_ebpf.profile.model import Profile
 
 _WIDTH = 1200  # of the picture, in pixels; a window's own width is the script's business
 NARROWEST = 0.1 / _WIDTH  # share of all samples

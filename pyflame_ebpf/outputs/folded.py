@@ -8,7 +8,7 @@ from typing import TextIO
 
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.model import Profile
 
 # A number after a blank at the end of the stack would be read as a first count, as of a differential profile.
 _MISREAD_BLANK = re.compile(r"^ | (?=\d+(?:\.\d*)?$)| $")

@@ -12,15 +12,15 @@ from html import escape
 from importlib.resources import files
 from typing import TextIO
 
-from pyflame_ebpf.alignment import side_by_side
-from pyflame_ebpf.comparison import Comparison, Measure
-from pyflame_ebpf.labels import visible
-from pyflame_ebpf.outputs.comparison_options import ComparisonOptions
-from pyflame_ebpf.outputs.comparison_words import doubts, headline, saving
+from pyflame_ebpf.compare.alignment import side_by_side
+from pyflame_ebpf.compare.comparison import Comparison, Measure
+from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
+from pyflame_ebpf.outputs.comparison.words import doubts, headline, saving
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.outputs.report_data import packed_comparison, packed_report
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.labels import visible
+from pyflame_ebpf.profile.model import Profile
 
 _NEEDS_SCRIPTS = "This report needs a browser that runs scripts; the SVG and CSV files of the same recording do not."
 _LINE = 1 << 16  # characters of the packed data on one line: editors and mail gateways choke on longer ones

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import Frame, Profile, SampleKey
+from pyflame_ebpf.profile.model import Frame, Profile, SampleKey
 
 _Kind = tuple[Any, ...]  # all that a sample's key says but for the second
 

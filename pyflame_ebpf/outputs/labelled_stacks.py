@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pyflame_ebpf.labels import (
+from pyflame_ebpf.compare.tallies import Tally, part_seconds
+from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.profile.labels import (
     Label,
     LabelKind,
     command_label,
@@ -17,9 +19,7 @@ from pyflame_ebpf.labels import (
     short_files,
     thread_label,
 )
-from pyflame_ebpf.outputs.options import OutputOptions
-from pyflame_ebpf.profile import NATIVE_GAPS, Frame, FrameKind, Profile
-from pyflame_ebpf.tallies import Tally, part_seconds
+from pyflame_ebpf.profile.model import NATIVE_GAPS, Frame, FrameKind, Profile
 
 NOTHING_SHOWN = Label("[no frame is shown]", LabelKind.MARK)  # a stack must have a name, and its samples count
 _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())

@@ -11,11 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from pyflame_ebpf.labels import NAMELESS, Label, visible
 from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, shown_frames
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.pprof_messages import profile_class
-from pyflame_ebpf.profile import Frame, FrameKind, Profile
+from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
+from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
 _NANOSECONDS = 1_000_000_000
 _KERNEL = "[kernel.kallsyms]"  # what perf calls the kernel's own mapping

@@ -8,10 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
-from pyflame_ebpf.labels import short_files, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, Recording, SampleKey, Stack
+from pyflame_ebpf.profile.labels import short_files, visible
+from pyflame_ebpf.profile.model import (
+    FrameKind,
+    Gil,
+    NativeOutcome,
+    Outcome,
+    Process,
+    Profile,
+    Recording,
+    SampleKey,
+    Stack,
+)
 
 # What spreadsheets take for the beginning of a formula, the full-width forms included.
 _FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")

@@ -23,11 +23,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from pyflame_ebpf.labels import command_label, frame_label, process_label, short_files, thread_label, visible
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
-from pyflame_ebpf.profile import (
+from pyflame_ebpf.profile.labels import command_label, frame_label, process_label, short_files, thread_label, visible
+from pyflame_ebpf.profile.model import (
     NATIVE_GAPS,
     Frame,
     FrameKind,

@@ -11,10 +11,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from pyflame_ebpf.labels import NAMELESS, frame_label, short_files, visible
 from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, python_files, shown_frames
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile import Frame, FrameKind, Profile
+from pyflame_ebpf.profile.labels import NAMELESS, frame_label, short_files, visible
+from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pyflame_ebpf.labels import short_command, visible
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import HotLine, ProcessRow, closing_line, process_rows, summed_row
-from pyflame_ebpf.profile import Profile
+from pyflame_ebpf.profile.labels import short_command, visible
+from pyflame_ebpf.profile.model import Profile
 
 _PLAIN_WIDTH = 120  # of a table that goes to a file, where no terminal tells its width
 _ROWS_ON_TERMINAL = 30

@@ -8,7 +8,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from interpreters import discover
+from tests.interpreters import discover
 
 SOURCE = Path(__file__).parent / "callbacks.c"
 MODULE = Path(__file__).parent.parent / "targets" / "callbacks.abi3.so"

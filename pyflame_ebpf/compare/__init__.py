@@ -1,0 +1,1 @@
+"""Two recordings: spelled alike, counted, and compared with errors.  Reads nothing."""

@@ -1,0 +1,214 @@
+"""Two recordings spelled alike: what is one function, line or process in both gets one name, that of the later one.
+
+Between two recordings a program is edited, moved and restarted.  So a function is known by its kind, name and file, not
+by its first line; lines are counted from their function's first one; a file that is in one recording only is the same
+as one of the other's where the ends of their names agree; a process is known by its command, not its PID.  Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pyflame_ebpf.profile.model import Frame, Process, Profile, SampleKey, Stack, Thread
+
+_PYTHON_DIRECTORY = re.compile(r"python\d+(?:\.\d+)?t?")
+_PYTHON_PROGRAM = re.compile(r"python(?:\d+(?:\.\d+)?t?)?")
+_PARTS_MAX = 12  # directories of a file name that are looked at
+_IN_EVERY_PACKAGE = ("__init__.py", "__main__.py")  # names that tell nothing without their directory
+
+
+@dataclass(frozen=True, slots=True)
+class Aligned:
+    """Both recordings in one spelling; ``moved`` maps files of the earlier one to the other's that they became."""
+
+    before: Profile
+    after: Profile
+    moved: dict[str, str]
+
+
+def aligned(before: Profile, after: Profile) -> Aligned:
+    """Spell ``before`` as ``after`` does; processes and threads of both lose their numbers."""
+    moved = _moved_files(_names_by_file(before), _names_by_file(after))
+    return Aligned(
+        _without_numbers(_respelled(before, after, moved), _commands(before, after)), _without_numbers(after, {}), moved
+    )
+
+
+# Files
+
+
+def _names_by_file(profile: Profile) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for frame in _distinct_frames(profile):
+        found.setdefault(frame.file, set()).add(frame.name)
+    return found
+
+
+def _distinct_frames(profile: Profile) -> Iterator[Frame]:
+    """Each frame object of the sampled stacks once: hashing frames costs more than all else here."""
+    seen: dict[int, Frame] = {}
+    for index in {key.stack for key in profile.samples}:
+        seen.update({id(frame): frame for frame in profile.stacks[index]})
+    yield from seen.values()
+
+
+def _moved_files(before: Mapping[str, AbstractSet[str]], after: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
+    """Files of ``before`` only, each with the one of ``after`` only that ends alike and has a function in common."""
+    moved: dict[str, str] = {}
+    taken: set[str] = set()
+    for parts in range(_PARTS_MAX, 0, -1):
+        gone = [file for file in before if file not in after and file not in moved]
+        come = [file for file in after if file not in before and file not in taken]
+        pairs = _pairs(gone, come, lambda file, parts=parts: _ending(file, parts))  # type: ignore[misc]
+        moved.update((old, new) for old, new in pairs if before[old] & after[new])
+        taken.update(moved.values())
+    return moved
+
+
+def _ending(file: str, parts: int) -> tuple[str, ...] | None:
+    """The last parts of a file name, None where it has fewer or they tell too little."""
+    names = file.split("/")
+    if len(names) < parts or (parts == 1 and names[-1] in _IN_EVERY_PACKAGE):
+        return None
+    return tuple(_PYTHON_DIRECTORY.sub("python", name) for name in names[-parts:])
+
+
+def _pairs(
+    gone: Iterable[str], come: Iterable[str], key_of: Callable[[str], Hashable | None]
+) -> Iterator[tuple[str, str]]:
+    """One of each that have the same key, where only one of each has it."""
+    old, new = _by_key(gone, key_of), _by_key(come, key_of)
+    for key, texts in old.items():
+        if len(texts) == 1 and len(new.get(key, ())) == 1:
+            yield texts[0], new[key][0]
+
+
+def _by_key(texts: Iterable[str], key_of: Callable[[str], Hashable | None]) -> dict[Hashable, list[str]]:
+    found: dict[Hashable, list[str]] = {}
+    for text in texts:
+        key = key_of(text)
+        if key is not None:
+            found.setdefault(key, []).append(text)
+    return found
+
+
+# Frames
+
+_Function = tuple[str, str, str]
+
+
+@dataclass(slots=True)
+class _Speller:
+    """Frames of the earlier recording as the later one would spell them."""
+
+    moved: Mapping[str, str]
+    first_before: dict[_Function, set[int]]
+    first_after: dict[_Function, set[int]]
+    known: dict[int, Frame] = field(default_factory=dict)  # by identity of the frame it was
+
+    def stack(self, stack: Stack) -> Stack:
+        """A whole stack."""
+        return tuple([self.known.get(id(frame)) or self._spell(frame) for frame in stack])
+
+    def _spell(self, frame: Frame) -> Frame:
+        file = self.moved.get(frame.file, frame.file)
+        function = (frame.kind.value, frame.name, file)
+        first = self._first_line(function)
+        line = frame.line
+        if first and frame.first_line and line:
+            line = max(1, line + first - frame.first_line)
+        spelled = replace(frame, file=file, line=line, first_line=first or frame.first_line)
+        self.known[id(frame)] = spelled
+        return spelled
+
+    def _first_line(self, function: _Function) -> int:
+        """Where the later recording has the function; 0 if it has none, or either has several of that name."""
+        first = self.first_after.get(function, set())
+        return next(iter(first)) if len(first) == len(self.first_before[function]) == 1 else 0
+
+
+def _respelled(before: Profile, after: Profile, moved: Mapping[str, str]) -> Profile:
+    speller = _Speller(moved, _first_lines(before, moved), _first_lines(after, {}))
+    sampled = {key.stack for key in before.samples}
+    stacks = [speller.stack(stack) if index in sampled else () for index, stack in enumerate(before.stacks)]
+    return replace(before, stacks=stacks)
+
+
+def _first_lines(profile: Profile, moved: Mapping[str, str]) -> dict[_Function, set[int]]:
+    found: dict[_Function, set[int]] = {}
+    for frame in _distinct_frames(profile):
+        function = (frame.kind.value, frame.name, moved.get(frame.file, frame.file))
+        found.setdefault(function, set()).add(frame.first_line)
+    return found
+
+
+# Processes
+
+
+def command_of(process: Process) -> str:
+    """What a process runs, whichever interpreter runs it: ``python app.py``.
+
+    The program loses its directory, an interpreter its version too, threads of the kernel the numbers of their CPUs.
+    """
+    if not process.command:
+        return process.name.partition("/")[0] or process.name
+    program, blank, arguments = process.command.partition(" ")
+    name = program.rpartition("/")[2] or program
+    if process.is_python and _PYTHON_PROGRAM.fullmatch(name):
+        name = "python"
+    return name + blank + arguments
+
+
+def _commands(before: Profile, after: Profile) -> dict[str, str]:
+    """Commands of the earlier recording only that differ from one of the other's in nothing but directories."""
+    old, new = _sampled_commands(before), _sampled_commands(after)
+    return dict(_pairs(sorted(old - new), sorted(new - old), _without_directories))
+
+
+def _sampled_commands(profile: Profile) -> set[str]:
+    return {command_of(profile.processes[index]) for index in {key.process for key in profile.samples}}
+
+
+def _without_directories(command: str) -> tuple[str, ...]:
+    return tuple(word.rpartition("/")[2] for word in command.split(" "))
+
+
+def _without_numbers(profile: Profile, commands: Mapping[str, str]) -> Profile:
+    processes = []
+    for process in profile.processes:
+        command = command_of(process)
+        processes.append(replace(process, pid=0, command=commands.get(command, command), scheduler_cpu=None))
+    return replace(profile, processes=processes, threads=[Thread(0, thread.name) for thread in profile.threads])
+
+
+# Both in one
+
+
+def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
+    """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples.
+
+    Processes that run the same are one, and are called by their command.
+    """
+    processes = {each.command: replace(each, name=each.command) for side in (before, after) for each in side.processes}
+    threads = {each.name: each for side in (before, after) for each in side.threads}
+    lists: dict[str, Any] = {
+        "processes": list(processes.values()),
+        "threads": list(threads.values()),
+        "stacks": [*before.stacks, *after.stacks],
+    }
+    process_at = {command: at for at, command in enumerate(processes)}
+    thread_at = {name: at for at, name in enumerate(threads)}
+    sides = []
+    for side, stacks_at in ((before, 0), (after, len(before.stacks))):
+        samples: Counter[SampleKey] = Counter()
+        for key, count in side.samples.items():
+            process = process_at[side.processes[key.process].command]
+            thread = thread_at[side.threads[key.thread].name]
+            samples[replace(key, process=process, thread=thread, stack=key.stack + stacks_at)] += count
+        sides.append(replace(side, **lists, samples=samples))
+    return sides[0], sides[1]

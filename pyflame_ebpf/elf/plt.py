@@ -1,0 +1,147 @@
+"""The stubs of the procedure linkage table, through which a file calls others, as ``name@plt``; x86-64.
+
+A stub jumps through a slot of the global offset table, and a relocation says whose address that slot takes.  Only the
+stubs at wanted addresses are decoded: a large library has 40,000 of them.
+
+Source: System V ABI, AMD64 supplement, 5.2 and "Procedure Linkage Table"; binutils' bfd/elfxx-x86.c for the variants.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import compress, count
+from typing import NamedTuple
+
+from pyflame_ebpf.elf.function_table import Hit
+from pyflame_ebpf.elf.image import BadElf, ElfImage, Section
+
+_MACHINE_X86_64 = 62
+PLT_SECTIONS = (".plt", ".plt.sec", ".plt.got")
+_RELOCATION = struct.Struct("<QQq")
+_DT_RELA, _DT_RELASZ, _DT_JMPREL, _DT_PLTRELSZ = 7, 8, 23, 2
+RELOCATION_TABLES = (_DT_JMPREL, _DT_PLTRELSZ), (_DT_RELA, _DT_RELASZ)
+_GLOB_DAT, _JUMP_SLOT, _IRELATIVE = _KINDS = 6, 7, 37
+_SIZE, _SMALL = 16, 8  # bytes of a stub; those of .plt.got without endbr64 take 8
+
+_JUMP = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25(....)", re.DOTALL)  # endbr64; bnd jmp *slot(%rip)
+_LAZY = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\x68(....)\xf2?\xe9", re.DOTALL)  # endbr64; push $index; bnd jmp .plt
+
+
+class _Stub(NamedTuple):
+    """A stub by its address, with what it says about where it leads: a slot, or the number of a relocation."""
+
+    start: int
+    slot: int = -1
+    number: int = -1
+
+
+class _Relocation(NamedTuple):
+    """What a slot of the global offset table takes."""
+
+    kind: int
+    symbol: int
+    addend: int
+
+
+class PltStubs:
+    """The stubs that hold the wanted addresses; none where the file's tables are damaged."""
+
+    def __init__(self, image: ElfImage, vaddrs: Iterable[int]) -> None:
+        self._image = image
+        self._stubs: dict[int, list[_Stub]] = {}  # by wanted address; the nearest first
+        self._by_slot: dict[int, _Relocation] = {}
+        self._by_number: dict[int, _Relocation] = {}
+        if image.machine == _MACHINE_X86_64:
+            # One of each name: a hostile file may have thousands, and each would be read for every address.
+            sections = [section for name in PLT_SECTIONS if (section := image.section(name)) and section.vaddr]
+            for vaddr in vaddrs:
+                if found := sorted(_stubs_before(image, sections, vaddr), reverse=True):
+                    self._stubs[vaddr] = found
+        if self._stubs:
+            self._resolve()
+
+    def _resolve(self) -> None:
+        stubs = [stub for found in self._stubs.values() for stub in found]
+        slots = {stub.slot for stub in stubs if stub.slot >= 0}
+        lazy = self._relocations(_DT_JMPREL, _DT_PLTRELSZ)
+        for number in {stub.number for stub in stubs if 0 <= stub.number < len(lazy) // _RELOCATION.size}:
+            _, target = _relocation(lazy, number)
+            if target.kind in _KINDS:
+                self._by_number[number] = target
+        self._by_slot = dict(_filling(lazy, slots))
+        if slots - self._by_slot.keys():
+            others = _filling(self._relocations(_DT_RELA, _DT_RELASZ), slots)
+            self._by_slot |= {slot: found for slot, found in others if found.kind == _GLOB_DAT}
+
+    def _relocations(self, table_tag: int, size_tag: int) -> bytes:
+        with suppress(BadElf):
+            data = self._image.relocations(table_tag, size_tag)
+            return data[: len(data) // _RELOCATION.size * _RELOCATION.size]
+        return b""
+
+    @property
+    def choosers(self) -> set[int]:
+        """Addresses of the functions that choose at the start where some of these stubs lead."""
+        wanted = (self._target(stub) for found in self._stubs.values() for stub in found)
+        return {target.addend for target in wanted if target and target.kind == _IRELATIVE}
+
+    def _target(self, stub: _Stub) -> _Relocation | None:
+        return self._by_slot.get(stub.slot) if stub.slot >= 0 else self._by_number.get(stub.number)
+
+    def at(self, vaddr: int, functions: Mapping[int, Hit]) -> Hit | None:
+        """(name@plt, offset in the stub); None elsewhere.  ``functions`` names the choosers."""
+        for stub in self._stubs.get(vaddr, ()):
+            target = self._target(stub)
+            name = self._name(target, functions) if target else ""
+            if name:
+                return f"{name}@plt", vaddr - stub.start
+        return None
+
+    def _name(self, target: _Relocation, functions: Mapping[int, Hit]) -> str:
+        """The function that a slot leads to; of one that is chosen at the start, the function that chooses."""
+        if target.kind == _IRELATIVE:
+            return functions.get(target.addend, ("", 0))[0]
+        with suppress(BadElf):
+            return self._image.dynamic_name(target.symbol).partition("@")[0]
+        return ""
+
+
+def _stubs_before(image: ElfImage, sections: Iterable[Section], vaddr: int) -> Iterator[_Stub]:
+    """The stubs that may hold an address, by what their code says."""
+    for section in sections:
+        inside = vaddr - section.vaddr
+        if not 0 <= inside < section.size:
+            continue
+        nearest = inside - inside % _SMALL
+        for place in (nearest, nearest - _SMALL):
+            if place < 0:
+                continue
+            with suppress(BadElf):
+                code = image.section_part(section, place, _SIZE)
+                if jump := _JUMP.match(code):
+                    next_instruction = section.vaddr + place + jump.end()
+                    yield _Stub(section.vaddr + place, slot=next_instruction + _signed(jump[1]))
+                elif push := _LAZY.match(code):
+                    yield _Stub(section.vaddr + place, number=int.from_bytes(push[1], "little"))
+
+
+def _signed(number: bytes) -> int:
+    return int.from_bytes(number, "little", signed=True)
+
+
+def _filling(relocations: bytes, slots: set[int]) -> Iterator[tuple[int, _Relocation]]:
+    """The relocations that fill some slots."""
+    places = array("Q", relocations)[:: _RELOCATION.size // 8]
+    for number in compress(count(), map(slots.__contains__, places)):
+        slot, found = _relocation(relocations, number)
+        if found.kind in _KINDS:
+            yield slot, found
+
+
+def _relocation(relocations: bytes, number: int) -> tuple[int, _Relocation]:
+    slot, info, addend = _RELOCATION.unpack_from(relocations, number * _RELOCATION.size)
+    return slot, _Relocation(info & 0xFFFFFFFF, info >> 32, addend)

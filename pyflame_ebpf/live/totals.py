@@ -1,0 +1,204 @@
+"""What a live view knows: CPU by process, function and line, of the last interval and since the start.
+
+Pure: fed with the Profile of each second.  Functions and lines are numbered, so that what is kept grows with the
+programs that run and not with the time that passes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+from pyflame_ebpf.profile.labels import frame_label
+from pyflame_ebpf.profile.model import Frame, FrameKind, Gil, Process, Profile, Stack
+
+PROCESSES_MAX = 2000  # beyond which those that used least are known by their functions only
+KNOWN_MAX = 50_000  # frames that are known by identity
+NO_FRAME = Frame(FrameKind.MARK, "[no frame is shown]")
+
+
+@dataclass(frozen=True, slots=True)
+class FramesShown:
+    """Which frames besides those of Python a function's own time may go to."""
+
+    kernel: bool = True
+    native: bool = True
+
+    def takes(self, frame: Frame) -> bool:
+        """Whether a frame is shown."""
+        if frame.kind is FrameKind.KERNEL:
+            return self.kernel
+        return self.native or frame.kind is not FrameKind.NATIVE
+
+
+WAYS = tuple(FramesShown(kernel, native) for kernel in (True, False) for native in (True, False))
+ALL_FRAMES = FramesShown()
+PYTHON_ONLY = FramesShown(kernel=False, native=False)
+
+
+class Places:
+    """Numbers lines and functions, both by their Frame; a function's has no line.  The texts are to be searched."""
+
+    def __init__(self) -> None:
+        self.lines: list[Frame] = []
+        self.functions: list[Frame] = []
+        self.line_texts: list[str] = []
+        self.function_texts: list[str] = []
+        self.function_of_line: list[int] = []
+        self._line_numbers: dict[Frame, int] = {}
+        self._function_numbers: dict[Frame, int] = {}
+        # By identity: hashing a Frame costs more than all else here.  The Frame is kept, so that its id stays its own.
+        self._known: dict[int, tuple[Frame, int]] = {}
+
+    def line(self, frame: Frame) -> int:
+        """The number of a line."""
+        known = self._known.get(id(frame))
+        if known is None:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()  # equal ones have the same number
+            known = self._known[id(frame)] = frame, self._new_line(frame)
+        return known[1]
+
+    def _new_line(self, frame: Frame) -> int:
+        number = self._line_numbers.setdefault(frame, len(self.lines))
+        if number == len(self.lines):
+            function = replace(frame, line=0)
+            self.lines.append(frame)
+            self.line_texts.append(frame_label(frame, {}, lines=True).text)
+            self.function_of_line.append(self._function_numbers.setdefault(function, len(self.functions)))
+            if self.function_of_line[-1] == len(self.functions):
+                self.functions.append(function)
+                self.function_texts.append(frame_label(function, {}, lines=False).text)
+        return number
+
+
+@dataclass(slots=True)
+class Tally:
+    """Samples of one process or of all, in a stretch of time.
+
+    ``own`` has them by the line that was executing in the innermost shown frame, for each way of showing frames;
+    ``lines`` and ``functions`` by each line and function that was on the stack, once a stack.
+    """
+
+    samples: int = 0
+    complete: int = 0
+    gil_known: int = 0
+    gil_held: int = 0
+    own: dict[FramesShown, Counter[int]] = field(default_factory=lambda: {way: Counter() for way in WAYS})
+    lines: Counter[int] = field(default_factory=Counter)
+    functions: Counter[int] = field(default_factory=Counter)
+
+    def copy(self) -> Tally:
+        """One that is not counted on."""
+        own = {way: counter.copy() for way, counter in self.own.items()}
+        return replace(self, own=own, lines=self.lines.copy(), functions=self.functions.copy())
+
+    @property
+    def gil_percent(self) -> float | None:
+        """Share with the GIL held of the samples that can tell, None where none can."""
+        return 100 * self.gil_held / self.gil_known if self.gil_known else None
+
+
+@dataclass(frozen=True, slots=True)
+class _CountedStack:
+    """A stack as the numbers of its lines and functions, and who was executing under each way of showing frames."""
+
+    own: tuple[tuple[FramesShown, int], ...]
+    lines: frozenset[int]
+    functions: frozenset[int]
+
+    def add_to(self, tally: Tally, samples: int) -> None:
+        for way, line in self.own:
+            tally.own[way][line] += samples
+        for line in self.lines:
+            tally.lines[line] += samples
+        for function in self.functions:
+            tally.functions[function] += samples
+
+
+class Span:
+    """A stretch of time: ``seconds``, what all processes did in it, and what each did, by PID."""
+
+    def __init__(self, places: Places) -> None:
+        self.seconds = 0.0
+        self.all = Tally()
+        self.by_pid: dict[int, Tally] = {}
+        self._places = places
+
+    def add(self, profile: Profile) -> None:
+        """Adds samples of more time."""
+        self.seconds += profile.recording.duration
+        tallies = [self._tally(process) for process in profile.processes]
+        stacks: Counter[tuple[int, int]] = Counter()
+        for key, count in profile.samples.items():
+            stacks[key.process, key.stack] += count
+            for tally in (self.all, tallies[key.process]):
+                tally.samples += count
+                tally.complete += 0 if key.outcome.truncated or key.native.cut_short else count
+                tally.gil_known += 0 if key.gil is Gil.UNKNOWN else count
+                tally.gil_held += count if key.gil is Gil.HELD else 0
+        known: dict[int, _CountedStack] = {}
+        for (process, stack), count in stacks.items():
+            if stack not in known:
+                known[stack] = _counted(profile.stacks[stack], self._places)
+            known[stack].add_to(self.all, count)
+            known[stack].add_to(tallies[process], count)
+        self._forget_smallest()
+
+    def _tally(self, process: Process) -> Tally:
+        return self.by_pid.setdefault(process.pid, Tally())
+
+    def _forget_smallest(self) -> None:
+        if len(self.by_pid) > PROCESSES_MAX:
+            kept = sorted(self.by_pid, key=lambda pid: -self.by_pid[pid].samples)[: PROCESSES_MAX // 2]
+            self.by_pid = {pid: self.by_pid[pid] for pid in kept}
+
+    def copy(self) -> Span:
+        """One that is not counted on."""
+        span = copy(self)
+        span.all = self.all.copy()
+        span.by_pid = {pid: tally.copy() for pid, tally in self.by_pid.items()}
+        return span
+
+
+def _counted(stack: Stack, places: Places) -> _CountedStack:
+    frames = [frame for frame in stack if not frame.plumbing]
+    own = tuple((way, places.line(_innermost(frames, way))) for way in WAYS)
+    lines = frozenset([places.line(frame) for frame in frames if frame.kind is not FrameKind.MARK])
+    return _CountedStack(own, lines, frozenset([places.function_of_line[line] for line in lines]))
+
+
+def _innermost(frames: Sequence[Frame], way: FramesShown) -> Frame:
+    return next((frame for frame in reversed(frames) if way.takes(frame)), NO_FRAME)
+
+
+class LiveTotals:
+    """All that the view shows: ``latest`` is the last interval, ``since`` begins with the first or with ``reset``."""
+
+    def __init__(self) -> None:
+        self.places = Places()
+        self.processes: dict[int, Process] = {}
+        self.latest = Span(self.places)
+        self.since = Span(self.places)
+
+    def add(self, profiles: Iterable[Profile]) -> None:
+        """Takes in the profiles of the interval that has just ended."""
+        self.latest = Span(self.places)
+        processes = self.processes.copy()
+        for profile in profiles:
+            processes |= {process.pid: process for process in profile.processes}
+            self.latest.add(profile)
+            self.since.add(profile)
+        self.processes = {pid: processes[pid] for pid in (*self.since.by_pid, *self.latest.by_pid)}
+
+    def reset(self) -> None:
+        """Counts from now on."""
+        self.since = Span(self.places)
+
+    def frozen(self) -> LiveTotals:
+        """As it is now, while this one goes on."""
+        still = copy(self)
+        still.since = self.since.copy()
+        return still

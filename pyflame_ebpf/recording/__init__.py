@@ -1,0 +1,1 @@
+"""One recording from start to end.  Prints nothing."""

@@ -1,0 +1,129 @@
+"""Stacks whose native walk lacked a mapping or unwind rows: their memory is kept until the walk is finished here.
+
+So the first samples of a process and of every code page are whole too, and one such stack brings the rows of all of its
+pages to the BPF programs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.sampling.events import StackCopyEvent
+from pyflame_ebpf.unwind.registers import Registers
+from pyflame_ebpf.unwind.row import UnwindRow
+from pyflame_ebpf.unwind.walk import NativeFrame, RowAt, StackMemory, WalkStopped, walk
+
+TRIES = 3  # its mappings, or the rest of its memory, may be yet to come
+FAILURES_MAX = 32  # of a process, in a row: copying its stacks does not help
+WALK_MAX = 0.5  # seconds; usual ones take milliseconds, but a process may have code that takes long to decode
+BYTES_MAX = 64 << 20  # kept at the same time
+WHOLE_COPY = 31 << 12  # bytes that a copy has at least which ends because it is long enough, not the stack's memory
+
+RowsOf = Callable[[Identity], RowAt]
+Finished = Callable[[int, list[NativeFrame], NativeOutcome], None]
+GiveUp = Callable[[Identity], None]
+
+
+def _in_time(row_at: RowAt) -> RowAt:
+    """The rows of one walk, which ends as too deep when it takes too long: meanwhile nothing else is taken in."""
+    end = time.monotonic() + WALK_MAX
+
+    def row_in_time(address: int) -> UnwindRow | None:
+        if time.monotonic() >= end:
+            raise WalkStopped(NativeOutcome.TOO_DEEP)
+        return row_at(address)
+
+    return row_in_time
+
+
+@dataclass(slots=True)
+class _Copy:
+    """The memory of one stack, and how often its walk was tried."""
+
+    identity: Identity
+    registers: Registers
+    start: int
+    parts: list[bytes] = field(default_factory=list)
+    tries: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+
+class UnfinishedStacks:
+    """Collects copies of stacks and walks them.
+
+    ``rows_of`` gives a process's rows by address, ``finished`` takes a stack's id, its frames from the one where the
+    programs stopped, and the outcome; ``give_up`` is told of a process of which no copies are wanted any more.
+    """
+
+    def __init__(self, rows_of: RowsOf, finished: Finished, give_up: GiveUp) -> None:
+        self._rows_of = rows_of
+        self._finished = finished
+        self._give_up = give_up
+        self._copies: dict[int, _Copy] = {}
+        self._bytes = 0
+        self._failures: dict[Identity, int] = {}
+
+    def add(self, event: StackCopyEvent) -> None:
+        """Keeps a stack's memory, or more of it."""
+        copy = self._copies.get(event.stack_id)
+        if copy is None:
+            # What does not begin at the stack pointer is more of a stack that was finished without it.
+            if self._bytes > BYTES_MAX or event.start > event.registers.sp:
+                return
+            copy = self._copies[event.stack_id] = _Copy(event.identity, event.registers, event.start)
+        if event.start == copy.start + copy.size:
+            copy.parts.append(event.memory)
+            self._bytes += len(event.memory)
+
+    def finish(self, seconds: float) -> bool:
+        """Walks what there is, each stack once, for so long; whether time was too short."""
+        end = time.monotonic() + seconds
+        for stack_id, copy in list(self._copies.items()):
+            if time.monotonic() >= end:
+                return True
+            self._walk(stack_id, copy)
+        return False
+
+    def finish_all(self, seconds: float) -> None:
+        """Walks all that is left, for the last time and for so long; others stay cut short where the programs stopped.
+
+        A process may make its stacks as long to walk as it likes.
+        """
+        for copy in self._copies.values():
+            copy.tries = TRIES
+        self.finish(seconds)
+        self._copies.clear()
+        self._bytes = 0
+
+    def _walk(self, stack_id: int, copy: _Copy) -> None:
+        memory = StackMemory(copy.start, b"".join(copy.parts))
+        frames, outcome = walk(copy.registers, memory, _in_time(self._rows_of(copy.identity)))
+        if outcome is NativeOutcome.UNREADABLE and copy.size >= WHOLE_COPY:
+            outcome = NativeOutcome.TOO_DEEP
+        copy.tries += 1
+        if not outcome.cut_short:
+            self._failures.pop(copy.identity, None)
+        elif copy.tries < TRIES:
+            return
+        else:
+            self._count_failure(copy.identity)
+        del self._copies[stack_id]
+        self._bytes -= copy.size
+        self._finished(stack_id, frames, outcome)
+
+    def forget(self, identities: Iterable[Identity]) -> None:
+        """Forgets processes that are over."""
+        for identity in identities:
+            self._failures.pop(identity, None)
+
+    def _count_failure(self, identity: Identity) -> None:
+        failures = self._failures[identity] = self._failures.get(identity, 0) + 1
+        if failures == FAILURES_MAX:
+            self._give_up(identity)

@@ -1,0 +1,198 @@
+"""Where the symbols are that were stripped from a file: in its .gnu_debugdata, or in a separate debug file.
+
+All of it is untrusted.  Compressed symbols are unpacked into a bounded amount of memory; a separate file counts only if
+its build id, or without one its checksum, is the one that is wanted.
+
+Sources: GDB's manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import os
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from pyflame_ebpf.elf.file import FileIdentity, identity_of
+from pyflame_ebpf.elf.function_table import string_at
+from pyflame_ebpf.elf.image import BadElf, ElfImage
+from pyflame_ebpf.host.target_files import open_below, root_of
+
+UNPACKED_MAX = 64 << 20  # bytes; Fedora's largest take 10 MB
+_LZMA_MEMORY_MAX = 128 << 20  # what xz -9 needs is 65 MB
+_PACKED_MAX = 32 << 20
+_LINK_MAX = 4096
+_CHECKSUM_MAX = 1 << 30  # bytes of a file whose checksum is computed
+_CHECKSUMS_MAX = 4 << 30  # bytes of all such files: anybody can have large ones that take no room on the disk
+_REMEMBERED_MAX = 1 << 16  # files
+_STEP = 1 << 20
+_DEBUG_ROOT = "/usr/lib/debug"
+
+
+def unpack_debug_data(image: ElfImage) -> BinaryIO | None:
+    """The ELF file in .gnu_debugdata, None without one; BadElf."""
+    section = image.section(".gnu_debugdata")
+    if section is None:
+        return None
+    packed = image.section_data(section, _PACKED_MAX)
+    file = os.fdopen(os.memfd_create("debugdata"), "r+b", buffering=0)
+    try:
+        _unpack(packed, file)
+    except (lzma.LZMAError, MemoryError, EOFError) as error:
+        file.close()
+        raise BadElf("its .gnu_debugdata cannot be unpacked") from error
+    except BadElf:
+        file.close()
+        raise
+    return file
+
+
+def _unpack(packed: bytes, file: BinaryIO) -> None:
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY_MAX)
+    size = 0
+    while not unpacker.eof:
+        part = unpacker.decompress(packed, _STEP)
+        if not part and (unpacker.needs_input or not packed):
+            if not unpacker.eof:
+                raise BadElf("its .gnu_debugdata is cut short")
+            return
+        packed = b""
+        size += len(part)
+        if size > UNPACKED_MAX:
+            raise BadElf("its .gnu_debugdata unpacks to too much")
+        file.write(part)
+
+
+def debug_link(image: ElfImage) -> tuple[str, int] | None:
+    """(file name, its CRC-32) of .gnu_debuglink; None without one, or one that names no plain file."""
+    section = image.section(".gnu_debuglink")
+    if section is None:
+        return None
+    try:
+        data = image.section_data(section, _LINK_MAX)
+    except BadElf:
+        return None
+    name = string_at(data, 0)
+    place = (data.find(b"\0") + 4) // 4 * 4
+    if not name or "/" in name or name in (".", "..") or place + 4 > len(data):
+        return None
+    return name, int.from_bytes(data[place : place + 4], "little")
+
+
+class Wanted(NamedTuple):
+    """By what the debug file of a stripped file is known."""
+
+    machine: int
+    build_id: bytes
+    link: tuple[str, int] | None  # file name, CRC-32
+
+
+def wanted_by(image: ElfImage) -> Wanted | None:
+    """What tells the debug file of a file; None for one with all its symbols; BadElf."""
+    return Wanted(image.machine, image.build_id, debug_link(image)) if image.stripped else None
+
+
+def debug_paths(wanted: Wanted, path: str) -> Iterator[str]:
+    """Where the debug file of a file may be, the surest place first."""
+    identity = wanted.build_id.hex()
+    if len(identity) > 2:  # noqa: PLR2004 - the first byte is the directory
+        yield f"{_DEBUG_ROOT}/.build-id/{identity[:2]}/{identity[2:]}.debug"
+    if wanted.link and path.startswith("/"):
+        folder = str(PurePosixPath(path).parent).rstrip("/")
+        name = wanted.link[0]
+        yield from (f"{folder}/{name}", f"{folder}/.debug/{name}", f"{_DEBUG_ROOT}{folder}/{name}")
+
+
+def _candidates(wanted: Wanted, path: str, pid: int) -> Generator[BinaryIO, None, None]:
+    """What lies in those places in a process's root, then in ours, each file open until the next one is asked for."""
+    for root_pid in (pid, None) if pid else (None,):
+        with contextlib.suppress(OSError), root_of(root_pid) as root:
+            for place in debug_paths(wanted, path):
+                with contextlib.suppress(OSError), open_below(root, place) as file:
+                    yield file
+
+
+@contextlib.contextmanager
+def open_debug_file(image: ElfImage, path: str, pid: int, identity: FileIdentity) -> Iterator[ElfImage | None]:
+    """The debug file that ``DebugFiles`` has found, None where a process no longer has it; BadElf."""
+    wanted = wanted_by(image)
+    if wanted is None:
+        yield None
+        return
+    with contextlib.ExitStack() as opened:
+        with contextlib.closing(_candidates(wanted, path, pid)) as files:
+            found = next((file for file in files if identity_of(file) == identity), None)
+            copy = opened.enter_context(os.fdopen(os.dup(found.fileno()), "rb", buffering=0)) if found else None
+        # What led to it, the process's root among it, is closed by now: the caller may keep the file for long.
+        yield ElfImage(copy) if copy else None
+
+
+class DebugFiles:
+    """Finds the installed debug files of files.
+
+    Whoever made a process's root, or mounts there, chose what is in it: that is looked at each time.  What the files
+    found are is remembered as long as they are unchanged.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: dict[FileIdentity, Wanted | None] = {}
+        self._matching: dict[tuple[FileIdentity, Wanted], bool] = {}
+        self._checksums: dict[FileIdentity, int] = {}
+        self._checksummed = 0  # bytes
+
+    def find(self, image: ElfImage, path: str, pid: int) -> FileIdentity | None:
+        """The debug file of a file that a process, 0 for one that is gone, sees at ``path``; BadElf, OSError."""
+        if image.identity not in self._wanted:
+            _make_room(self._wanted)
+            self._wanted[image.identity] = wanted_by(image)
+        wanted = self._wanted[image.identity]
+        if wanted is None:
+            return None
+        with contextlib.closing(_candidates(wanted, path, pid)) as files:
+            return next((identity_of(file) for file in files if self._matches(file, wanted)), None)
+
+    def _matches(self, file: BinaryIO, wanted: Wanted) -> bool:
+        key = identity_of(file), wanted
+        if key not in self._matching:
+            _make_room(self._matching)
+            self._matching[key] = False
+            with contextlib.suppress(BadElf, OSError):
+                self._matching[key] = is_debug_file_of(ElfImage(file), wanted, lambda: self._checksum(file))
+        return self._matching[key]
+
+    def _checksum(self, file: BinaryIO) -> int:
+        """The CRC-32 of a file, -1 for one that is too large."""
+        identity = identity_of(file)
+        if identity not in self._checksums:
+            size = identity[-1]
+            if size > _CHECKSUM_MAX or self._checksummed + size > _CHECKSUMS_MAX:
+                return -1
+            _make_room(self._checksums)
+            self._checksummed += size
+            self._checksums[identity] = checksum(file, size)
+        return self._checksums[identity]
+
+
+def _make_room(remembered: dict[Any, Any]) -> None:
+    if len(remembered) >= _REMEMBERED_MAX:
+        remembered.clear()
+
+
+def is_debug_file_of(found: ElfImage, wanted: Wanted, checksum_of_found: Callable[[], int]) -> bool:
+    """Whether it has the same build id, or where one of the two has none, the checksum of the link; BadElf, OSError."""
+    if found.machine != wanted.machine or found.stripped:
+        return False
+    if found.build_id and wanted.build_id:
+        return found.build_id == wanted.build_id
+    return wanted.link is not None and wanted.link[1] == checksum_of_found()
+
+
+def checksum(file: BinaryIO, size: int) -> int:
+    """The CRC-32 of so many bytes of a file; OSError."""
+    value = 0
+    for offset in range(0, size, _STEP):
+        value = zlib.crc32(os.pread(file.fileno(), min(_STEP, size - offset), offset), value)
+    return value

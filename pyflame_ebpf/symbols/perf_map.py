@@ -1,0 +1,140 @@
+"""perf-PID.map, in which JIT compilers list the functions they made: ``START SIZE name`` in hexadecimal, a line each.
+
+Written by the profiled program, so untrusted: a regular file of bounded size that belongs to the program's user or to
+root, reached through no link.  It is kept open from when the program is first seen to run code of no file, and read at
+the end, so that the program may have ended by then.
+
+Source: Linux, tools/perf/Documentation/jit-interface.txt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from array import array
+from bisect import bisect_right
+from typing import BinaryIO
+
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.host import proc
+from pyflame_ebpf.host.target_files import open_below, root_of
+
+BYTES_MAX = 64 << 20
+ENTRIES_MAX = 1 << 20
+OPEN_MAX = 512  # files
+_NAME_MAX = 1024  # bytes
+_ADDRESS_END = 1 << 64
+_LOOK_BACK = 32
+_LINE = re.compile(rb"^(?:0[xX])?([0-9a-fA-F]{1,16})[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})[ \t]+([^\n]+)", re.MULTILINE)
+
+
+class PerfMap:
+    """The functions of a perf map's text; of two at one address the later one counts."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text[:BYTES_MAX]
+        entries = sorted(self._entries())
+        self._starts = array("Q", [start for start, _, _, _ in entries])
+        self._lines = array("Q", [line for _, line, _, _ in entries])  # where the line is: the later, the higher
+        self._sizes = array("Q", [size for _, _, size, _ in entries])
+        self._names = array("Q", [name for _, _, _, name in entries])
+
+    def _entries(self) -> list[tuple[int, int, int, int]]:
+        entries = []
+        for match in _LINE.finditer(self._text):
+            start, size = int(match[1], 16), int(match[2], 16)
+            if size and start + size <= _ADDRESS_END:
+                entries.append((start, match.start(), size, match.start(3)))
+                if len(entries) == ENTRIES_MAX:
+                    break
+        return entries
+
+    def __len__(self) -> int:
+        """Count the entries."""
+        return len(self._starts)
+
+    def at(self, address: int) -> str:
+        """The function that was put last where the address is, "" for none."""
+        end = bisect_right(self._starts, address)
+        holders = [
+            (self._lines[index], self._names[index])
+            for index in range(end - 1, max(end - 1 - _LOOK_BACK, -1), -1)
+            if address - self._starts[index] < self._sizes[index]
+        ]
+        return self._name(max(holders)[1]) if holders else ""
+
+    def _name(self, start: int) -> str:
+        end = self._text.find(b"\n", start, start + _NAME_MAX)
+        name = self._text[start : end if end >= 0 else start + _NAME_MAX]
+        return name.decode("utf-8", "replace").strip()
+
+
+def open_perf_map(pid: int) -> BinaryIO:
+    """A process's perf map, which has its PID in the innermost namespace in its name; OSError, ProcessGone."""
+    path = f"/tmp/perf-{proc.namespace_pids(pid)[-1]}.map"  # noqa: S108 - the interface says so
+    with root_of(pid) as root:
+        file = open_below(root, path, links=False)
+    if os.fstat(file.fileno()).st_uid not in (0, proc.user_id(pid)):
+        file.close()
+        raise OSError(errno.EPERM, "it belongs to another user", path)
+    return file
+
+
+def has_perf_map(pid: int) -> bool:
+    """Whether a process has a perf map that will be read."""
+    try:
+        with open_perf_map(pid):
+            return True
+    except (OSError, PyflameError):
+        return False
+
+
+def read_perf_map(file: BinaryIO) -> PerfMap:
+    """The functions that an open file lists by now; OSError."""
+    text = bytearray()
+    while len(text) < BYTES_MAX and (part := os.pread(file.fileno(), min(1 << 20, BYTES_MAX - len(text)), len(text))):
+        text += part
+    return PerfMap(bytes(text))
+
+
+class PerfMaps:
+    """The perf maps of processes; ``key`` is whatever tells a process from a later one with its PID."""
+
+    def __init__(self) -> None:
+        self._open: dict[object, BinaryIO] = {}
+        self._read: dict[object, PerfMap] = {}
+
+    def watch(self, key: object, pid: int) -> None:
+        """The process, which lives, runs code of no file: its map, if it has one, is kept open from now on."""
+        if key not in self._open and len(self._open) < OPEN_MAX:
+            with contextlib.suppress(OSError, PyflameError):
+                self._open[key] = open_perf_map(pid)
+
+    def at(self, key: object, address: int) -> str:
+        """The name of a process's function, "" for none; the file is read at the first question after its opening."""
+        if key not in self._open:
+            return ""
+        if key not in self._read:
+            try:
+                self._read[key] = read_perf_map(self._open[key])
+            except OSError:
+                self._read[key] = PerfMap(b"")
+        return self._read[key].at(address)
+
+    def forget(self, key: object) -> None:
+        """Closes the map of a process that nobody will ask about."""
+        self._read.pop(key, None)
+        if (file := self._open.pop(key, None)) is not None:
+            file.close()
+
+    def read_again(self) -> None:
+        """Lets the files be read anew at the next question: programs go on writing them."""
+        self._read.clear()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()

@@ -1,0 +1,82 @@
+"""Native addresses of the sampled processes to frames, by what each process had mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyflame_ebpf.cpython.plumbing import is_plumbing
+from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.model import Frame, FrameKind
+from pyflame_ebpf.symbols.native_symbols import JIT, NativeSymbols, is_without_file
+from pyflame_ebpf.symbols.perf_map import PerfMaps
+from pyflame_ebpf.tracking.process_table import ProcessTable
+
+
+class NativeFrames:
+    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
+
+    def __init__(self, table: ProcessTable, *, live: bool) -> None:
+        self._table = table
+        self._symbols = NativeSymbols(live=live)
+        self._perf_maps = PerfMaps()
+        self._alive: dict[Identity, bool] = {}  # when names were asked for
+
+    def watch(self, identity: Identity) -> None:
+        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
+        if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
+            self._perf_maps.watch(identity, identity.tgid)
+
+    def expect(self, identity: Identity, addresses: Iterable[int]) -> None:
+        """Notes what names will be asked for: those of one file are found together."""
+        wanted: dict[Mapping, list[int]] = {}
+        for address in addresses:
+            if (mapping := self._table.mapping_of(identity, address)) is not None:
+                wanted.setdefault(mapping, []).append(address)
+        for mapping, found in wanted.items():
+            self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
+
+    def name(self, identity: Identity, address: int) -> Frame | None:
+        """The function at an address, None where the process had no code."""
+        mapping = self._table.mapping_of(identity, address)
+        if mapping is None:
+            return None
+        pid = self._pid(identity)
+        if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
+            return Frame(FrameKind.NATIVE, name, JIT)
+        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
+        of_interpreter = file == self._table.interpreter_file(identity)
+        return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def _pid(self, identity: Identity) -> int:
+        """The process's PID while it runs, 0 after."""
+        if identity not in self._alive:
+            self._alive[identity] = self._table.is_running(identity)
+            if self._alive[identity]:
+                self.watch(identity)  # the map may be new
+        return identity.tgid if self._alive[identity] else 0
+
+    @property
+    def build_ids(self) -> dict[str, str]:
+        """Build ids in hex by mapped file, of the files that were opened."""
+        return self._symbols.build_ids
+
+    def look_again(self) -> None:
+        """Processes may have ended since names were asked for."""
+        self._alive.clear()
+
+    def forget(self, identities: Iterable[Identity]) -> None:
+        """Forgets processes that nobody will ask about."""
+        for identity in identities:
+            self._alive.pop(identity, None)
+            self._perf_maps.forget(identity)
+
+    def begin_anew(self) -> None:
+        """Forgets all names, and leaves the process that demangles to others."""
+        self._symbols = NativeSymbols()
+        self._perf_maps.read_again()
+
+    def close(self) -> None:
+        """Lets go of files and of the process that demangles."""
+        self._perf_maps.close()
+        self._symbols.close()

@@ -1,0 +1,193 @@
+"""Where in .eh_frame the entries of an address range are, without decoding the section.
+
+The linker's binary-search table (.eh_frame_hdr) is searched in the file, so that opening a file and finding a page cost
+the same for every size of file.  Without a table, the section is walked once.
+
+Source: Linux Standard Base Core 5.0, 10.6.2 (.eh_frame_hdr).
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_right
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from pyflame_ebpf.elf.image import BadElf, ElfImage
+from pyflame_ebpf.unwind.call_frame_information import CommonEntry
+from pyflame_ebpf.unwind.dwarf_numbers import Reader
+from pyflame_ebpf.unwind.frame_entries import common_entry_vaddr, parse_common, parse_frame
+
+_VERSION = 1
+_TABLE_ENCODING = 0x3B  # signed 32 bits, relative to .eh_frame_hdr: the one that can be searched, the one linkers write
+_OMITTED = 0xFF  # DW_EH_PE_omit
+_HEADER_MAX = 32  # bytes before the table
+_PAIR = struct.Struct("<ii")
+_CHUNK = 64  # entries read at a time
+_PROBED_MAX = 1024
+_ENTRIES_MAX = 4097  # in one page: one for each byte, one that began before
+_ENTRY_GUESS = 512  # bytes; most entries take less than 100
+_ENTRY_MAX = 1 << 18  # bytes; the largest that was met, in rustc, takes 34 KB
+_WALK_MAX = 16 << 20  # bytes of a section without a table
+_WALK_ENTRIES_MAX = 1 << 18
+_TERMINATOR, _LONG_FORM = 0, 0xFFFFFFFF
+_SMALLEST_ENTRY = 8
+
+
+class Found(NamedTuple):
+    """An FDE by its first address and its own address; what covers [start, the next one's start) is in it."""
+
+    start: int
+    vaddr: int
+
+
+class FrameIndex(Protocol):
+    """Finds the FDEs of an address range."""
+
+    def find(self, begin: int, end: int) -> list[Found]:
+        """Find those that start in [begin, end), and the last that starts before; sorted by start."""
+
+
+class _NoFrames:
+    """The index of a file that has none."""
+
+    def find(self, begin: int, end: int) -> list[Found]:  # noqa: ARG002
+        """Find nothing."""
+        return []
+
+
+NO_FRAMES: FrameIndex = _NoFrames()
+
+
+class _SearchTable:
+    """The linker's table, in the file."""
+
+    def __init__(self, image: ElfImage, header: int, table: int, count: int) -> None:
+        self._image = image
+        self._header = header
+        self._table = table
+        self._count = count
+        self._probed: dict[int, int] = {}  # entry → where it starts: pages that lie together ask for the same ones
+
+    def _start(self, index: int) -> int:
+        start = self._probed.get(index)
+        if start is None:
+            if len(self._probed) >= _PROBED_MAX:
+                self._probed.clear()
+            start = self._probed[index] = self._read(index, 1)[0].start
+        return start
+
+    def _read(self, first: int, count: int) -> list[Found]:
+        data = self._image.read_virtual(self._table + _PAIR.size * first, _PAIR.size * count)
+        return [Found(start + self._header, vaddr + self._header) for start, vaddr in _PAIR.iter_unpack(data)]
+
+    def find(self, begin: int, end: int) -> list[Found]:
+        """Find by bisection; entries out of order end the search."""
+        first = self._last_before(begin)
+        found: list[Found] = []
+        while first < self._count and len(found) < _ENTRIES_MAX:
+            for entry in self._read(first, min(_CHUNK, self._count - first)):
+                if entry.start >= end or (found and entry.start < found[-1].start):
+                    return found
+                if entry.start <= begin:
+                    found.clear()  # a later one is nearer
+                found.append(entry)
+            first += _CHUNK
+        return found
+
+    def _last_before(self, vaddr: int) -> int:
+        """An entry at most ``_CHUNK`` before the last that starts at or before an address."""
+        low, high = 0, self._count
+        while high - low > _CHUNK:
+            middle = (low + high) // 2
+            if self._start(middle) <= vaddr:
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+class _Walked:
+    """An index made by walking the section."""
+
+    def __init__(self, entries: list[Found]) -> None:
+        entries.sort()
+        self._starts = array("Q", [entry.start for entry in entries])
+        self._vaddrs = array("Q", [entry.vaddr for entry in entries])
+
+    def find(self, begin: int, end: int) -> list[Found]:
+        """Find by bisection."""
+        first = max(bisect_right(self._starts, begin) - 1, 0)
+        last = min(bisect_right(self._starts, end - 1), first + _ENTRIES_MAX)
+        return [Found(self._starts[index], self._vaddrs[index]) for index in range(first, last)]
+
+
+def open_index(image: ElfImage) -> FrameIndex:
+    """Find the search table, or without a usable one walk the section; NO_FRAMES when a file has neither; BadElf."""
+    frames = 0
+    header = image.unwind_index
+    if header:
+        reader = Reader(image.read_virtual_up_to(header.vaddr, min(_HEADER_MAX, header.file_size)), header.vaddr)
+        try:
+            frames, count = _parse_header(reader)
+        except (IndexError, struct.error) as error:
+            raise BadElf(".eh_frame_hdr is cut short") from error
+        if 0 < count <= (header.file_size - reader.position) // _PAIR.size:
+            return _SearchTable(image, header.vaddr, header.vaddr + reader.position, count)
+    section = image.section(".eh_frame")
+    if section and section.vaddr:
+        return _walk(image, section.vaddr, section.size)
+    return _walk(image, frames, _WALK_MAX) if frames else NO_FRAMES
+
+
+def _parse_header(reader: Reader) -> tuple[int, int]:
+    """(address of .eh_frame, entries of the table or 0); leaves the reader at the table."""
+    version, frames_encoding, count_encoding, table_encoding = (reader.byte() for _ in range(4))
+    if version != _VERSION:
+        raise BadElf(f"version {version} of .eh_frame_hdr is not supported")
+    frames = 0 if frames_encoding == _OMITTED else reader.pointer(frames_encoding, reader.vaddr)
+    if table_encoding != _TABLE_ENCODING or count_encoding == _OMITTED:
+        return frames, 0
+    return frames, reader.number(count_encoding)
+
+
+def _walk(image: ElfImage, vaddr: int, size: int) -> FrameIndex:
+    """Read the heads of all entries; what follows a damaged one is left out."""
+    try:
+        data = image.read_virtual_up_to(vaddr, min(size, _WALK_MAX))
+    except BadElf:  # linkers leave the address of a section that turned out empty
+        return NO_FRAMES
+    entries: list[Found] = []
+    commons: dict[int, CommonEntry | None] = {}
+    position = 0
+    while position + _SMALLEST_ENTRY <= len(data) and len(entries) < _WALK_ENTRIES_MAX:
+        length = int.from_bytes(data[position : position + 4], "little")
+        if length in (_TERMINATOR, _LONG_FORM) or length > min(_ENTRY_MAX, len(data) - position):
+            break
+        entry = data[position : position + 4 + length]
+        with suppress(BadElf):  # the length still tells where the next one is
+            _note(entry, vaddr + position, entries, commons)
+        position += 4 + length
+    return _Walked(entries) if entries else NO_FRAMES
+
+
+def _note(entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, CommonEntry | None]) -> None:
+    """Keep a CIE, or where an FDE starts."""
+    if not int.from_bytes(entry[4:8], "little"):
+        commons[vaddr] = parse_common(entry, vaddr)
+        return
+    common = commons.get(common_entry_vaddr(entry, vaddr))
+    if common:
+        frame = parse_frame(entry, vaddr, common)
+        if frame.end > frame.start:
+            entries.append(Found(frame.start, vaddr))
+
+
+def read_entry(image: ElfImage, vaddr: int, limit: int = _ENTRY_MAX) -> bytes:
+    """Read a whole CIE or FDE, its length included; BadElf, also for one of more than ``limit`` bytes."""
+    data = image.read_virtual_up_to(vaddr, _ENTRY_GUESS)
+    size = 4 + int.from_bytes(data[:4], "little")
+    if not _SMALLEST_ENTRY <= size <= limit:
+        raise BadElf(f"an entry of .eh_frame cannot take {size} bytes")
+    return data[:size] if size <= len(data) else image.read_virtual(vaddr, size)

@@ -1,0 +1,176 @@
+"""Stacks that were cut short by what user space had not said yet, finished from copies of their memory."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.sampling.events import StackCopyEvent
+from pyflame_ebpf.stacks import unfinished_stacks
+from pyflame_ebpf.stacks.unfinished_stacks import FAILURES_MAX, TRIES, UnfinishedStacks
+from pyflame_ebpf.unwind.registers import Registers
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, UnwindRow
+from pyflame_ebpf.unwind.walk import WalkStopped
+
+PROCESS = Identity(1, 2, 3)
+STACK = 0x7000
+NEXT = UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
+
+
+class Process:
+    """Code on the first two pages, once it is known."""
+
+    def __init__(self) -> None:
+        self.known = True
+        self.finished = {}
+        self.given_up = []
+        self.stacks = UnfinishedStacks(self.rows_of, self.finish, self.given_up.append)
+
+    def rows_of(self, identity):
+        assert identity == PROCESS
+
+        def row_at(address):
+            if not self.known or address >= 0x2000:
+                raise WalkStopped(NativeOutcome.NO_MAPPING)
+            return NEXT
+
+        return row_at
+
+    def finish(self, stack_id, frames, outcome) -> None:
+        self.finished[stack_id] = frames, outcome
+
+    def copy(self, words, *, stack_id=9, start=STACK) -> None:
+        memory = struct.pack(f"<{len(words)}Q", *words)
+        registers = Registers(0x1000, STACK, 0, (), exact=True)
+        self.stacks.add(StackCopyEvent(PROCESS, stack_id, registers, start, memory))
+
+
+@pytest.fixture
+def process():
+    return Process()
+
+
+def test_a_copied_stack_is_walked_to_its_root(process):
+    process.copy([0x1801, 0])
+    process.stacks.finish(1)
+    assert process.finished == {9: ([(0x1000, STACK + 8), (0x1800, STACK + 16)], NativeOutcome.COMPLETE)}
+
+
+def test_a_finished_stack_is_not_walked_again(process):
+    process.copy([0])
+    process.stacks.finish(1)
+    process.finished.clear()
+    process.stacks.finish(1)
+    process.stacks.finish_all(1)
+    assert not process.finished
+
+
+def test_parts_of_one_stack_are_put_together(process):
+    process.copy([0x1801])
+    process.stacks.finish(1)
+    process.copy([0], start=STACK + 8)
+    process.stacks.finish(1)
+    assert process.finished[9][1] is NativeOutcome.COMPLETE
+
+
+def test_a_part_that_comes_after_its_stack_was_finished_changes_nothing(process):
+    process.copy([0x1801, 0])
+    process.stacks.finish(1)
+    process.copy([7, 7], start=STACK + 16)
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.COMPLETE
+
+
+def test_a_part_that_does_not_follow_is_not_taken_for_the_next(process):
+    process.copy([0x1801])
+    process.copy([0], start=STACK + 16)
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.UNREADABLE
+
+
+def test_a_stack_that_is_longer_than_its_copy_is_too_deep(process):
+    process.copy([0x1801] * (31 * 512))
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.TOO_DEEP
+
+
+def test_mappings_that_become_known_later_still_help(process):
+    process.known = False
+    process.copy([0])
+    process.stacks.finish(1)
+    assert not process.finished
+    process.known = True
+    process.stacks.finish(1)
+    assert process.finished[9][1] is NativeOutcome.COMPLETE
+
+
+def test_a_walk_that_fails_is_given_up_with_the_frames_that_it_found(process):
+    process.copy([0x5000])
+    for _ in range(TRIES):
+        process.stacks.finish(1)
+    assert process.finished == {9: ([(0x1000, STACK + 8), (0x4FFF, 0)], NativeOutcome.NO_MAPPING)}
+
+
+def test_what_is_left_is_walked_at_the_end(process):
+    process.known = False
+    process.copy([0])
+    process.stacks.finish_all(1)
+    assert process.finished[9][1] is NativeOutcome.NO_MAPPING
+
+
+def test_without_time_stacks_wait(process):
+    process.copy([0])
+    assert process.stacks.finish(0)
+    assert not process.finished
+    assert not process.stacks.finish(1)
+    assert process.finished
+
+
+def test_no_copies_are_wanted_of_a_process_whose_stacks_cannot_be_walked(process):
+    process.known = False
+    for stack_id in range(FAILURES_MAX):
+        process.copy([0], stack_id=stack_id)
+    process.stacks.finish_all(1)
+    assert process.given_up == [PROCESS]
+
+
+def test_a_stack_that_was_walked_shows_that_copies_help(process):
+    process.known = False
+    for stack_id in range(FAILURES_MAX - 1):
+        process.copy([0], stack_id=stack_id)
+    process.stacks.finish_all(1)
+    process.known = True
+    process.copy([0])
+    process.stacks.finish_all(1)
+    process.known = False
+    process.copy([0])
+    process.stacks.finish_all(1)
+    assert not process.given_up
+
+
+def test_no_more_is_kept_than_there_is_room_for(process, monkeypatch):
+    monkeypatch.setattr(unfinished_stacks, "BYTES_MAX", 8)
+    process.copy([0, 0], stack_id=1)
+    process.copy([0, 0], stack_id=2)
+    process.stacks.finish(1)
+    assert process.finished.keys() == {1}
+    process.copy([0, 0], stack_id=3)
+    process.stacks.finish(1)
+    assert process.finished.keys() == {1, 3}
+
+
+def test_the_end_does_not_wait_for_stacks_that_take_too_long(process):
+    process.copy([0])
+    process.stacks.finish_all(0)
+    process.stacks.finish(1)
+    assert not process.finished
+
+
+def test_a_walk_that_takes_too_long_is_broken_off(process, monkeypatch):
+    monkeypatch.setattr(unfinished_stacks, "WALK_MAX", 0.0)
+    process.copy([0x1801, 0])
+    process.stacks.finish_all(1)
+    assert process.finished[9] == ([(0x1000, 0)], NativeOutcome.TOO_DEEP)

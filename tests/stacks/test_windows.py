@@ -1,0 +1,304 @@
+"""Naming while a recording goes on: a second's samples at a time, each stack and each file read once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyflame_ebpf.elf.image import ElfImage, open_regular
+from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.profile.model import Frame, Profile
+from pyflame_ebpf.stacks.profile_builder import NOT_NAMED
+from pyflame_ebpf.stacks.symbolize import Symbolizer
+from pyflame_ebpf.symbols import native_symbols
+from pyflame_ebpf.symbols.native_symbols import NativeSymbols
+from tests.command_line import environment, pyflame
+from tests.stacks.test_symbolize import (
+    IDENTITY,
+    LAYOUT,
+    PYTHON,
+    RECORDING,
+    STACK_ID,
+    code_event,
+    count,
+    name_kernel_address,
+    native,
+    native_frame,
+    parse_at,
+    python_frame,
+    stack_event,
+)
+
+
+class Names:
+    """Native names that become known later, and how often they were asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, str] = {}
+        self.asked: list[int] = []
+
+    def name(self, _identity: object, address: int) -> Frame | None:
+        self.asked.append(address)
+        return native(self.known[address]) if address in self.known else None
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+@pytest.fixture
+def symbols(names) -> Symbolizer:
+    return Symbolizer(lambda *_: b"", names.name, name_kernel_address)
+
+
+def window(symbols: Symbolizer, second: int, *counts) -> Profile:
+    found = symbols.window(symbols.add_counts(second, list(counts)), RECORDING, {IDENTITY: PYTHON})
+    assert found.name(60.0)
+    return found.profile()
+
+
+def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(symbols):
+    symbols.add_code(code_event(), LAYOUT)
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    assert window(symbols, 0, count(samples=3)).total == 3
+    later = window(symbols, 1, count(samples=4))
+    assert (later.total, later.stacks) == (4, [(parse_at(11),)])
+    assert symbols.profile(RECORDING, {}).total == symbols.samples == 7
+
+
+def test_a_stack_that_the_window_before_had_is_not_named_again(symbols, names):
+    names.known[0x5000] = "work"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    first, second = window(symbols, 0, count()), window(symbols, 1, count())
+    assert second.stacks == first.stacks
+    assert second.stacks[0] is first.stacks[0]
+    assert names.asked == [0x5000]
+
+
+def test_what_had_no_name_is_asked_for_again_in_the_end(symbols, names):
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    assert window(symbols, 0, count()).stacks == [(native("0x5000"),)]
+    names.known[0x5000] = "work"
+    assert symbols.profile(RECORDING, {}).stacks == [(native("work"),)]
+
+
+def test_names_that_are_forgotten_are_asked_for_again(symbols, names):
+    names.known[0x5000] = "early"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    window(symbols, 0, count())
+    names.known[0x5000] = "late"
+    symbols.forget_names()
+    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+
+
+def test_code_that_comes_after_its_stack_is_named_in_the_end(symbols):
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    window(symbols, 0, count())
+    symbols.add_code(code_event(), LAYOUT)
+    assert symbols.profile(RECORDING, {}).stacks == [(parse_at(11),)]
+
+
+def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols):
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    found = symbols.window(symbols.add_counts(0, [count(samples=5)]), RECORDING, {IDENTITY: PYTHON})
+    assert not found.name(0.0)
+    profile = found.profile()
+    assert (profile.total, profile.stacks) == (5, [(NOT_NAMED,)])
+
+
+def test_a_stack_that_was_let_go_is_missing_until_it_comes_again(symbols):
+    counts = symbols.add_counts(0, [count()])
+    assert symbols.missing(counts) == {STACK_ID}
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    assert symbols.missing(counts) == set()
+
+
+def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
+    symbols = Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
+    for second in range(6):
+        symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+        symbols.add_counts(second, [count()])
+        symbols.make_room(second + 1)
+    profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
+    assert symbols.begin > 0
+    assert {key.second for key in profile.samples} == set(range(6 - symbols.begin))
+    assert profile.stacks == [(native("0x5000"),)]
+
+
+def test_a_process_that_is_forgotten_has_no_names(symbols, names):
+    names.known[0x5000] = "early"
+    symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
+    window(symbols, 0, count())
+    symbols.forget({IDENTITY})
+    names.known[0x5000] = "late"
+    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+
+
+# ---- what no sample has any more ----
+
+
+@pytest.fixture
+def live(names) -> Symbolizer:
+    return Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
+
+
+def starts_of_a_program(symbols: Symbolizer, starts: int) -> None:
+    """Each has a code object and a thread of its own."""
+    for second in range(starts):
+        symbols.add_code(code_event(code_id=second + 1), LAYOUT)
+        symbols.add_thread(IDENTITY, second, "worker")
+        symbols.add_stack(stack_event(python_frame(code_id=second + 1), stack_id=second), LAYOUT)
+        assert window(symbols, second, count(stack_id=second, tid=second)).stacks == [(parse_at(11),)]
+        symbols.make_room(second + 1)
+
+
+def test_code_objects_and_threads_without_samples_are_forgotten(live):
+    starts_of_a_program(live, 6)
+    assert live.forget_unsampled() == ({1, 2, 3, 4, 5}, {(IDENTITY, tid) for tid in range(5)})
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_what_is_kept_is_named_after_the_rest_was_forgotten(live):
+    starts_of_a_program(live, 6)
+    live.forget_unsampled()
+    profile = live.profile(RECORDING, {IDENTITY: PYTHON})
+    assert profile.stacks == [(parse_at(11),)]
+    assert [(thread.tid, thread.name) for thread in profile.threads] == [(5, "worker")]
+
+
+def test_a_code_object_whose_stack_is_yet_to_come_stays(live):
+    live.add_code(code_event(), LAYOUT)
+    live.make_room(1)
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_a_code_object_of_a_stack_that_is_sampled_still_stays(live):
+    starts_of_a_program(live, 1)
+    for second in range(1, 6):
+        window(live, second, count(stack_id=0, tid=0))
+        live.make_room(second + 1)
+    assert live.forget_unsampled() == (set(), set())
+
+
+def test_a_code_object_that_was_forgotten_a_moment_ago_is_read_from_its_process(names):
+    reads = []
+    symbols = Symbolizer(
+        lambda _identity, address, _size: reads.append(address) or b"", names.name, name_kernel_address, limit=1
+    )
+    symbols.add_stack(stack_event(python_frame()), LAYOUT)
+    symbols.settle()
+    assert reads
+
+
+# ---- files ----
+
+
+def libc() -> Mapping:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
+        path = next(line.split()[-1] for line in maps if "/libc.so.6" in line or "/libc-2" in line)
+    with open_regular(path) as file:
+        segment = next(segment for segment in ElfImage(file).segments if segment.flags & 1)
+    begin = segment.vaddr & ~4095
+    size = (segment.file_size + 8191) & ~4095
+    return Mapping(begin, begin + size, segment.offset & ~4095, True, 1, Path(path).stat().st_ino, path)
+
+
+def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch):
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        start = ElfImage(file).symbol("qsort").vaddr
+    symbols = NativeSymbols()
+    opened = []
+
+    def open_mapped(wanted: Mapping):
+        opened.append(wanted)
+        return open_regular(wanted.path)
+
+    def name(address: int) -> str:
+        return symbols.lookup(0, [mapping], address, open_mapped)[1]
+
+    assert name(start + 4) == "qsort"
+    before = len(opened)
+    assert [name(start + offset) for offset in (1, 2, 3)] == ["qsort"] * 3
+    assert len(opened) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(native_symbols, "_functions_in_file", lambda *_: ({}, ""))
+        assert name(start - 1) != "qsort"
+    symbols.close()
+
+
+@pytest.mark.parametrize("indexed", [0, 1_000_000])
+def test_a_live_view_names_as_a_recording_does(monkeypatch, indexed):
+    """By an index of the file, or reading it again where that would be too large."""
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", indexed)
+    monkeypatch.setattr(native_symbols, "_REST", 0)
+    mapping = libc()
+    addresses = range(mapping.start, mapping.end, 4099)
+    named = []
+    for live in (False, True):
+        symbols = NativeSymbols(live=live)
+        named.append([symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path)) for at in addresses[:60]])
+        symbols.close()
+    assert named[0] == named[1]
+    assert any("+0x" not in name for _, name in named[0])
+
+
+def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch):
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", 0)
+    monkeypatch.setattr(native_symbols, "_REST", 1e9)
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        first, second = (ElfImage(file).symbol(name).vaddr for name in ("qsort", "strtol"))
+    symbols = NativeSymbols(live=True)
+    named = [symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path))[1] for at in (first, second)]
+    symbols.close()
+    assert named[0] == "qsort"
+    assert "+0x" in named[1]
+
+
+def test_of_many_files_not_all_are_kept_at_hand(monkeypatch):
+    mapping = libc()
+    monkeypatch.setattr(native_symbols, "_REST", 0)
+    monkeypatch.setattr(native_symbols, "_INDEXED_IN_ALL", 1)
+    opened = []
+
+    def open_mapped(wanted: Mapping):
+        opened.append(open_regular(wanted.path))
+        return opened[-1]
+
+    symbols = NativeSymbols(live=True)
+    symbols.lookup(0, [mapping], mapping.start + 4096, open_mapped)
+    assert all(file.closed for file in opened)
+    symbols.close()
+
+
+def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch):
+    mapping = libc()
+    with open_regular(mapping.path) as file:
+        own = ElfImage(file).symbols
+    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", own)
+    monkeypatch.setattr(native_symbols._FileIndex, "symbols", own + 1)
+    built = []
+    monkeypatch.setattr(native_symbols._FileIndex, "build", built.append)
+    symbols = NativeSymbols(live=True)
+    symbols.lookup(0, [mapping], mapping.start + 4096, lambda each: open_regular(each.path))
+    assert not built
+    symbols.close()
+
+
+# ---- the command line ----
+
+
+def test_without_a_terminal_top_says_what_to_do():
+    run = pyflame("top")
+    assert run.returncode == 2
+    assert "top needs a terminal" in run.stderr
+    assert "pyflame-ebpf record --all" in run.stderr
+
+
+def test_an_interval_below_a_second_is_refused():
+    run = pyflame("top", "--interval", "0.5", env=environment(TERM="xterm"))
+    assert run.returncode == 2
+    assert "--interval" in run.stderr

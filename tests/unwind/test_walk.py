@@ -1,0 +1,159 @@
+"""The walk in user space over made-up stacks, rows given by hand."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.unwind.registers import Registers
+from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, UnwindRow
+from pyflame_ebpf.unwind.walk import FRAMES_MAX, StackMemory, WalkStopped, walk
+
+STACK = 0x7FFF_0000
+LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000
+RBP = 0xB0B
+
+
+def row(cfa, offset=0, rbp=RbpKind.SAME, rbp_offset=0):
+    return UnwindRow(0, cfa, offset, rbp, rbp_offset)
+
+
+def walked(words, rows, **registers):
+    """Walk a stack of words; ``rows`` by the page of an address, others are unknown code."""
+    known = {"ip": LEAF, "sp": STACK, "bp": RBP, "interrupted": range(100, 115), "exact": True} | registers
+
+    def row_at(address):
+        if address >> 12 not in rows:
+            raise WalkStopped(NativeOutcome.NO_MAPPING)
+        return rows[address >> 12]
+
+    memory = StackMemory(STACK, struct.pack(f"<{len(words)}Q", *words))
+    return walk(Registers(**known), memory, row_at)
+
+
+def test_frames_are_followed_by_the_stack_pointer_to_the_root():
+    frames, outcome = walked(
+        [0, CALLER + 5, 0, 0, ROOT + 5], {1: row(CfaKind.RSP, 16), 2: row(CfaKind.RSP, 24), 3: row(CfaKind.ROOT)}
+    )
+    assert outcome is NativeOutcome.COMPLETE
+    assert frames == [(LEAF, STACK + 16), (CALLER + 4, STACK + 40), (ROOT + 4, STACK + 40)]
+
+
+def test_a_return_address_of_nought_is_the_root():
+    assert walked([0], {1: row(CfaKind.RSP, 8)}) == ([(LEAF, STACK + 8)], NativeOutcome.COMPLETE)
+
+
+def test_interrupted_instruction_is_not_moved_into_the_call_before_it():
+    frames, _ = walked([0], {1: row(CfaKind.RSP, 8), 0: row(CfaKind.RSP, 8)}, exact=False)
+    assert frames == [(LEAF - 1, STACK + 8)]
+
+
+def test_saved_frame_pointer_is_the_caller_s():
+    rows = {1: row(CfaKind.RSP, 24, RbpKind.BELOW_CFA, -2), 2: row(CfaKind.RBP, 16)}
+    frames, outcome = walked([0, STACK + 48, CALLER + 1, 0, 0, 0, 0, 0], rows)
+    assert (frames[1], outcome) == ((CALLER, STACK + 64), NativeOutcome.COMPLETE)
+
+
+@pytest.mark.parametrize(("ip", "end"), [(0x1004, 8), (0x100B, 16)])
+def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip, end):
+    frames, _ = walked([0, 0], {1: row(CfaKind.PLT, 11)}, ip=ip)
+    assert frames == [(ip, STACK + end)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "registers"),
+    [
+        (row(CfaKind.RBP_DEREF, -8), {"bp": STACK + 8}),
+        (row(CfaKind.RSP_DEREF_PLUS, 0), {}),
+        (row(CfaKind.RBP_DEREF_PLUS, 8 << 16 | 0xFFF0), {"bp": STACK + 24}),
+        (row(CfaKind.REGISTER, 8 << 4 | OtherRegister.R10), {"interrupted": (0, 0, STACK + 16, *[0] * 12)}),
+        (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), {"interrupted": (0, -2, *[0] * 13)}),
+    ],
+)
+def test_realigned_stacks_are_followed(rule, registers):
+    frames, outcome = walked([STACK + 24, STACK + 16, 0, 0], {1: rule}, **registers)
+    assert (frames, outcome) == ([(LEAF, STACK + 24)], NativeOutcome.COMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("register", "frames_out", "outcome"),
+    [
+        (OtherRegister.RAX, 1, NativeOutcome.COMPLETE),
+        (OtherRegister.RAX, 2, NativeOutcome.UNSUPPORTED),
+        (OtherRegister.RBX, 1, NativeOutcome.UNSUPPORTED),
+        (OtherRegister.RBX, 0, NativeOutcome.COMPLETE),
+    ],
+)
+def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further(register, frames_out, outcome):
+    end = STACK + 8 * frames_out
+    rows = {1: row(CfaKind.RSP, 8), 2: row(CfaKind.REGISTER, 8 << 4 | register)}
+    words = [*[LEAF + 1] * (frames_out - 1), *[CALLER + 1] * bool(frames_out), 0]
+    found = walked(words, rows, ip=LEAF if frames_out else CALLER, interrupted=[end] * 15)
+    assert found[1] is outcome
+
+
+def test_signal_frame_gives_the_interrupted_instruction():
+    saved = [STACK + 144 if register is OtherRegister.RBX else 0 for register in OtherRegister]
+    words = [*saved, STACK + 136, CALLER, 0, 0]
+    rows = {1: row(CfaKind.SIGNAL, 120), 2: row(CfaKind.REGISTER, 8 << 4 | OtherRegister.RBX)}
+    frames, outcome = walked(words, rows)
+    assert (frames[1], outcome) == ((CALLER, STACK + 152), NativeOutcome.COMPLETE)
+
+
+def test_code_without_unwind_data_is_followed_by_frame_pointers():
+    frames, outcome = walked([0, STACK + 8, CALLER + 1, 0, 0], {1: None, 2: None}, bp=STACK + 8)
+    assert outcome is NativeOutcome.NO_UNWIND_DATA
+    assert frames == [(LEAF, STACK + 24), (CALLER, 0)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "outcome"),
+    [
+        ({1: row(CfaKind.UNSUPPORTED)}, NativeOutcome.UNSUPPORTED),
+        ({1: row(CfaKind.RSP, 0)}, NativeOutcome.NOT_ADVANCING),
+        ({1: row(CfaKind.RSP, 4096)}, NativeOutcome.UNREADABLE),
+        ({1: row(CfaKind.RSP, -4096)}, NativeOutcome.UNREADABLE),
+        ({1: row(CfaKind.RSP, 8)}, NativeOutcome.NO_MAPPING),
+    ],
+)
+def test_what_stops_the_walk_is_told(rules, outcome):
+    frames, found = walked([0, CALLER + 1], rules, sp=STACK + 8)
+    assert (found, frames[0][0]) == (outcome, LEAF)
+
+
+def test_signal_frames_in_a_circle_come_to_an_end():
+    words = [0] * len(OtherRegister) + [STACK, LEAF]
+    frames, outcome = walked(words, {1: row(CfaKind.SIGNAL, 8 * len(OtherRegister))})
+    assert (len(frames), outcome) == (16, NativeOutcome.TOO_DEEP)
+
+
+@given(
+    words=st.lists(
+        st.sampled_from([0, LEAF, CALLER + 1, ROOT + 7, STACK, STACK + 16, STACK + 48, 2**64 - 1]), max_size=40
+    ),
+    rows=st.dictionaries(
+        st.sampled_from([1, 2, 3]),
+        st.builds(
+            row,
+            st.sampled_from(CfaKind),
+            st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-64, 64),
+            st.sampled_from(RbpKind),
+            st.integers(-128, 127) | st.integers(-4, 4),
+        ),
+    ),
+    sp=st.integers(0, 2**64 - 1) | st.sampled_from([STACK, STACK + 8]),
+)
+def test_any_rows_and_memory_come_to_an_end(words, rows, sp):
+    frames, outcome = walked(words, rows, sp=sp)
+    assert frames[0][0] == LEAF
+    assert len(frames) <= FRAMES_MAX
+    assert isinstance(outcome, NativeOutcome)
+
+
+def test_there_are_never_more_frames_than_the_programs_would_give():
+    frames, outcome = walked([LEAF] * (FRAMES_MAX + 9), {0: row(CfaKind.RSP, 8), 1: row(CfaKind.RSP, 8)})
+    assert (len(frames), outcome) == (FRAMES_MAX, NativeOutcome.TOO_DEEP)
