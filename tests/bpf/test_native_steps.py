@@ -126,7 +126,7 @@ registers = st.builds(
 
 
 @pytest.fixture(scope="session")
-def harness(tmp_path_factory):
+def harness(tmp_path_factory: pytest.TempPathFactory):
     return compile_harness(tmp_path_factory.mktemp("native_steps"))
 
 
@@ -154,7 +154,7 @@ def as_programs_say(outcome, row):
 @pytest.mark.parametrize("kind", [None, *CfaKind])
 @settings(max_examples=100, deadline=None)
 @given(memory=memories(), at=registers, data=st.data())
-def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, kind, data):
+def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, kind, data) -> None:
     row = None if kind is None else data.draw(rows((kind,)))
     expected = step_in_user_space(at, row, memory)
     expected = replace(expected, outcome=as_programs_say(expected.outcome, row))
@@ -171,7 +171,7 @@ def frames_at_edges(draw):
 
 @settings(max_examples=500, deadline=None)
 @given(memory=memories(), frame=frames_at_edges())
-def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(harness, memory, frame):
+def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(harness, memory, frame) -> None:
     assert NativeSteps(harness, memory).step(*frame) == step_in_user_space(*frame, memory)
 
 
@@ -199,7 +199,7 @@ leading_on = st.builds(
     at=registers,
     code=st.lists(mostly(leading_on, rows() | st.none()), min_size=CODE_PAGES, max_size=CODE_PAGES),
 )
-def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, code):
+def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, code) -> None:
     def row_at(address):
         return row_of_page(code, address)
 
@@ -213,7 +213,7 @@ def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, a
     assert (of_programs, outcome_of_programs) == (frames, outcome)
 
 
-def made_up(words_of_page, present=(True, True, True)):
+def made_up(words_of_page, present: tuple[bool, ...] = (True, True, True)):
     """Pages of which the second begins with these words; the first ends with words of 8."""
     data = struct.pack(
         f"<{SIZE // 8}Q", *[8] * (PAGE // 8), *words_of_page, *[0] * (2 * PAGE // 8 - len(words_of_page))
@@ -227,21 +227,21 @@ def registers_at(sp):
 
 @pytest.mark.parametrize("offset", [16, 8])
 @pytest.mark.parametrize("cfa", [CfaKind.RSP, CfaKind.RBP])
-def test_return_address_whose_frame_pointer_cannot_be_read_is_unreadable(harness, cfa, offset):
+def test_return_address_whose_frame_pointer_cannot_be_read_is_unreadable(harness, cfa: CfaKind, offset: int) -> None:
     memory = made_up([0, 0], present=(False, True, True))
     at = registers_at(STACK + PAGE)
     row = UnwindRow(0, cfa, offset, RbpKind.BELOW_CFA, -offset // 8 - 1)
     assert NativeSteps(harness, memory).step(at, row) == Step(None, NativeOutcome.UNREADABLE, 0)
 
 
-def test_saved_frame_pointer_that_cannot_be_read_ends_a_rare_step_too(harness):
+def test_saved_frame_pointer_that_cannot_be_read_ends_a_rare_step_too(harness) -> None:
     memory = made_up([CODE + 1], present=(False, True, True))
     row = UnwindRow(0, CfaKind.PLT, 15, RbpKind.AT_CFA, -2)
     step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
     assert step == Step(None, NativeOutcome.UNREADABLE, 0)
 
 
-def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(harness):
+def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(harness) -> None:
     memory = made_up([CODE + 1], present=(False, True, True))
     row = UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
     step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
@@ -251,7 +251,7 @@ def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(
 @pytest.mark.parametrize(
     "row", [None, UnwindRow(0, CfaKind.RSP, 16, RbpKind.SAME, 0), UnwindRow(0, CfaKind.PLT, 0, RbpKind.SAME, 0)]
 )
-def test_root_s_frame_ends_at_its_cfa(harness, row):
+def test_root_s_frame_ends_at_its_cfa(harness, row: UnwindRow | None) -> None:
     step = NativeSteps(harness, made_up([0, 0])).step(registers_at(STACK + PAGE), row)
     assert step == Step(None, NativeOutcome.COMPLETE, STACK + PAGE + 16)
 
@@ -262,7 +262,7 @@ FOLLOWED = (None, *(UnwindRow(0, cfa, 16, RbpKind.SAME, 0) for cfa in (CfaKind.N
 @pytest.mark.parametrize("row", FOLLOWED)
 @pytest.mark.parametrize("sp", [STACK + PAGE, -16 % (1 << 64)])
 @pytest.mark.parametrize("ip", HOSTILE)
-def test_addresses_that_are_none_of_user_space_are_judged_alike(harness, row, sp, ip):
+def test_addresses_that_are_none_of_user_space_are_judged_alike(harness, row, sp, ip: int) -> None:
     memory = made_up([STACK, ip])
     at = replace(registers_at(STACK + PAGE), sp=sp)
     assert NativeSteps(harness, memory).step(at, row) == step_in_user_space(at, row, memory)

@@ -19,16 +19,16 @@ def open_files() -> list[str]:
 
 
 @pytest.fixture
-def saving(tmp_path):
+def saving(tmp_path: Path):
     return lambda: BackgroundSave(tmp_path / "saved", realistic_profile)
 
 
-def test_what_was_recorded_is_saved_meanwhile(saving, tmp_path):
+def test_what_was_recorded_is_saved_meanwhile(saving, tmp_path: Path) -> None:
     assert saving().outcome(None) == SaveOutcome(f"saved in {tmp_path / 'saved'}")
     assert (tmp_path / "saved" / "profile.json.gz").stat().st_size
 
 
-def test_a_host_with_many_open_files_is_no_hindrance(many_open_files, saving, tmp_path):
+def test_a_host_with_many_open_files_is_no_hindrance(many_open_files: None, saving, tmp_path: Path) -> None:
     assert saving().outcome(None) == SaveOutcome(f"saved in {tmp_path / 'saved'}")
 
 
@@ -38,14 +38,14 @@ def failure_of(saving) -> tuple[int, str, str]:
     return failure.exit_code, failure.message, failure.hint
 
 
-def test_what_it_fails_by_is_told_as_in_this_process(tmp_path):
+def test_what_it_fails_by_is_told_as_in_this_process(tmp_path: Path) -> None:
     def nothing() -> Profile:
         raise DiskFull("no room at \xe0", "Make room.")
 
     assert failure_of(BackgroundSave(tmp_path / "saved", nothing)) == (15, "no room at \xe0", "Make room.")
 
 
-def test_a_defect_is_told_with_its_report(tmp_path):
+def test_a_defect_is_told_with_its_report(tmp_path: Path) -> None:
     def broken() -> Profile:
         raise RuntimeError("made to fail")
 
@@ -56,7 +56,7 @@ def test_a_defect_is_told_with_its_report(tmp_path):
     report.unlink()
 
 
-def test_a_saving_that_is_killed_has_failed(tmp_path):
+def test_a_saving_that_is_killed_has_failed(tmp_path: Path) -> None:
     def killed() -> Profile:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
@@ -65,7 +65,9 @@ def test_a_saving_that_is_killed_has_failed(tmp_path):
     assert failure_of(BackgroundSave(saved, killed)) == (1, f"saving to {saved} was broken off", "")
 
 
-def test_without_room_for_another_process_the_view_is_told(monkeypatch, saving, tmp_path):
+def test_without_room_for_another_process_the_view_is_told(
+    monkeypatch: pytest.MonkeyPatch, saving, tmp_path: Path
+) -> None:
     def refuse() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 

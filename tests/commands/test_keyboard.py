@@ -23,14 +23,14 @@ class FakeTime:
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch: pytest.MonkeyPatch):
     clock = FakeTime()
     monkeypatch.setattr(keyboard, "time", clock)
     return clock
 
 
 @pytest.fixture
-def terminal(monkeypatch, clock):
+def terminal(monkeypatch: pytest.MonkeyPatch, clock):
     """Gives the keys that are seen after the terminal has sent something."""
     ours, theirs = os.openpty()
     with Path(os.ttyname(theirs)).open() as stdin:
@@ -49,17 +49,17 @@ def terminal(monkeypatch, clock):
 @pytest.mark.parametrize(
     ("sequence", "key"), [("\x1b[A", "up"), ("\x1b[5~", "page up"), ("\x1bOH", "home"), ("\x1b[1;5C", "")]
 )
-def test_a_sequence_that_comes_in_pieces_is_one_key(terminal, sequence, key):
+def test_a_sequence_that_comes_in_pieces_is_one_key(terminal, sequence: str, key: str) -> None:
     assert [terminal(character) for character in sequence[:-1]] == [[]] * (len(sequence) - 1)
     assert terminal(sequence[-1] + "q") == [*([key] if key else []), "q"]
 
 
-def test_what_comes_before_a_piece_is_not_held_back(terminal):
+def test_what_comes_before_a_piece_is_not_held_back(terminal) -> None:
     assert terminal("l\x1b[") == ["l"]
     assert terminal("B") == ["down"]
 
 
-def test_escape_is_a_key_once_nothing_follows(terminal, clock):
+def test_escape_is_a_key_once_nothing_follows(terminal, clock) -> None:
     assert terminal("\x1b") == []
     clock.now += 0.05
     assert terminal("") == []
@@ -68,12 +68,12 @@ def test_escape_is_a_key_once_nothing_follows(terminal, clock):
     assert terminal("") == []
 
 
-def test_escape_and_a_letter_are_two_keys(terminal):
+def test_escape_and_a_letter_are_two_keys(terminal) -> None:
     assert terminal("\x1b") == []
     assert terminal("q") == ["escape", "q"]
 
 
-def test_a_sequence_that_never_ends_holds_nothing_up(terminal, clock):
+def test_a_sequence_that_never_ends_holds_nothing_up(terminal, clock) -> None:
     assert terminal("\x1b[" + "1;" * 100) == []
     assert terminal("q") == ["q"]
     assert terminal("\x1b[") == []
@@ -82,7 +82,7 @@ def test_a_sequence_that_never_ends_holds_nothing_up(terminal, clock):
     assert terminal("q") == ["q"]
 
 
-def test_a_character_that_comes_in_pieces_is_one_key(terminal):
+def test_a_character_that_comes_in_pieces_is_one_key(terminal) -> None:
     first, second = (bytes([byte]) for byte in "\xe9".encode())
     assert terminal(first) == []
     assert terminal(second) == ["\xe9"]

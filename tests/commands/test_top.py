@@ -32,21 +32,21 @@ def told_when_saving(screen: LiveScreen, path: Path) -> str:
     return screen._state.message
 
 
-def test_a_saving_of_all_says_where_it_goes(tmp_path):
+def test_a_saving_of_all_says_where_it_goes(tmp_path: Path) -> None:
     assert told_when_saving(live_screen((0, 30.2)), tmp_path / "out") == f"saving to {tmp_path / 'out'} …"
 
 
-def test_a_saving_of_the_latter_part_of_a_view_says_how_long_that_is(tmp_path):
+def test_a_saving_of_the_latter_part_of_a_view_says_how_long_that_is(tmp_path: Path) -> None:
     told = told_when_saving(live_screen((3200, 3600.4)), tmp_path / "out")
     assert told == f"saving to {tmp_path / 'out'} (the last 6:40) …"
 
 
-def test_before_the_first_samples_there_is_nothing_to_save(tmp_path):
+def test_before_the_first_samples_there_is_nothing_to_save(tmp_path: Path) -> None:
     assert told_when_saving(live_screen((0, 0.0), samples=0), tmp_path / "out") == "there is nothing to save yet"
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_saving_is_told_although_a_later_one_is_not_waited_for(capsys):
+def test_a_failed_saving_is_told_although_a_later_one_is_not_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     screen = live_screen((0, 30.0))
     screen.saved.append(SaveOutcome("the first was broken off"))
 

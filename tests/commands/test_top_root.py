@@ -49,7 +49,7 @@ def row(function: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``top``, started again while another recording on this host comes first."""
     program = tmp_path_factory.mktemp("top") / "top"
     program.write_text(PATIENTLY)
@@ -71,7 +71,7 @@ def terminal() -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("key", ["q", "C-c", "C-\\"])
-def test_the_terminal_is_restored_at_the_end(terminal, program, key):
+def test_the_terminal_is_restored_at_the_end(terminal: Terminal, program: Path, key: str) -> None:
     start(terminal, program)
     assert str(program) not in terminal.screen()
     terminal.press(key)
@@ -88,7 +88,7 @@ def assert_usable(terminal: Terminal) -> None:
     assert "susp = ^Z" in screen
 
 
-def test_a_defect_gives_the_terminal_back_and_is_reported(terminal, tmp_path):
+def test_a_defect_gives_the_terminal_back_and_is_reported(terminal: Terminal, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_text(DEFECT + PATIENTLY)
     terminal.run([sys.executable, str(broken), "top"])
@@ -96,7 +96,7 @@ def test_a_defect_gives_the_terminal_back_and_is_reported(terminal, tmp_path):
     assert_usable(terminal)
 
 
-def test_it_ends_when_its_terminal_is_closed(program, tmp_path):
+def test_it_ends_when_its_terminal_is_closed(program: Path, tmp_path: Path) -> None:
     with Terminal() as closed:
         closed.run(["exec", "env", f"TMPDIR={tmp_path}", sys.executable, str(program), "top"])
         closed.wait_for(r"^pyflame-ebpf top", WAIT_FOR_OTHERS)
@@ -106,7 +106,7 @@ def test_it_ends_when_its_terminal_is_closed(program, tmp_path):
     assert not list(tmp_path.iterdir())  # no report of a defect
 
 
-def test_a_duration_ends_it(terminal, program):
+def test_a_duration_ends_it(terminal: Terminal, program: Path) -> None:
     command = shlex.join([sys.executable, str(program), "top", "--duration", "2"])
     terminal.run(["sh", "-c", f"{command}; printf 'status %s\\n' $?"])
     terminal.wait_for(r"^status 0$", WAIT_FOR_OTHERS)  # the view may come and go between two looks
@@ -114,7 +114,7 @@ def test_a_duration_ends_it(terminal, program):
 
 
 @pytest.fixture
-def full_disk(tmp_path) -> Iterator[Path]:
+def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A mounted file system that has room for a directory and for nothing in it."""
     place = tmp_path / "disk"
     place.mkdir()
@@ -123,7 +123,9 @@ def full_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)  # a top that failed to end may still be in it
 
 
-def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(terminal, program, full_disk):
+def test_the_end_says_that_what_was_to_be_saved_is_elsewhere(
+    terminal: Terminal, program: Path, full_disk: Path
+) -> None:
     (full_disk / "filler").write_bytes(bytes(4096))
     terminal.resize(300, 40)  # no message is broken into lines
     with BusyProcess():
@@ -155,7 +157,7 @@ def save(terminal: Terminal, directory: Path) -> None:
     terminal.press("Enter")
 
 
-def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal, program, tmp_path):
+def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal: Terminal, program: Path, tmp_path: Path) -> None:
     run_to_its_end(terminal, program)
     terminal.wait_for(r" [1-9][\d,]* samples")
     save(terminal, tmp_path / "missing" / "saved")
@@ -167,7 +169,7 @@ def test_a_saving_that_succeeds_makes_up_for_one_that_failed(terminal, program, 
     assert re.search(r"missing/saved cannot be made: ", screen)
 
 
-def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal, program):
+def test_the_end_of_the_only_process_is_told_and_its_functions_stay(terminal: Terminal, program: Path) -> None:
     with BusyProcess(BUSY.format(seconds=600)) as busy:
         start(terminal, program, "--pid", str(busy.pid))
         terminal.wait_for(r"<module> \(")
@@ -189,7 +191,7 @@ def load() -> Iterator[TargetProcess]:
 
 
 @pytest.fixture(scope="module")
-def view(load, program) -> Iterator[Terminal]:
+def view(load: TargetProcess, program: Path) -> Iterator[Terminal]:
     """A view of everything, with another program than the load that runs, too."""
     with BusyProcess(OTHER_PROGRAM), Terminal() as terminal:
         start(terminal, program)
@@ -207,7 +209,7 @@ def set_filter(terminal: Terminal, pattern: str) -> None:
     terminal.wait_for(rf"filter /{re.escape(pattern)}/")
 
 
-def test_the_hottest_function_changes_with_the_load(view, load):
+def test_the_hottest_function_changes_with_the_load(view: Terminal, load: TargetProcess) -> None:
     view.wait_for(row("morning"))
     load.write_line()
     view.wait_for(row("evening"))
@@ -217,7 +219,7 @@ def test_the_hottest_function_changes_with_the_load(view, load):
     view.wait_for(row("morning"))
 
 
-def test_a_filter_leaves_what_it_matches(view, load):
+def test_a_filter_leaves_what_it_matches(view: Terminal, load: TargetProcess) -> None:
     set_filter(view, "spin.*taking_turns")
     screen = view.screen()
     assert re.search(r"^ +\d+ .*taking_turns\.py", screen, re.MULTILINE)
@@ -226,7 +228,7 @@ def test_a_filter_leaves_what_it_matches(view, load):
     view.wait_for(row("elsewhere"))
 
 
-def test_the_columns_sort_by_turns(view, load):
+def test_the_columns_sort_by_turns(view: Terminal, load: TargetProcess) -> None:
     for column, name in enumerate(("Self%", "Total%", "Self s", "Total s")):
         figures = [float(cells[column]) for cells in functions_pane(view.wait_for(rf"^functions by {name} "))]
         assert len(figures) >= 3
@@ -241,7 +243,7 @@ def functions_pane(screen: str) -> list[list[str]]:
     return [line.split() for line in lines[names + 1 : -1] if line.strip()]
 
 
-def test_lines_show_where_a_function_is_executing(view, load):
+def test_lines_show_where_a_function_is_executing(view: Terminal, load: TargetProcess) -> None:
     view.type("l")
     view.wait_for(r"^lines by")
     view.wait_for(r"spin \(\S*taking_turns\.py:2[123]\)")
@@ -249,7 +251,7 @@ def test_lines_show_where_a_function_is_executing(view, load):
     view.wait_for(r"^functions by")
 
 
-def test_a_process_restricts_the_functions_to_its_own(view, load):
+def test_a_process_restricts_the_functions_to_its_own(view: Terminal, load: TargetProcess) -> None:
     view.wait_for(row("elsewhere"))
     view.type(" ")  # or the order could change before the keys come
     screen = view.wait_for(r"^PAUSED")
@@ -265,7 +267,7 @@ def test_a_process_restricts_the_functions_to_its_own(view, load):
     view.wait_for(row("elsewhere"))
 
 
-def test_a_pause_keeps_the_screen_while_samples_are_taken(view, load):
+def test_a_pause_keeps_the_screen_while_samples_are_taken(view: Terminal, load: TargetProcess) -> None:
     samples = re.compile(r"([\d,]+) samples")
     view.type(" ")
     paused = samples.search(view.wait_for(r"^PAUSED"))[1]
@@ -279,7 +281,9 @@ def test_a_pause_keeps_the_screen_while_samples_are_taken(view, load):
     assert int(samples.search(going_on)[1].replace(",", "")) > int(paused.replace(",", ""))
 
 
-def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(view, load, tmp_path):
+def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(
+    view: Terminal, load: TargetProcess, tmp_path: Path
+) -> None:
     directory = tmp_path / "saved"
     save(view, directory)
     view.wait_for(r"^saved in ")
@@ -292,13 +296,15 @@ def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(view, load, 
     view.wait_for(row("elsewhere"))
 
 
-def test_a_directory_that_cannot_be_saved_to_is_told(view, tmp_path):
+def test_a_directory_that_cannot_be_saved_to_is_told(view: Terminal, tmp_path: Path) -> None:
     save(view, tmp_path / "missing" / "saved")
     view.wait_for(r"missing/saved cannot be made: ")
 
 
 @pytest.mark.parametrize(("columns", "lines"), [(80, 24), (200, 50), (40, 12), (120, 40)])
-def test_the_screen_follows_the_size_of_the_window(view, load, columns, lines):
+def test_the_screen_follows_the_size_of_the_window(
+    view: Terminal, load: TargetProcess, columns: int, lines: int
+) -> None:
     view.resize(columns, lines)
     view.press("Escape")
     view.wait_for(rf"\A(.*\n){{{lines - 1}}}\? help  q quit")
@@ -307,7 +313,7 @@ def test_the_screen_follows_the_size_of_the_window(view, load, columns, lines):
     assert ("Total s" in screen) == (columns >= 80)
 
 
-def test_the_help_names_the_keys(view):
+def test_the_help_names_the_keys(view: Terminal) -> None:
     view.type("?")
     view.wait_for(r"^ +q, Ctrl-C  quit")
     view.press("x")

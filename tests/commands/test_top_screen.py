@@ -37,25 +37,25 @@ def changed(state: ViewState = ViewState(), **wanted: object) -> ViewState:  # n
 @pytest.mark.parametrize("width", [20, 40, 55, 63, 80, 120, 200])
 @pytest.mark.parametrize("height", [8, 24, 40, 100])
 @pytest.mark.parametrize("state", [ViewState(), ViewState(help=True), ViewState(typed="x" * 150)])
-def test_a_screen_is_filled_and_never_left(totals, width, height, state):
+def test_a_screen_is_filled_and_never_left(totals: LiveTotals, width: int, height: int, state: ViewState) -> None:
     lines = screen(state, totals, SITUATION, width, height).lines
     assert len(lines) == height
     assert max(line.cell_len for line in lines) <= width
 
 
-def test_the_header_tells_what_is_recorded_and_how_far_to_trust_it(totals):
+def test_the_header_tells_what_is_recorded_and_how_far_to_trust_it(totals: LiveTotals) -> None:
     shown = text(ViewState(), totals)
     assert "1:01  all processes on web-1, 99 Hz" in shown
     assert re.search(r"CPU \d\.\d\d of 4 cores  6,166 samples, \d+\.?\d* % complete, 2 lost", shown)
 
 
-def test_both_panes_have_their_rows(totals):
+def test_both_panes_have_their_rows(totals: LiveTotals) -> None:
     shown = text(ViewState(), totals)
     assert re.search(r"1201 .*3\.11\.2 +gunicorn: worker", shown)
     assert re.search(r"\d scanner_call \(_json\.so\)", shown)
 
 
-def test_the_column_that_sorts_is_marked(totals):
+def test_the_column_that_sorts_is_marked(totals: LiveTotals) -> None:
     marked = {}
     for sort in Sort:
         lines = screen(changed(sort=sort), totals, SITUATION, 120, 40).lines
@@ -64,7 +64,7 @@ def test_the_column_that_sorts_is_marked(totals):
     assert marked == {sort: [sort.value] for sort in Sort}
 
 
-def test_a_narrow_screen_leaves_columns_out_and_keeps_names(totals):
+def test_a_narrow_screen_leaves_columns_out_and_keeps_names(totals: LiveTotals) -> None:
     shown = text(ViewState(), totals, 48, 24)
     assert "GIL%" not in shown
     assert "Total s" not in shown
@@ -72,12 +72,12 @@ def test_a_narrow_screen_leaves_columns_out_and_keeps_names(totals):
     assert "PID" in shown
 
 
-def test_a_label_that_is_too_long_loses_its_middle(totals):
+def test_a_label_that_is_too_long_loses_its_middle(totals: LiveTotals) -> None:
     shown = text(changed(lines=True), totals, 62, 40)
     assert re.search(r"JSON\S*…\S*ecoder\.py:337\)", shown)
 
 
-def test_the_chosen_process_stays_in_sight(totals):
+def test_the_chosen_process_stays_in_sight(totals: LiveTotals) -> None:
     many = LiveTotals()
     profile = Profile(
         recording(duration=1.0),
@@ -94,12 +94,12 @@ def test_the_chosen_process_stays_in_sight(totals):
     assert any(line.plain.split()[:1] == ["50"] and line.style for line in lines)
 
 
-def test_what_is_typed_is_shown_with_what_it_is_for(totals):
+def test_what_is_typed_is_shown_with_what_it_is_for(totals: LiveTotals) -> None:
     assert text(ViewState(typed="foo"), totals).endswith("filter: /foo_")
     assert text(ViewState(typed="/tmp/x", asks=Action.SAVE), totals).endswith("save to: /tmp/x_")
 
 
-def test_every_key_of_the_help_does_something():
+def test_every_key_of_the_help_does_something() -> None:
     def key_names() -> list[str]:
         names = [part for keys, _ in HELP_KEYS for part in keys.split(", ") if part]
         known = {"space": " ", "Enter": "enter", "PgUp": "page up", "PgDn": "page down"}
@@ -112,7 +112,7 @@ def test_every_key_of_the_help_does_something():
         assert action or state != busy, key
 
 
-def test_hostile_names_do_nothing_to_the_terminal():
+def test_hostile_names_do_nothing_to_the_terminal() -> None:
     profile = Profile(recording(duration=1.0), [Process(1, name, name) for name in HOSTILE_NAMES], [Thread(1, "t")])
     profile.stacks = [(python(name, name, 1, 1),) for name in HOSTILE_NAMES]
     example = next(iter(realistic_profile().samples))
@@ -128,5 +128,5 @@ def test_hostile_names_do_nothing_to_the_terminal():
     assert all(part.isprintable() for part in drawn)
 
 
-def test_nothing_sampled_yet_is_an_empty_screen_with_its_header():
+def test_nothing_sampled_yet_is_an_empty_screen_with_its_header() -> None:
     assert "CPU 0.00 of 4 cores" in text(ViewState(), LiveTotals(), 80, 24)

@@ -11,7 +11,7 @@ from pyflame_ebpf.profile.model import Process, Profile, Thread
 from tests.profiles import ProfileWriter, profiles, python, recording
 
 
-def profile_of(*stacks, command="python3 app.py", interpreter="CPython 3.12.4", pid=7):
+def profile_of(*stacks, command: str = "python3 app.py", interpreter: str = "CPython 3.12.4", pid: int = 7):
     made = Profile(recording(), [Process(pid, "python3", command, interpreter)], [Thread(pid, "python3")])
     for stack in stacks:
         ProfileWriter(made).add(0, 0, stack, 100)
@@ -26,7 +26,7 @@ def subjects(changes):
     return [(row.subject.name, row.subject.file, row.subject.line) for row in changes.rows]
 
 
-def test_a_function_that_an_edit_moved_is_the_same_and_so_are_its_lines():
+def test_a_function_that_an_edit_moved_is_the_same_and_so_are_its_lines() -> None:
     before = profile_of((python("foo", "/srv/app.py", 10, 12),))
     after = profile_of((python("foo", "/srv/app.py", 25, 27),))
     comparison = compare(before, after)
@@ -34,7 +34,7 @@ def test_a_function_that_an_edit_moved_is_the_same_and_so_are_its_lines():
     assert subjects(comparison.lines) == [("foo", "/srv/app.py", 27)]
 
 
-def test_functions_of_one_name_in_one_file_keep_their_own_lines():
+def test_functions_of_one_name_in_one_file_keep_their_own_lines() -> None:
     before = profile_of((python("<lambda>", "/srv/app.py", 10, 10),), (python("<lambda>", "/srv/app.py", 11, 11),))
     after = profile_of((python("<lambda>", "/srv/app.py", 25, 25),))
     assert {frame.line for stack in spelled(before, after) for frame in stack} == {10, 11}
@@ -49,24 +49,24 @@ def test_functions_of_one_name_in_one_file_keep_their_own_lines():
         ("/usr/lib/python3.11/json/__init__.py", "/usr/lib/python3.12/json/__init__.py"),
     ],
 )
-def test_a_file_that_moved_is_the_same(old, new):
+def test_a_file_that_moved_is_the_same(old: str, new: str) -> None:
     alike = aligned(profile_of((python("run", old, 1, 2),)), profile_of((python("run", new, 1, 2),)))
     assert alike.moved == {old: new}
     assert alike.before.stacks == alike.after.stacks
 
 
-def test_a_file_is_not_taken_for_one_that_has_none_of_its_functions():
+def test_a_file_is_not_taken_for_one_that_has_none_of_its_functions() -> None:
     old, new = profile_of((python("a", "/x/views.py", 1, 2),)), profile_of((python("b", "/y/views.py", 1, 2),))
     assert aligned(old, new).moved == {}
 
 
-def test_a_file_is_not_taken_for_one_of_two_that_end_alike():
+def test_a_file_is_not_taken_for_one_of_two_that_end_alike() -> None:
     old = profile_of((python("run", "/x/views.py", 1, 2),))
     new = profile_of((python("run", "/y/views.py", 1, 2),), (python("run", "/z/views.py", 1, 2),))
     assert aligned(old, new).moved == {}
 
 
-def test_a_file_that_is_in_both_is_never_taken_for_another():
+def test_a_file_that_is_in_both_is_never_taken_for_another() -> None:
     both = python("run", "/srv/a/views.py", 1, 2)
     old = profile_of((both,))
     new = profile_of((both,), (python("run", "/srv/b/views.py", 1, 2),))
@@ -86,18 +86,18 @@ def test_a_file_that_is_in_both_is_never_taken_for_another():
         (Process(1, "/"), "/"),
     ],
 )
-def test_a_process_is_known_by_what_it_runs(process, command):
+def test_a_process_is_known_by_what_it_runs(process: Process, command: str) -> None:
     assert command_of(process) == command
 
 
-def test_processes_are_matched_by_command_and_not_by_pid():
+def test_processes_are_matched_by_command_and_not_by_pid() -> None:
     frame = python("run", "/srv/app.py", 1, 2)
     before = profile_of((frame,), pid=7, command="/usr/bin/python3 app.py")
     after = profile_of((frame,), pid=8, command="/opt/bin/python3.13 app.py", interpreter="CPython 3.13.0")
     assert subjects(compare(before, after).processes) == [("python app.py", "", 0)]
 
 
-def test_commands_that_differ_in_directories_only_are_the_same():
+def test_commands_that_differ_in_directories_only_are_the_same() -> None:
     frame = python("run", "/srv/app.py", 1, 2)
     before = profile_of((frame,), command="python3 /srv/releases/41/app.py --workers 2")
     after = profile_of((frame,), command="python3 /srv/releases/42/app.py --workers 2")
@@ -106,7 +106,7 @@ def test_commands_that_differ_in_directories_only_are_the_same():
 
 @settings(max_examples=40, deadline=None)
 @given(profiles(), profiles())
-def test_samples_are_neither_lost_nor_made(before, after):
+def test_samples_are_neither_lost_nor_made(before: Profile, after: Profile) -> None:
     alike = aligned(before, after)
     assert (alike.before.samples, alike.after.samples) == (before.samples, after.samples)
     for profile, was in ((alike.before, before), (alike.after, after)):

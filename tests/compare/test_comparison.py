@@ -20,7 +20,7 @@ BAR = python("bar", "/srv/app.py", 10, 12)
 MAIN = python("<module>", "/srv/app.py", 1, 20)
 
 
-def profile_of(counts, *, seconds=10, second_of=None, **circumstances):
+def profile_of(counts, *, seconds: int = 10, second_of=None, **circumstances):
     """A recording of one process: {stack: samples}, spread evenly over its seconds unless told otherwise."""
     made = Profile(
         recording(**{"duration": float(seconds), "frequency": 100, "lost": 0, **circumstances}),
@@ -57,14 +57,14 @@ def row_of(changes, name):
     return next(row for row in changes.rows if row.subject.name == name)
 
 
-def test_cores_used_do_not_depend_on_duration_or_frequency():
+def test_cores_used_do_not_depend_on_duration_or_frequency() -> None:
     before = profile_of({(MAIN, FOO): 500}, seconds=10)
     after = profile_of({(MAIN, FOO): 2000}, seconds=20, frequency=200)
     total = compare(before, after).total
     assert (total.before, total.after, total.change) == (0.5, 0.5, 0.0)
 
 
-def test_a_function_is_told_by_itself_and_with_what_it_called():
+def test_a_function_is_told_by_itself_and_with_what_it_called() -> None:
     before = profile_of({(MAIN, FOO): 500, (MAIN, BAR): 200})
     after = profile_of({(MAIN, FOO): 100, (MAIN, BAR): 200})
     functions = compare(before, after).functions
@@ -74,13 +74,13 @@ def test_a_function_is_told_by_itself_and_with_what_it_called():
     assert row_of(functions, "<module>").total.change == pytest.approx(-0.4)
 
 
-def test_a_function_that_calls_itself_counts_once_for_a_stack():
+def test_a_function_that_calls_itself_counts_once_for_a_stack() -> None:
     comparison = compare(profile_of({(MAIN, FOO, FOO, FOO): 100}), profile_of({(MAIN, FOO): 100}))
     foo = row_of(comparison.functions, "foo")
     assert (foo.total.samples_before, foo.total.samples_after) == (100, 100)
 
 
-def test_what_c_functions_use_belongs_to_the_line_that_called_them():
+def test_what_c_functions_use_belongs_to_the_line_that_called_them() -> None:
     sort = native("list_sort", "/usr/bin/python3")
     lines = compare(profile_of({(MAIN, FOO, sort): 100}), profile_of({(MAIN, FOO): 10})).lines
     foo = row_of(lines, "foo")
@@ -97,20 +97,20 @@ def in_interpreter(counts):
     return made
 
 
-def test_what_the_interpreter_does_for_a_function_is_the_functions_own():
+def test_what_the_interpreter_does_for_a_function_is_the_functions_own() -> None:
     start = native("Py_BytesMain", INTERPRETER)
     profile = in_interpreter({(start, MAIN, FOO, ALLOCATE): 60, (start, MAIN, FOO, ALLOCATE, COPY): 30, (start,): 10})
     own = {row.subject.name: row.own.samples_before for row in compare(profile, profile).functions.rows}
     assert own == {"foo": 60, "memcpy": 30, "Py_BytesMain": 10, "<module>": 0}
 
 
-def test_the_interpreter_can_be_told_apart():
+def test_the_interpreter_can_be_told_apart() -> None:
     profile = in_interpreter({(MAIN, FOO, ALLOCATE): 60})
     functions = compare(profile, profile, rules=Rules(interpreter_apart=True)).functions
     assert row_of(functions, "_PyObject_Malloc").own.samples_before == 60
 
 
-def test_frames_that_are_not_shown_leave_their_samples_to_their_callers():
+def test_frames_that_are_not_shown_leave_their_samples_to_their_callers() -> None:
     sort = native("list_sort", "/usr/bin/python3")
     before = profile_of({(MAIN, FOO, sort): 100, (sort,): 50})
     functions = compare(before, before, rules=Rules(lambda frame: frame != sort)).functions
@@ -118,7 +118,7 @@ def test_frames_that_are_not_shown_leave_their_samples_to_their_callers():
     assert own == {"<module>": 0, "foo": 100, "[no frame is shown]": 50}
 
 
-def test_shares_are_of_all_samples():
+def test_shares_are_of_all_samples() -> None:
     before = profile_of({(MAIN, FOO): 300, (MAIN, BAR): 100})
     after = profile_of({(MAIN, FOO): 100, (MAIN, BAR): 100})
     comparison = compare(before, after, Measure.SHARE)
@@ -127,31 +127,31 @@ def test_shares_are_of_all_samples():
     assert comparison.total.change == pytest.approx(-0.2)
 
 
-def test_without_duration_or_frequency_shares_are_compared_and_there_is_no_total():
+def test_without_duration_or_frequency_shares_are_compared_and_there_is_no_total() -> None:
     before = profile_of({(MAIN, FOO): 300}, frequency=0)
     comparison = compare(before, profile_of({(MAIN, FOO): 100}))
     assert (comparison.measure, comparison.total) == (Measure.SHARE, None)
 
 
-def test_the_error_of_a_count_is_that_of_its_ticks():
+def test_the_error_of_a_count_is_that_of_its_ticks() -> None:
     before = profile_of({(MAIN, FOO): 400}, cpus=4)  # of 4,000 ticks on all CPUs
     total = compare(before, before).total
     assert total.variance_before == pytest.approx(400 * (1 - 400 / 4000) / 1000**2)
     assert total.error == pytest.approx(2 * math.sqrt(2 * 360) / 1000)
 
 
-def test_cpus_that_were_busy_all_the_time_leave_no_error():
+def test_cpus_that_were_busy_all_the_time_leave_no_error() -> None:
     before = profile_of({(MAIN, FOO): 1000}, cpus=1)
     assert compare(before, before).total.error == 0
 
 
-def test_a_load_in_bursts_has_the_error_of_its_bursts():
+def test_a_load_in_bursts_has_the_error_of_its_bursts() -> None:
     steady = profile_of({(MAIN, FOO): 400})
     bursts = profile_of({(MAIN, FOO): 400}, second_of=lambda second, _count: 100 if second % 3 == 0 else 0)
     assert compare(bursts, bursts).total.error > 3 * compare(steady, steady).total.error
 
 
-def test_a_burst_that_comes_with_all_others_does_not_change_its_share():
+def test_a_burst_that_comes_with_all_others_does_not_change_its_share() -> None:
     def half_the_time(second, count):
         return count // 5 if second % 2 else 0
 
@@ -161,20 +161,20 @@ def test_a_burst_that_comes_with_all_others_does_not_change_its_share():
     assert shares[0].error == pytest.approx(shares[1].error)
 
 
-def test_a_few_samples_are_never_more_than_noise():
+def test_a_few_samples_are_never_more_than_noise() -> None:
     before, after = profile_of({(MAIN, FOO): 9}), profile_of({(MAIN, BAR): 400})
     assert not compare(before, profile_of({(MAIN, FOO): 0, (MAIN, BAR): 0})).total.is_beyond_noise
     assert compare(before, after).functions.is_beyond_noise(row_of(compare(before, after).functions, "bar").own)
 
 
-def test_more_rows_ask_for_a_larger_change_before_it_is_one():
+def test_more_rows_ask_for_a_larger_change_before_it_is_one() -> None:
     few = profile_of({(MAIN, python(f"f{index}", "/srv/app.py", index, index)): 20 for index in range(1, 4)})
     many = profile_of({(MAIN, python(f"f{index}", "/srv/app.py", index, index)): 20 for index in range(1, 400)})
     assert compare(few, few).functions.threshold == 3.0
     assert compare(many, many).functions.threshold == pytest.approx(3.84, abs=0.01)
 
 
-def test_changes_stand_before_noise_and_the_largest_first():
+def test_changes_stand_before_noise_and_the_largest_first() -> None:
     before = {(MAIN, FOO): 500, (MAIN, BAR): 100}
     big_noise = {(MAIN, python(f"noise{index}", "/srv/n.py", 1, 1)): 5000 for index in range(2)}
     after = {(MAIN, FOO): 100, (MAIN, BAR): 400}
@@ -184,7 +184,7 @@ def test_changes_stand_before_noise_and_the_largest_first():
     assert [rows.is_beyond_noise(row.own) for row in rows.rows] == [True, True, False, False, False]
 
 
-def test_unequal_durations_do_not_make_a_change_of_nothing():
+def test_unequal_durations_do_not_make_a_change_of_nothing() -> None:
     """Four samples a minute: none in five seconds says little, though the error of no samples at all is zero."""
     short = profile_of({(MAIN, BAR): 300}, seconds=5)
     long = profile_of({(MAIN, BAR): 3600, (MAIN, FOO): 40}, seconds=60)
@@ -199,13 +199,13 @@ def simulated(rate, seconds, seed):
     return profile_of({(MAIN, FOO): 1}, seconds=seconds, second_of=lambda second, _count: counts[second])
 
 
-def test_a_steady_load_is_told_from_itself_no_more_often_than_promised():
+def test_a_steady_load_is_told_from_itself_no_more_often_than_promised() -> None:
     same = [compare(simulated(1.0, 10, seed), simulated(1.0, 10, 1000 + seed)).total for seed in range(100)]
     assert sum(total.is_beyond_noise for total in same) <= 2  # 0.27 expected
     assert sum(abs(total.change) > total.error for total in same) <= 11  # 5 expected
 
 
-def test_a_load_that_fell_by_a_quarter_is_told():
+def test_a_load_that_fell_by_a_quarter_is_told() -> None:
     totals = [compare(simulated(1.0, 10, seed), simulated(0.75, 10, 1000 + seed)).total for seed in range(20)]
     assert all(total.is_beyond_noise for total in totals)
     assert sum(abs(total.relative + 0.25) <= total.relative_error for total in totals) >= 17
@@ -213,7 +213,7 @@ def test_a_load_that_fell_by_a_quarter_is_told():
 
 @settings(max_examples=40, deadline=None)
 @given(profiles(), profiles(), st.sampled_from(Measure))
-def test_swapping_the_recordings_turns_every_change_round(before, after, measure):
+def test_swapping_the_recordings_turns_every_change_round(before: Profile, after: Profile, measure) -> None:
     there, back = compare(before, after, measure), compare(after, before, measure)
     if there.total:
         assert there.total.change == -back.total.change
@@ -231,7 +231,7 @@ def changes_by_subject(comparison, table):
 
 @settings(max_examples=40, deadline=None)
 @given(profiles(), st.sampled_from(Measure))
-def test_a_recording_has_not_changed_from_itself(profile, measure):
+def test_a_recording_has_not_changed_from_itself(profile: Profile, measure) -> None:
     comparison = compare(profile, profile, measure)
     for changes in (comparison.functions, comparison.lines, comparison.processes):
         assert all(row.own.change == row.total.change == 0 for row in changes.rows)
@@ -240,7 +240,7 @@ def test_a_recording_has_not_changed_from_itself(profile, measure):
 
 @settings(max_examples=40, deadline=None)
 @given(profiles(), profiles())
-def test_what_functions_and_what_processes_use_themselves_adds_up_to_all(before, after):
+def test_what_functions_and_what_processes_use_themselves_adds_up_to_all(before: Profile, after: Profile) -> None:
     assume(knows_cores(before) and knows_cores(after))
     comparison = compare(before, after)
     for changes in (comparison.functions, comparison.processes):
@@ -252,21 +252,21 @@ def test_what_functions_and_what_processes_use_themselves_adds_up_to_all(before,
 
 @settings(max_examples=40, deadline=None)
 @given(profiles(), profiles())
-def test_with_callees_is_never_less_than_alone(before, after):
+def test_with_callees_is_never_less_than_alone(before: Profile, after: Profile) -> None:
     for row in compare(before, after).functions.rows:
         assert row.total.samples_before >= row.own.samples_before
         assert row.total.samples_after >= row.own.samples_after
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**6))
-def test_the_relative_change_and_its_error_scale_with_nothing(before, after):
+def test_the_relative_change_and_its_error_scale_with_nothing(before: int, after: int) -> None:
     change = Change(before, after, before, after, before, after, before + after)
     tenfold = Change(before * 10, after * 10, before, after, before * 100, after * 100, (before + after) * 100)
     assert change.relative == pytest.approx(tenfold.relative)
     assert change.relative_error == pytest.approx(tenfold.relative_error)
 
 
-def test_a_recording_that_is_cut_in_two_has_the_cores_of_the_whole():
+def test_a_recording_that_is_cut_in_two_has_the_cores_of_the_whole() -> None:
     profile = realistic_profile()
     half = replace(profile, samples=Counter({key: n for key, n in profile.samples.items() if key.second < 30}))
     half.recording = replace(half.recording, duration=30.0)

@@ -80,32 +80,32 @@ def assert_found(pid, version):
 
 
 @pytest.mark.parametrize("python", PYTHON3, ids=lambda path: path.parts[-3])
-def test_installed_interpreters_are_found_with_their_roots(python):
+def test_installed_interpreters_are_found_with_their_roots(python) -> None:
     with running([python, "-c", WAIT]) as pid:
         assert_found(pid, python.parts[-3])
 
 
-def test_the_systems_static_stripped_interpreter_is_found():
+def test_the_systems_static_stripped_interpreter_is_found() -> None:
     with running([SYSTEM, "-c", WAIT]) as pid:
         found = assert_found(pid, version_of(SYSTEM))
     assert Path(found.file).samefile(SYSTEM.resolve())
 
 
-def test_a_renamed_copy_is_found(tmp_path):
+def test_a_renamed_copy_is_found(tmp_path: Path) -> None:
     copy = shutil.copy(SYSTEM.resolve(), tmp_path / "billing-service")
     with running([copy, "-c", WAIT], env={**os.environ, "PYTHONHOME": "/usr"}) as pid:
         found = assert_found(pid, version_of(SYSTEM))
     assert found.file == str(copy)
 
 
-def test_a_venv_is_found(tmp_path):
+def test_a_venv_is_found(tmp_path: Path) -> None:
     venv.create(tmp_path, symlinks=True)
     with running([tmp_path / "bin" / "python", "-c", WAIT]) as pid:
         assert_found(pid, ".".join(map(str, sys.version_info[:3])))
 
 
 @pytest.mark.parametrize("python", PYTHON3, ids=lambda path: path.parts[-3])
-def test_a_stripped_library_is_found(python, tmp_path):
+def test_a_stripped_library_is_found(python, tmp_path: Path) -> None:
     library = next(python.parents[1].glob("lib/libpython3.*.so.1.0"))
     subprocess.run(["strip", "-o", tmp_path / library.name, library], check=True)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "LD_PRELOAD": str(tmp_path / library.name)}
@@ -121,7 +121,7 @@ int main(void) { Py_Initialize(); return PyRun_SimpleString(WAIT); }
 
 
 @pytest.mark.parametrize("python", PYTHON3[-1:], ids=lambda path: path.parts[-3])
-def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path):
+def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path: Path) -> None:
     prefix = python.parents[1]
     include = next(prefix.glob("include/python3.*"))
     library = next(prefix.glob("lib/libpython3.*.so.1.0"))
@@ -152,13 +152,13 @@ def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path):
 @pytest.mark.parametrize(
     "python", [python for python in PYENV if python not in PYTHON3], ids=lambda path: path.parts[-3]
 )
-def test_python_2_is_named_and_said_to_be_unsupported(python):
+def test_python_2_is_named_and_said_to_be_unsupported(python) -> None:
     with running([python, "-c", WAIT]) as pid:
         found = interpreter_of(pid, FileFactsCache())
     assert isinstance(found, UnsupportedInterpreter)
     assert (found.name, "Python 2.7" in found.reason) == (f"CPython {python.parts[-3]}", True)
 
 
-def test_a_process_without_an_interpreter_has_none():
+def test_a_process_without_an_interpreter_has_none() -> None:
     with running(["sh", "-c", "echo ready; read line"]) as pid:
         assert interpreter_of(pid, FileFactsCache()) is None

@@ -120,29 +120,29 @@ def sane(layout: CPythonLayout) -> bool:
     )
 
 
-def test_some_release_with_dwarf_is_installed():
+def test_some_release_with_dwarf_is_installed() -> None:
     assert any(installed(*release) for release in LAYOUTS)
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_row_is_what_dwarf_says(release):
+def test_row_is_what_dwarf_says(release) -> None:
     elf = installed(*release)
     if elf is None:
         pytest.skip(f"CPython {release[0]}.{release[1]} is not installed under {PYENV}")
     assert row_script.layout_from_elf(elf) == layout_for_version(*release)
 
 
-def test_printed_row_is_the_committed_one():
+def test_printed_row_is_the_committed_one() -> None:
     text = (ROOT / "pyflame_ebpf" / "cpython" / "rows.py").read_text()
     assert all("\n".join(row_script.row_lines(layout)) in text for layout in LAYOUTS.values())
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_row_fits_what_is_copied(release):
+def test_row_fits_what_is_copied(release) -> None:
     assert sane(LAYOUTS[release])
 
 
-def test_contract_takes_its_fields_from_the_layout_in_order():
+def test_contract_takes_its_fields_from_the_layout_in_order() -> None:
     struct_text = re.search(r"struct cpython_layout \{(.*?)\n\};", (ROOT / "bpf" / "sample.h").read_text(), re.DOTALL)[
         1
     ]
@@ -164,7 +164,7 @@ def running_313():
 
 
 @pytest.mark.root
-def test_live_313_publishes_what_its_dwarf_says(running_313):
+def test_live_313_publishes_what_its_dwarf_says(running_313) -> None:
     layout = row_script.layout_from_process(running_313)
     elf = installed(3, 13)
     with elf.open("rb") as stream:
@@ -192,20 +192,20 @@ def test_live_313_publishes_what_its_dwarf_says(running_313):
 
 @pytest.mark.parametrize("minor", [13, 14, 15])
 @pytest.mark.parametrize("free_threaded", [False, True])
-def test_published_layout_fits_what_is_copied(minor, free_threaded):
+def test_published_layout_fits_what_is_copied(minor: int, free_threaded: bool) -> None:
     layout = layout_from_debug_offsets(published(minor, free_threaded=free_threaded))
     assert sane(layout)
     assert (layout.version, layout.free_threaded) == (3 << 8 | minor, free_threaded)
 
 
-def test_free_threaded_314_reads_its_own_bytecode_and_string_state():
+def test_free_threaded_314_reads_its_own_bytecode_and_string_state() -> None:
     layout = layout_from_debug_offsets(published(14, free_threaded=True))
     assert (layout.frame_tlbc_index, layout.code_tlbc, layout.code_first_traceable) == (72, 224, 208)
     assert (layout.str_state, layout.str_kind_shift, layout.str_compact_shift, layout.str_ascii_shift) == (49, 0, 3, 4)
     assert (layout.gil_kind, layout.code_identity, layout.frame_size) == (GilKind.UNKNOWN, 64, 80)
 
 
-def test_free_threaded_313_keeps_string_state_in_its_first_byte():
+def test_free_threaded_313_keeps_string_state_in_its_first_byte() -> None:
     layout = layout_from_debug_offsets(published(13, free_threaded=True))
     assert (layout.str_state, layout.str_kind_shift, layout.code_tlbc) == (48, 2, OFFSET_NONE)
 
@@ -228,24 +228,24 @@ def test_free_threaded_313_keeps_string_state_in_its_first_byte():
         {"bytes_object.size": 4096, "bytes_object.ob_sval": 256},
     ],
 )
-def test_member_out_of_place_is_refused(changes):
+def test_member_out_of_place_is_refused(changes: dict[str, int]) -> None:
     with pytest.raises(DebugOffsetsError):
         layout_from_debug_offsets(published(13, changes))
 
 
 @pytest.mark.parametrize("length", [0, 8, 23, 24, 583])
-def test_short_read_is_refused(length):
+def test_short_read_is_refused(length: int) -> None:
     with pytest.raises(DebugOffsetsError, match="could be read"):
         layout_from_debug_offsets(published(13)[:length])
 
 
-def test_foreign_cookie_is_refused():
+def test_foreign_cookie_is_refused() -> None:
     with pytest.raises(DebugOffsetsError, match="cookie"):
         layout_from_debug_offsets(b"\0" * DEBUG_OFFSETS_READ)
 
 
 @pytest.mark.parametrize("release", [(3, 12), (3, 16), (4, 0)])
-def test_unknown_release_in_debug_offsets_is_named(release):
+def test_unknown_release_in_debug_offsets_is_named(release: tuple[int, ...]) -> None:
     data = bytearray(published(13))
     struct.pack_into("<Q", data, 8, release[0] << 24 | release[1] << 16)
     with pytest.raises(UnsupportedPythonError, match=rf"CPython {release[0]}\.{release[1]} is not supported"):
@@ -253,7 +253,7 @@ def test_unknown_release_in_debug_offsets_is_named(release):
 
 
 @pytest.mark.parametrize("release", [(2, 7), (3, 5), (3, 13), (3, 16)])
-def test_release_without_row_is_an_error_with_a_hint(release):
+def test_release_without_row_is_an_error_with_a_hint(release: tuple[int, ...]) -> None:
     with pytest.raises(UnsupportedPythonError) as error:
         layout_for_version(*release)
     assert error.value.hint
@@ -265,7 +265,7 @@ def test_release_without_row_is_an_error_with_a_hint(release):
     free_threaded=st.booleans(),
     changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2**64 - 1) | st.integers(0, 300)), max_size=4),
 )
-def test_hostile_members_give_a_sane_layout_or_a_clear_error(minor, free_threaded, changes):
+def test_hostile_members_give_a_sane_layout_or_a_clear_error(minor, free_threaded: bool, changes) -> None:
     names = debug_offsets._PUBLISHED[3, minor].names
     data = published(minor, {names[index % len(names)]: value for index, value in changes}, free_threaded)
     try:
@@ -276,6 +276,6 @@ def test_hostile_members_give_a_sane_layout_or_a_clear_error(minor, free_threade
 
 
 @given(st.binary(max_size=DEBUG_OFFSETS_READ))
-def test_garbage_behind_a_right_cookie_is_refused(garbage):
+def test_garbage_behind_a_right_cookie_is_refused(garbage: bytes) -> None:
     with pytest.raises(PyflameError):
         layout_from_debug_offsets(b"xdebugpy" + garbage)

@@ -18,28 +18,28 @@ CHECK_LINES = ROOT / "scripts" / "check_lines.py"
 INTERPRETERS = [sys.executable, *sorted(map(str, Path("~/.pyenv/versions").expanduser().glob("*/bin/python?.*[0-9]")))]
 
 
-def test_lnotab_lines_go_forward_and_back():
+def test_lnotab_lines_go_forward_and_back() -> None:
     table = bytes([6, 1, 4, 0xFF, 2, 3])
     assert decode_lines(LineTableFormat.LNOTAB, table, 10) == LineRanges(10, (0, 6, 10, 12), (10, 11, 10, 13))
 
 
-def test_unsigned_lnotab_never_goes_back():
+def test_unsigned_lnotab_never_goes_back() -> None:
     decoded = decode_lines(LineTableFormat.LNOTAB_UNSIGNED, bytes([6, 1, 4, 0xFF]), 10)
     assert decoded == LineRanges(10, (0, 6, 10), (10, 11, 266))
 
 
-def test_lnotab_adds_up_large_steps():
+def test_lnotab_adds_up_large_steps() -> None:
     table = bytes([255, 0, 45, 127, 0, 73])
     assert decode_lines(LineTableFormat.LNOTAB, table, 1) == LineRanges(1, (0, 300), (1, 201))
 
 
-def test_310_entry_without_line_keeps_the_count():
+def test_310_entry_without_line_keeps_the_count() -> None:
     table = bytes([4, 0, 2, 0x80, 4, 2, 0, 100, 2, 0xFF])
     decoded = decode_lines(LineTableFormat.LINETABLE_310, table, 5)
     assert decoded == LineRanges(5, (0, 4, 6, 10, 12), (5, 0, 7, 106, 0))
 
 
-def test_locations_of_every_kind():
+def test_locations_of_every_kind() -> None:
     entries = [
         [0x80 | 3 << 3 | 1, 0x12],  # short: 2 units, same line
         [0x80 | 12 << 3, 4, 9],  # one line, delta 2: 1 unit
@@ -52,7 +52,7 @@ def test_locations_of_every_kind():
     assert decoded == LineRanges(20, (0, 4, 6, 22, 24, 26), (20, 22, 0, 19, 147, 0))
 
 
-def test_frame_that_has_not_started_is_on_the_first_line():
+def test_frame_that_has_not_started_is_on_the_first_line() -> None:
     assert decode_lines(LineTableFormat.LOCATIONS, b"", 7).line_at(-1) == 7
 
 
@@ -62,7 +62,7 @@ def test_frame_that_has_not_started_is_on_the_first_line():
     first_line=st.integers(-(2**31), 2**31 - 1),
     lastis=st.lists(st.integers(-(2**31), 2**31 - 1)),
 )
-def test_garbage_gives_a_line_or_none(table_format, table, first_line, lastis):
+def test_garbage_gives_a_line_or_none(table_format, table: bytes, first_line: int, lastis) -> None:
     decoded = decode_lines(table_format, table, first_line)
     assert all(0 <= decoded.line_at(lasti) < 2**31 for lasti in lastis)
     assert list(decoded.starts) == sorted(set(decoded.starts))
@@ -70,7 +70,7 @@ def test_garbage_gives_a_line_or_none(table_format, table, first_line, lastis):
 
 
 @given(table=st.binary(max_size=300), cut=st.integers(0, 300))
-def test_cut_table_tells_the_same_lines_as_far_as_it_goes(table, cut):
+def test_cut_table_tells_the_same_lines_as_far_as_it_goes(table: bytes, cut: int) -> None:
     whole = decode_lines(LineTableFormat.LINETABLE_310, table, 50)
     part = decode_lines(LineTableFormat.LINETABLE_310, table[: cut // 2 * 2], 50)
     told = part.starts[-1]
@@ -78,7 +78,7 @@ def test_cut_table_tells_the_same_lines_as_far_as_it_goes(table, cut):
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-def test_lines_are_those_of_the_interpreter_itself(interpreter):
+def test_lines_are_those_of_the_interpreter_itself(interpreter) -> None:
     """Sixty files of its standard library, every instruction of every code object."""
     command = [sys.executable, CHECK_LINES, "--sample", "60", interpreter]
     run = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import pytest
 
 from pyflame_ebpf.cpython.plumbing import is_evaluation_loop, is_first_of_greenlet, is_plumbing
 from pyflame_ebpf.elf.image import ElfImage
-from tests.interpreters import PROBE
+from tests.interpreters import PROBE, Interpreter
 
 CARRIERS = [
     "_PyEval_EvalFrameDefault",
@@ -139,22 +139,22 @@ SHOWN = [
 
 
 @pytest.mark.parametrize("name", CARRIERS)
-def test_what_only_carries_calls_is_plumbing(name):
+def test_what_only_carries_calls_is_plumbing(name: str) -> None:
     assert is_plumbing(name)
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_does_something_is_shown(name):
+def test_what_does_something_is_shown(name: str) -> None:
     assert not is_plumbing(name)
 
 
 @pytest.mark.parametrize("name", ["_PyEval_EvalFrameDefault", "_PyEval_EvalFrameDefault.cold.12", "_TAIL_CALL_RESUME"])
-def test_evaluation_loop_is_known_with_its_parts(name):
+def test_evaluation_loop_is_known_with_its_parts(name: str) -> None:
     assert is_evaluation_loop(name)
 
 
 @pytest.mark.parametrize("name", ["PyEval_EvalFrameEx", "_PyEval_EvalFrame", "_PyEval_Vector", ""])
-def test_what_calls_the_evaluation_loop_is_not_it(name):
+def test_what_calls_the_evaluation_loop_is_not_it(name: str) -> None:
     assert not is_evaluation_loop(name)
 
 
@@ -165,7 +165,7 @@ def interpreter_image(interpreter) -> Path:
     return Path(path if path.startswith(interpreter.root) else interpreter.root.rstrip("/") + path).resolve()
 
 
-def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_interpreter):
+def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_interpreter: Interpreter) -> None:
     with interpreter_image(each_interpreter).open("rb") as file:
         image = ElfImage(file)
         loop = image.symbol("_PyEval_EvalFrameDefault")
@@ -181,10 +181,10 @@ def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_inter
         "_ZN8greenlet12UserGreenlet13g_initialstubEPv",
     ],
 )
-def test_root_of_a_greenlet_is_known_in_every_spelling(name):
+def test_root_of_a_greenlet_is_known_in_every_spelling(name: str) -> None:
     assert is_first_of_greenlet(name)
 
 
 @pytest.mark.parametrize("name", ["g_switch", "my_g_initialstub", "_PyEval_EvalFrameDefault"])
-def test_other_functions_are_no_root_of_a_greenlet(name):
+def test_other_functions_are_no_root_of_a_greenlet(name: str) -> None:
     assert not is_first_of_greenlet(name)

@@ -37,19 +37,19 @@ def held_by_walking_all(symbols, vaddr):
     return min((len(f"f{index}"), f"f{index}") for at, index in holding if at == start)[1], vaddr - start
 
 
-def test_a_function_of_many_blocks_holds_its_last_byte():
+def test_a_function_of_many_blocks_holds_its_last_byte() -> None:
     table = table_of((0x1000, 9 * BLOCK, FUNCTION, 1), (20 * BLOCK, 16, FUNCTION, 1))
     last = 0x1000 + 9 * BLOCK - 1
     assert functions_at(table, [last, last + 1], whole=False) == {last: ("f0", 9 * BLOCK - 1)}
 
 
-def test_functions_above_four_gigabytes_are_told_from_those_below():
+def test_functions_above_four_gigabytes_are_told_from_those_below() -> None:
     high = 1 << 32
     table = table_of((0x5000, 16, FUNCTION, 1), (high + 0x5000, 16, FUNCTION, 1))
     assert functions_at(table, [0x5001, high + 0x5002]) == {0x5001: ("f0", 1), high + 0x5002: ("f1", 2)}
 
 
-def test_neither_data_nor_what_another_file_defines_holds_anything():
+def test_neither_data_nor_what_another_file_defines_holds_anything() -> None:
     table = table_of((0x5000, 16, OBJECT, 1), (0x5000, 16, FUNCTION, 0))
     assert functions_at(table, [0x5001]) == {}
 
@@ -64,7 +64,7 @@ symbols = st.tuples(
 
 
 @given(st.lists(symbols, max_size=60), st.lists(places, max_size=8))
-def test_looking_up_together_finds_what_walking_the_whole_table_finds(symbols, vaddrs):
+def test_looking_up_together_finds_what_walking_the_whole_table_finds(symbols, vaddrs) -> None:
     expected = {vaddr: held_by_walking_all(symbols, vaddr) for vaddr in vaddrs}
     found = functions_at(table_of(*symbols), vaddrs, ENDS)
     assert found == {vaddr: hit for vaddr, hit in expected.items() if hit}

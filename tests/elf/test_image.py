@@ -1,11 +1,14 @@
 """ELF files as gcc makes them, as strip leaves them, and as an attacker would write them."""
 
+from __future__ import annotations
+
 import io
 import os
 import random
 import struct
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +28,7 @@ PROGRAM = SOURCE + 'int main(void) { write(1, "ready\\n", 6); return visible(1) 
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
+def build(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("elf")
 
     def run(name, source, *flags):
@@ -54,7 +57,7 @@ def nm(path):
     return {line.split()[2]: int(line.split()[0], 16) for line in lines if len(line.split()) == 3}
 
 
-def test_symbols_are_where_nm_says(library):
+def test_symbols_are_where_nm_says(library) -> None:
     expected = nm(library)
     with open_regular(str(library)) as file:
         image = ElfImage(file)
@@ -62,19 +65,19 @@ def test_symbols_are_where_nm_says(library):
     assert found == {name: expected[name] for name in found}
 
 
-def test_local_symbols_are_not_dynamic(library):
+def test_local_symbols_are_not_dynamic(library) -> None:
     with open_regular(str(library)) as file:
         assert ElfImage(file).dynamic_symbol("hidden") is None
 
 
-def test_a_symbol_that_is_only_referred_to_is_not_found(build):
+def test_a_symbol_that_is_only_referred_to_is_not_found(build) -> None:
     library = build("refers.so", "extern int elsewhere; int *f(void) { return &elsewhere; }", "-shared", "-fPIC")
     with open_regular(str(library)) as file:
         assert ElfImage(file).symbol("elsewhere") is None
 
 
 @pytest.mark.parametrize("style", ["gnu", "sysv", "both"])
-def test_dynamic_symbols_survive_the_loss_of_section_headers(build, tmp_path, style):
+def test_dynamic_symbols_survive_the_loss_of_section_headers(build, tmp_path: Path, style: str) -> None:
     whole = build(f"{style}.so", SOURCE, "-shared", "-fPIC", f"-Wl,--hash-style={style}")
     with open_regular(str(strip_section_headers(whole, tmp_path / "stripped.so"))) as file:
         image = ElfImage(file)
@@ -84,7 +87,7 @@ def test_dynamic_symbols_survive_the_loss_of_section_headers(build, tmp_path, st
         assert image.symbol_at(address + 1) == ("visible", 1)
 
 
-def test_an_address_is_named_by_the_function_that_holds_it_and_no_other(library):
+def test_an_address_is_named_by_the_function_that_holds_it_and_no_other(library) -> None:
     with open_regular(str(library)) as file:
         image = ElfImage(file)
         visible = image.symbol("visible")
@@ -93,7 +96,7 @@ def test_an_address_is_named_by_the_function_that_holds_it_and_no_other(library)
         assert image.symbol_at(1) is None
 
 
-def test_the_build_id_is_in_memory_where_the_image_says(library):
+def test_the_build_id_is_in_memory_where_the_image_says(library) -> None:
     with open_regular(str(library)) as file:
         image = ElfImage(file)
         assert image.build_id.hex() == "0123456789abcdef0123"
@@ -101,7 +104,7 @@ def test_the_build_id_is_in_memory_where_the_image_says(library):
 
 
 @pytest.mark.parametrize(("flag", "kind"), [("-pie", ElfType.DYN), ("-no-pie", ElfType.EXEC)])
-def test_executables_say_how_they_are_loaded_and_where_the_linker_reports(build, flag, kind):
+def test_executables_say_how_they_are_loaded_and_where_the_linker_reports(build, flag: str, kind: ElfType) -> None:
     with open_regular(str(build(f"program{flag}", PROGRAM, flag))) as file:
         image = ElfImage(file)
         assert (image.type, image.interpreted) == (kind, True)
@@ -109,7 +112,7 @@ def test_executables_say_how_they_are_loaded_and_where_the_linker_reports(build,
     assert int.from_bytes(tag, "little") == 21  # DT_DEBUG
 
 
-def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(BadElf):
         open_regular(str(tmp_path / "fifo"))
@@ -125,14 +128,14 @@ def ask_everything(data, path):
         return image.build_id, image.sections, image.debug_entry_vaddr, image.dynamic_vaddr
 
 
-def test_a_file_cut_anywhere_is_at_worst_bad(library, tmp_path):
+def test_a_file_cut_anywhere_is_at_worst_bad(library, tmp_path: Path) -> None:
     data = library.read_bytes()
     for size in range(0, len(data), 97):
         with suppress(BadElf):
             ask_everything(data[:size], tmp_path / "cut")
 
 
-def test_a_damaged_file_is_at_worst_bad(library, tmp_path):
+def test_a_damaged_file_is_at_worst_bad(library, tmp_path: Path) -> None:
     chance = random.Random(5)
     whole = library.read_bytes()
     for _ in range(400):
@@ -144,12 +147,12 @@ def test_a_damaged_file_is_at_worst_bad(library, tmp_path):
             ask_everything(data, tmp_path / "damaged")
 
 
-def test_an_elf_file_in_memory_only_is_not_accepted():
+def test_an_elf_file_in_memory_only_is_not_accepted() -> None:
     with pytest.raises((BadElf, io.UnsupportedOperation)):
         ElfImage(io.BytesIO(b"\x7fELF"))
 
 
-def test_native_addresses_of_a_live_process_are_named(build):
+def test_native_addresses_of_a_live_process_are_named(build) -> None:
     program = build("named", PROGRAM, "-pie")
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -168,10 +171,10 @@ def test_native_addresses_of_a_live_process_are_named(build):
         process.stdin.close()
 
 
-def test_native_names_do_without_a_file_that_is_gone():
+def test_native_names_do_without_a_file_that_is_gone() -> None:
     mapping = proc.Mapping(4096, 8192, 0, True, 1, 1, "/no/such/lib.so")
 
-    def refuse(_mapping):
+    def refuse(_mapping) -> None:
         raise FileNotFoundError
 
     assert NativeSymbols().lookup(1, [mapping], 4097, refuse) == ("/no/such/lib.so", "lib.so+0x1")

@@ -1,6 +1,10 @@
 """Kernel facts: BTF, capabilities, CPU lists and times, symbol names."""
 
+from __future__ import annotations
+
 import struct
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +19,7 @@ INT, STRUCT, UNION, TYPEDEF = 1, 4, 5, 8
 class BtfBlob:
     """Builds BTF by hand; types are numbered from 1 in the order they are added."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.strings = b"\0"
         self.types = b""
 
@@ -24,13 +28,13 @@ class BtfBlob:
         self.strings += text.encode() + b"\0"
         return start if text else 0
 
-    def number(self, name):
+    def number(self, name) -> None:
         self.types += struct.pack("<IIII", self.string(name), INT << 24, 4, 32)
 
-    def typedef(self, name, of):
+    def typedef(self, name, of) -> None:
         self.types += struct.pack("<III", self.string(name), TYPEDEF << 24, of)
 
-    def compound(self, kind, name, size, members, kind_flag=0):
+    def compound(self, kind, name, size, members, kind_flag: int = 0) -> None:
         self.types += struct.pack("<III", self.string(name), kind_flag << 31 | kind << 24 | len(members), size)
         for member, type_id, bit_offset in members:
             self.types += struct.pack("<III", self.string(member), type_id, bit_offset)
@@ -53,70 +57,70 @@ def btf():
     return Btf(blob.data())
 
 
-def test_a_member_is_at_its_byte_offset(btf):
+def test_a_member_is_at_its_byte_offset(btf) -> None:
     assert btf.struct_offset("outer", "tail") == 32
 
 
-def test_a_member_of_nested_anonymous_structs_counts_from_the_named_one(btf):
+def test_a_member_of_nested_anonymous_structs_counts_from_the_named_one(btf) -> None:
     assert btf.struct_offset("outer", "either") == 16
 
 
-def test_a_path_goes_through_typedefs(btf):
+def test_a_path_goes_through_typedefs(btf) -> None:
     assert btf.member_offset("outer", "or_else.deep") == 16 + 12
 
 
-def test_the_width_of_bit_fields_is_not_part_of_an_offset(btf):
+def test_the_width_of_bit_fields_is_not_part_of_an_offset(btf) -> None:
     assert btf.struct_offset("packed", "value") == 4
 
 
 @pytest.mark.parametrize(("struct_name", "member"), [("outer", "none"), ("none", "head"), ("int", "head")])
-def test_what_the_kernel_lacks_is_an_error(btf, struct_name, member):
+def test_what_the_kernel_lacks_is_an_error(btf, struct_name: str, member: str) -> None:
     with pytest.raises(NoBtf):
         btf.struct_offset(struct_name, member)
 
 
-def test_offsets_leaves_out_what_the_kernel_lacks(btf):
+def test_offsets_leaves_out_what_the_kernel_lacks(btf) -> None:
     assert btf.offsets([("outer", "head"), ("outer", "none")]) == {("outer", "head"): 0}
 
 
 @pytest.mark.parametrize("data", [b"", b"\x9f\xeb", b"\xeb\x9f" + bytes(40)])
-def test_what_is_not_btf_is_an_error(data):
+def test_what_is_not_btf_is_an_error(data: bytes) -> None:
     with pytest.raises(NoBtf):
         Btf(data)
 
 
-def test_members_of_the_running_kernel_are_found_inside_anonymous_structs():
+def test_members_of_the_running_kernel_are_found_inside_anonymous_structs() -> None:
     members = [("mm_struct", "exe_file"), ("mm_struct", "start_code"), ("task_struct", "thread"), ("inode", "i_ino")]
     found = kernel_btf().offsets(members)
     assert set(found) == set(members)
     assert all(offset % 8 == 0 and offset > 0 for offset in found.values())
 
 
-def test_sys_admin_stands_for_the_capabilities_split_from_it():
+def test_sys_admin_stands_for_the_capabilities_split_from_it() -> None:
     assert missing_capabilities(f"CapEff:\t{1 << 21 | 1 << 19:016x}\n") == []
     assert missing_capabilities("CapEff:\t0000000000000000\n") == ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_PTRACE"]
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("0-3,5\n", [0, 1, 2, 3, 5]), ("7\n", [7]), ("\n", [])])
-def test_cpu_lists(text, cpus):
+def test_cpu_lists(text: str, cpus: list[int] | list[Any]) -> None:
     assert parse_cpu_list(text) == cpus
 
 
-def test_this_machine_has_cpus():
+def test_this_machine_has_cpus() -> None:
     assert 0 in online_cpus()
 
 
-def test_guest_time_is_not_counted_twice():
+def test_guest_time_is_not_counted_twice() -> None:
     assert parse_host_cpu_seconds("cpu  100 20 30 999 5 1 2 7 50 10\ncpu0 1\n", 100) == 1.53
 
 
-def kallsyms(tmp_path, text):
+def kallsyms(tmp_path: Path, text):
     path = tmp_path / "kallsyms"
     path.write_text(text)
     return KernelSymbols(path)
 
 
-def test_kernel_addresses_get_the_first_name_of_the_function_that_holds_them(tmp_path):
+def test_kernel_addresses_get_the_first_name_of_the_function_that_holds_them(tmp_path: Path) -> None:
     symbols = kallsyms(
         tmp_path,
         "ffffffffc0000000 t later\t[xfs]\n"
@@ -134,7 +138,7 @@ def test_kernel_addresses_get_the_first_name_of_the_function_that_holds_them(tmp
     ]
 
 
-def test_hidden_kernel_addresses_are_said_to_be_hidden(tmp_path):
+def test_hidden_kernel_addresses_are_said_to_be_hidden(tmp_path: Path) -> None:
     symbols = kallsyms(tmp_path, "0000000000000000 T first\n0000000000000000 t second\n")
     assert symbols.lookup(0xFFFFFFFF81000000) is None
     assert symbols.hidden

@@ -33,7 +33,7 @@ def ended():
     return process.pid
 
 
-def test_paths_with_blanks_newlines_and_a_deleted_mark():
+def test_paths_with_blanks_newlines_and_a_deleted_mark() -> None:
     text = (
         b"7f0000000000-7f0000001000 r-xp 00002000 fe:01 42                         /a b/c\\012d (deleted)\n"
         b"7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0                          [stack]\n"
@@ -47,7 +47,7 @@ def test_paths_with_blanks_newlines_and_a_deleted_mark():
     ]
 
 
-def test_a_name_with_parentheses_does_not_shift_the_stat_fields():
+def test_a_name_with_parentheses_does_not_shift_the_stat_fields() -> None:
     fields = ["S", "7", *["0"] * 4, str(0x00200000), *["0"] * 10, "3", "0", "12345", "0"]
     stat = proc.parse_stat(b"9 (a) b (c) " + " ".join(fields).encode())
     assert (stat.name, stat.parent, stat.threads, stat.start_ticks) == ("a) b (c", 7, 3, 12345)
@@ -55,7 +55,7 @@ def test_a_name_with_parentheses_does_not_shift_the_stat_fields():
 
 
 @pytest.mark.root
-def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path):
+def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_bytes(Path("/bin/sleep").read_bytes())
     program.chmod(0o755)
@@ -73,14 +73,14 @@ def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path):
             process.kill()
 
 
-def test_a_replaced_mapping_is_not_taken_for_the_old_one(child):
+def test_a_replaced_mapping_is_not_taken_for_the_old_one(child) -> None:
     mapping = next(found for found in proc.mappings(child.pid) if found.inode)
     other = Mapping(mapping.start, mapping.end, 0, True, mapping.device, mapping.inode + 1, mapping.path)
     with pytest.raises(OSError, match="another file"):
         proc.open_mapped_file(child.pid, other)
 
 
-def test_names_and_times_of_a_child(child):
+def test_names_and_times_of_a_child(child) -> None:
     assert proc.arguments(child.pid)[-1] == "a b"
     assert proc.command_line(child.pid).endswith("'a b'")
     assert proc.name(child.pid) == proc.thread_name(child.pid, child.pid)
@@ -91,7 +91,7 @@ def test_names_and_times_of_a_child(child):
     assert child.pid in proc.pids()
 
 
-def test_cpu_time_is_that_of_the_whole_process():
+def test_cpu_time_is_that_of_the_whole_process() -> None:
     before = proc.cpu_seconds(os.getpid())
     worker = threading.Thread(target=sum, args=(range(2_000_000),))
     worker.start()
@@ -100,14 +100,14 @@ def test_cpu_time_is_that_of_the_whole_process():
     assert proc.cpu_seconds(os.getpid()) > before
 
 
-def test_memory_is_read_exactly_or_not_at_all():
+def test_memory_is_read_exactly_or_not_at_all() -> None:
     buffer = ctypes.create_string_buffer(b"interpreter")
     assert proc.read_memory(os.getpid(), ctypes.addressof(buffer), 11) == b"interpreter"
     with pytest.raises(OSError, match="Bad address"):
         proc.read_memory(os.getpid(), 8, 8)
 
 
-def test_a_stopped_child_is_alive_and_a_zombie_is_not(child):
+def test_a_stopped_child_is_alive_and_a_zombie_is_not(child) -> None:
     child.send_signal(signal.SIGSTOP)
     assert proc.is_alive(child.pid)
     child.kill()
@@ -129,7 +129,7 @@ def test_a_stopped_child_is_alive_and_a_zombie_is_not(child):
         lambda pid: proc.read_memory(pid, 4096, 8),
     ],
 )
-def test_an_ended_process_is_gone_whatever_is_asked(ended, ask):
+def test_an_ended_process_is_gone_whatever_is_asked(ended, ask) -> None:
     with pytest.raises(ProcessGone) as error:
         ask(ended)
     assert error.value.exit_code == 10

@@ -47,7 +47,7 @@ def rows(totals: LiveTotals, **wanted: object) -> dict[str, tuple[float, float, 
     return {row.label: (row.own_percent, row.total_percent, row.own_seconds, row.total_seconds) for row in found}
 
 
-def test_self_is_of_the_innermost_frame_and_total_of_every_frame_on_the_stack():
+def test_self_is_of_the_innermost_frame_and_total_of_every_frame_on_the_stack() -> None:
     totals = totals_of(second((1, (MAIN, FOO), 75), (1, (MAIN, BAR), 25)))
     assert rows(totals) == {
         "foo (app/work.py:10)": (75, 75, 0.75, 0.75),
@@ -56,7 +56,7 @@ def test_self_is_of_the_innermost_frame_and_total_of_every_frame_on_the_stack():
     }
 
 
-def test_per_cent_are_of_the_last_interval_and_seconds_since_the_start():
+def test_per_cent_are_of_the_last_interval_and_seconds_since_the_start() -> None:
     totals = totals_of(second((1, (MAIN, FOO), 100)), second((1, (MAIN, BAR), 50)))
     assert rows(totals) == {
         "bar (app/work.py:20)": (50, 50, 0.5, 0.5),
@@ -65,18 +65,18 @@ def test_per_cent_are_of_the_last_interval_and_seconds_since_the_start():
     }
 
 
-def test_an_interval_of_several_seconds_is_an_average():
+def test_an_interval_of_several_seconds_is_an_average() -> None:
     totals = LiveTotals()
     totals.add([second((1, (FOO,), 100)), second((1, (FOO,), 50))])
     assert rows(totals) == {"foo (app/work.py:10)": (75, 75, 1.5, 1.5)}
 
 
-def test_recursion_counts_once():
+def test_recursion_counts_once() -> None:
     totals = totals_of(second((1, (FOO, FOO_LATER, FOO), 10)))
     assert rows(totals) == {"foo (app/work.py:10)": (10, 10, 0.1, 0.1)}
 
 
-def test_lines_of_a_function_are_told_apart_where_lines_are_wanted():
+def test_lines_of_a_function_are_told_apart_where_lines_are_wanted() -> None:
     totals = totals_of(second((1, (FOO,), 30), (1, (FOO_LATER,), 20)))
     assert list(rows(totals, lines=True)) == ["foo (app/work.py:12)", "foo (app/work.py:14)"]
 
@@ -90,12 +90,12 @@ def test_lines_of_a_function_are_told_apart_where_lines_are_wanted():
         (PYTHON_ONLY, "foo (app/work.py:10)"),
     ],
 )
-def test_time_of_frames_that_are_not_shown_goes_to_their_caller(shown, hottest):
+def test_time_of_frames_that_are_not_shown_goes_to_their_caller(shown, hottest: str) -> None:
     totals = totals_of(second((1, (MAIN, FOO, STRLEN, READ), 10)))
     assert next(iter(rows(totals, frames=shown))) == hottest
 
 
-def test_a_stack_of_which_nothing_is_shown_keeps_its_samples():
+def test_a_stack_of_which_nothing_is_shown_keeps_its_samples() -> None:
     totals = totals_of(second((1, (STRLEN,), 10)))
     assert rows(totals, frames=PYTHON_ONLY) == {"[no frame is shown]": (10, 10, 0.1, 0.1)}
 
@@ -109,30 +109,30 @@ def test_a_stack_of_which_nothing_is_shown_keeps_its_samples():
         (Sort.TOTAL_SINCE, "main (app/main.py:1)"),
     ],
 )
-def test_rows_are_sorted_by_the_chosen_column(sort, first):
+def test_rows_are_sorted_by_the_chosen_column(sort: Sort, first: str) -> None:
     totals = totals_of(second((1, (MAIN, FOO), 90)), second((1, (MAIN, BAR), 50), (1, (MAIN,), 10)))
     assert next(iter(rows(totals, sort=sort))) == first
 
 
-def test_a_process_restricts_the_functions_to_its_own():
+def test_a_process_restricts_the_functions_to_its_own() -> None:
     totals = totals_of(second((1, (FOO,), 10), (2, (BAR,), 30)))
     assert list(rows(totals, pid=1)) == ["foo (app/work.py:10)"]
 
 
-def test_a_pattern_keeps_the_functions_that_it_matches_and_the_processes_that_ran_them():
+def test_a_pattern_keeps_the_functions_that_it_matches_and_the_processes_that_ran_them() -> None:
     totals = totals_of(second((1, (MAIN, FOO), 10), (2, (MAIN, BAR), 30)))
     wanted = Wanted(pattern=re.compile("foo"))
     assert [row.pid for row in process_rows(totals, wanted, FREQUENCY)] == [1]
     assert list(rows(totals, pattern=wanted.pattern)) == ["foo (app/work.py:10)"]
 
 
-def test_a_pattern_that_no_function_matches_keeps_those_of_the_processes_that_it_matches():
+def test_a_pattern_that_no_function_matches_keeps_those_of_the_processes_that_it_matches() -> None:
     totals = totals_of(second((1, (MAIN, FOO), 10), (2, (MAIN, BAR), 30)))
     assert "bar (app/work.py:20)" in rows(totals, pattern=re.compile("--number 2"))
     assert "foo (app/work.py:10)" not in rows(totals, pattern=re.compile("--number 2"))
 
 
-def test_a_process_has_its_cpu_its_gil_and_its_hottest_line():
+def test_a_process_has_its_cpu_its_gil_and_its_hottest_line() -> None:
     totals = totals_of(second((7, (MAIN, FOO, STRLEN), 60), (7, (MAIN, BAR), 20), gil=Gil.HELD))
     (row,) = process_rows(totals, Wanted(), FREQUENCY)
     assert (row.pid, row.command, row.interpreter) == (7, "app --number 7", "3.12.4")
@@ -140,7 +140,7 @@ def test_a_process_has_its_cpu_its_gil_and_its_hottest_line():
     assert row.hottest == "foo (app/work.py:12)"
 
 
-def test_processes_are_sorted_by_the_interval_or_by_all_time():
+def test_processes_are_sorted_by_the_interval_or_by_all_time() -> None:
     totals = totals_of(second((1, (FOO,), 90)), second((1, (FOO,), 10), (2, (BAR,), 50)))
     by_interval = process_rows(totals, Wanted(sort=Sort.OWN_NOW), FREQUENCY)
     by_all_time = process_rows(totals, Wanted(sort=Sort.TOTAL_SINCE), FREQUENCY)
@@ -148,13 +148,13 @@ def test_processes_are_sorted_by_the_interval_or_by_all_time():
     assert [row.pid for row in by_all_time] == [1, 2]
 
 
-def test_counting_anew_keeps_the_last_interval():
+def test_counting_anew_keeps_the_last_interval() -> None:
     totals = totals_of(second((1, (FOO,), 90)))
     totals.reset()
     assert rows(totals) == {"foo (app/work.py:10)": (90, 90, 0, 0)}
 
 
-def test_what_is_frozen_does_not_change():
+def test_what_is_frozen_does_not_change() -> None:
     totals = totals_of(second((1, (FOO,), 90)))
     still = totals.frozen()
     before = rows(still), process_rows(still, Wanted(), FREQUENCY)
@@ -162,12 +162,12 @@ def test_what_is_frozen_does_not_change():
     assert (rows(still), process_rows(still, Wanted(), FREQUENCY)) == before
 
 
-def test_truncated_samples_are_not_complete():
+def test_truncated_samples_are_not_complete() -> None:
     totals = totals_of(second((1, (FOO,), 3)), second((1, (FOO,), 1), outcome=Outcome.TOO_DEEP))
     assert (totals.since.all.complete, totals.since.all.samples) == (3, 4)
 
 
-def test_short_lived_processes_do_not_pile_up(monkeypatch):
+def test_short_lived_processes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals_module, "PROCESSES_MAX", 10)
     totals = LiveTotals()
     for pid in range(1, 100):
@@ -178,14 +178,14 @@ def test_short_lived_processes_do_not_pile_up(monkeypatch):
     assert totals.since.all.samples == 99 * 15
 
 
-def test_names_are_spelled_so_that_a_terminal_does_nothing_with_them():
+def test_names_are_spelled_so_that_a_terminal_does_nothing_with_them() -> None:
     profile = second(*((1, (python(name, name, 1, 1),), 1) for name in HOSTILE_NAMES))
     labels = functions(totals_of(profile), Wanted()).rows(0, 100, FREQUENCY)
     assert len(labels) == len(HOSTILE_NAMES)
     assert all(row.label.isprintable() for row in labels)
 
 
-def test_a_line_keeps_its_number_when_frames_come_and_go(monkeypatch):
+def test_a_line_keeps_its_number_when_frames_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(totals_module, "KNOWN_MAX", 3)
     places = totals_module.Places()
     numbers = [places.line(Frame(FrameKind.PYTHON, "f", "f.py", 1, line % 10)) for line in range(100)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -30,11 +31,11 @@ def chromium():
 
 
 @pytest.fixture
-def open_comparison(chromium, tmp_path):
+def open_comparison(chromium, tmp_path: Path):
     """Opens the page of two recordings; at the end, no foreign script has run and ours has not failed."""
     opened = []
 
-    def open_page(before=BEFORE, after=AFTER, fragment="", comparison=None, reverse=False, **settings):
+    def open_page(before=BEFORE, after=AFTER, fragment: str = "", comparison=None, reverse: bool = False, **settings):
         file = tmp_path / "difference.html"
         options = ComparisonOptions(core_hour_price=0.04, reversed_graph=reverse)
         with file.open("w", encoding="utf-8") as stream:
@@ -64,27 +65,27 @@ def is_blue(colour):
     return blue > red + 20
 
 
-def test_the_page_says_what_changed_and_what_that_saves(open_comparison):
+def test_the_page_says_what_changed_and_what_that_saves(open_comparison) -> None:
     page = open_comparison()
     expect(page.locator(".changed")).to_contain_text("CPU per second fell 67.0 % ± 1.9 %: 3.000 → 0.990 cores")
     expect(page.locator(".changed")).to_contain_text("That saves 58.7 ± 2.3 a month")
 
 
-def test_the_table_has_what_was_what_is_the_change_and_its_error(open_comparison):
+def test_the_table_has_what_was_what_is_the_change_and_its_error(open_comparison) -> None:
     found = cells(open_comparison())
     assert next(iter(found)) == FOO_BOX
     assert found[FOO_BOX] == ["2.250", "0.240", f"{MINUS}2.010", "±0.070"]
     assert found[BAR_BOX] == ["0.750", "0.750", "~ 0.000", "±0.070"]
 
 
-def test_with_callees_the_caller_changed_as_much(open_comparison):
+def test_with_callees_the_caller_changed_as_much(open_comparison) -> None:
     page = open_comparison()
     page.get_by_role("button", name="With callees").click()
     assert cells(page)["<module> (srv/app.py:1)"][2] == f"{MINUS}2.010"
     assert "callees=1" in fragment(page)
 
 
-def test_boxes_are_blue_where_less_is_used_and_as_wide_as_after(open_comparison):
+def test_boxes_are_blue_where_less_is_used_and_as_wide_as_after(open_comparison) -> None:
     page = open_comparison()
     assert is_blue(box(page, FOO_BOX)["colour"])
     assert not is_blue(box(page, BAR_BOX)["colour"])
@@ -92,7 +93,7 @@ def test_boxes_are_blue_where_less_is_used_and_as_wide_as_after(open_comparison)
     assert box(page, FOO_BOX)["width"] < box(page, BAR_BOX)["width"]
 
 
-def test_before_boxes_are_as_wide_as_they_were(open_comparison):
+def test_before_boxes_are_as_wide_as_they_were(open_comparison) -> None:
     page = open_comparison()
     page.get_by_role("button", name="Before", exact=True).first.click()
     assert box(page, FOO_BOX)["width"] > box(page, BAR_BOX)["width"]
@@ -100,20 +101,20 @@ def test_before_boxes_are_as_wide_as_they_were(open_comparison):
     assert "side=before" in fragment(page)
 
 
-def test_normalised_what_did_not_shrink_has_grown(open_comparison):
+def test_normalised_what_did_not_shrink_has_grown(open_comparison) -> None:
     page = open_comparison()
     page.get_by_role("button", name="Normalised").click()
     assert is_red(box(page, BAR_BOX)["colour"])
     assert cells(page)[BAR_BOX][:3] == ["25.00", "75.76", "+50.76"]
 
 
-def test_a_shared_view_opens_as_it_was(open_comparison):
+def test_a_shared_view_opens_as_it_was(open_comparison) -> None:
     page = open_comparison(fragment="#side=before&shares=1&callees=1")
     assert cells(page)["<module> (srv/app.py:1)"][:2] == ["100.00", "100.00"]
     assert box(page, FOO_BOX)["samples"] == 2250
 
 
-def test_options_of_the_command_decide_what_is_shown_at_first(open_comparison):
+def test_options_of_the_command_decide_what_is_shown_at_first(open_comparison) -> None:
     page = open_comparison(comparison=compare(BEFORE, AFTER, Measure.SHARE, Rules(by_total=True)), reverse=True)
     assert cells(page)["<module> (srv/app.py:1)"][:2] == ["100.00", "100.00"]
     assert box(page, FOO_BOX)["samples"] == 2250
@@ -122,21 +123,21 @@ def test_options_of_the_command_decide_what_is_shown_at_first(open_comparison):
     assert fragment(page) == "#side=after"
 
 
-def test_folded_stacks_are_compared_by_shares(open_comparison):
+def test_folded_stacks_are_compared_by_shares(open_comparison) -> None:
     before, after = (load_folded(io.BytesIO(b"app;foo %d\napp;bar 750\n" % count), "folded") for count in (2250, 240))
     page = open_comparison(before, after)
     expect(page.locator(".timeline")).to_contain_text("990 samples. When each was taken is not known.")
     assert cells(page)["bar"][:2] == ["25.00", "75.76"]
 
 
-def test_the_key_of_colours_comes_back_to_those_of_the_change(open_comparison):
+def test_the_key_of_colours_comes_back_to_those_of_the_change(open_comparison) -> None:
     page = open_comparison()
     for wanted in ("#colour=kind", "#colour=module", "#colour=process", ""):
         page.keyboard.press("c")
         assert fragment(page) == wanted
 
 
-def test_a_range_of_the_one_is_compared_with_all_of_the_other(open_comparison):
+def test_a_range_of_the_one_is_compared_with_all_of_the_other(open_comparison) -> None:
     page = open_comparison()
     drag(page, 2.1, 5.9, 10)
     assert "range=2-6" in fragment(page)
@@ -156,7 +157,7 @@ def errors_in(page):
 
 
 @pytest.mark.parametrize("measure", Measure)
-def test_errors_are_those_of_the_table(open_comparison, measure):
+def test_errors_are_those_of_the_table(open_comparison, measure) -> None:
     comparison = compare(bursts(2250), bursts(900), measure, Rules(by_total=True))
     page = open_comparison(comparison=comparison)
     assert errors_in(page) == errors_of(comparison.functions, measure is Measure.SHARE)
@@ -166,7 +167,7 @@ def test_errors_are_those_of_the_table(open_comparison, measure):
 
 @pytest.mark.parametrize("measure", Measure)
 @pytest.mark.parametrize(("begin", "end"), [(10, 34), (20, 48), (4, 9)])
-def test_errors_of_a_range_are_those_of_that_range_alone(open_comparison, measure, begin, end):
+def test_errors_of_a_range_are_those_of_that_range_alone(open_comparison, measure, begin: int, end: int) -> None:
     before, after = bursts(2250), bursts(900)
     page = open_comparison(
         comparison=compare(before, after, measure, Rules(by_total=True)), fragment=f"#range={begin}-{end}"
@@ -176,27 +177,27 @@ def test_errors_of_a_range_are_those_of_that_range_alone(open_comparison, measur
     assert errors_in(page) == errors_of(alone, measure is Measure.SHARE)
 
 
-def test_the_error_of_a_box_is_that_of_its_row(open_comparison):
+def test_the_error_of_a_box_is_that_of_its_row(open_comparison) -> None:
     page = open_comparison(bursts(2250), bursts(900))
     place = box(page, FOO_BOX)
     page.mouse.move(place["left"] + place["width"] / 2, place["top"] + 9)
     expect(page.locator(".details")).to_contain_text(f"{cells(page)[FOO_BOX][3].replace('±', '± ')}  ·")
 
 
-def test_pointing_at_a_box_tells_both_figures(open_comparison):
+def test_pointing_at_a_box_tells_both_figures(open_comparison) -> None:
     page = open_comparison()
     place = box(page, FOO_BOX)
     page.mouse.move(place["left"] + place["width"] / 2, place["top"] + 9)
     expect(page.locator(".details")).to_contain_text(f"2.250 → 0.240 cores  ·  {MINUS}2.010 ± 0.070  ·  {MINUS}89.3 %")
 
 
-def test_what_is_gone_stays_in_the_table(open_comparison):
+def test_what_is_gone_stays_in_the_table(open_comparison) -> None:
     page = open_comparison(after=profile_of({(MAIN, BAR): 750}))
     assert cells(page)[FOO_BOX][:3] == ["2.250", "0.000", f"{MINUS}2.250"]
     assert FOO_BOX not in {each["text"] for each in drawn(page)}
 
 
-def test_hostile_names_are_shown_and_not_run(open_comparison):
+def test_hostile_names_are_shown_and_not_run(open_comparison) -> None:
     page = open_comparison(hostile_profile(), hostile_profile())
     assert page.locator("img").count() == 0
     assert any("<script>alert(1)</script>" in each["text"] for each in drawn(page))

@@ -25,7 +25,7 @@ def graph(profile, **options):
     return stream.getvalue()
 
 
-def boxes_of(profile, narrowest=0.0, boxes_max=10**6):
+def boxes_of(profile, narrowest: float = 0.0, boxes_max: int = 10**6):
     return flame_boxes(labelled_stacks(profile, OutputOptions()), narrowest, boxes_max)
 
 
@@ -37,7 +37,7 @@ def data(text):
     return json.loads(ET.fromstring(text).find(f"{SVG}script[@id='pyflame-data']").text)
 
 
-def test_the_picture_shows_processes_above_the_root_with_their_shares():
+def test_the_picture_shows_processes_above_the_root_with_their_shares() -> None:
     titles = [title.text for title in picture(graph(realistic_profile())).iter(f"{SVG}title")]
     assert titles[:2] == [
         "all: 5,895 samples, 100.00 % of all, 59.55 s of CPU",
@@ -45,7 +45,7 @@ def test_the_picture_shows_processes_above_the_root_with_their_shares():
     ]
 
 
-def test_the_data_holds_every_box():
+def test_the_data_holds_every_box() -> None:
     profile = realistic_profile()
     boxes = boxes_of(profile)
     held = data(graph(profile))
@@ -57,7 +57,7 @@ def test_the_data_holds_every_box():
     assert depths[1:] == boxes.depth
 
 
-def test_title_facts_and_outcome_are_said():
+def test_title_facts_and_outcome_are_said() -> None:
     words = [text.text for text in picture(graph(realistic_profile())).iter(f"{SVG}text")]
     assert words[0] == "CPU flame graph of web-1"
     assert words[1] == (
@@ -67,7 +67,7 @@ def test_title_facts_and_outcome_are_said():
     assert any("74 truncated" in word and "2 lost" in word for word in words)
 
 
-def test_long_outcome_takes_as_many_lines_as_it_needs():
+def test_long_outcome_takes_as_many_lines_as_it_needs() -> None:
     profile = realistic_profile()
     some = next(iter(profile.samples))
     profile.samples.update({replace(some, native=outcome): 1000 for outcome in NativeOutcome})
@@ -81,20 +81,20 @@ def test_long_outcome_takes_as_many_lines_as_it_needs():
     assert max(boxes) + 19 < below[0][0] < below[-1][0] < int(ET.fromstring(text).get("height"))
 
 
-def test_kinds_differ_in_colour_class():
+def test_kinds_differ_in_colour_class() -> None:
     rects = picture(graph(realistic_profile())).iter(f"{SVG}rect")
     styles = {rect.get("class").split()[1].rstrip("0123456789") for rect in rects}
     assert styles == {"all", "process", "python", "native", "kernel", "mark"}
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_nothing_outside_of_the_file_is_referred_to(profile):
+def test_nothing_outside_of_the_file_is_referred_to(profile) -> None:
     text = graph(profile).replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
     own = re.sub(r"<title>.*?</title>|<text.*?</text>|<script type=.*?</script>", "", text)
     assert not re.search(r"\b(href|src)\s*=\s*[\"']|https?:|url\(|@import", own)
 
 
-def test_names_are_text_and_nothing_else():
+def test_names_are_text_and_nothing_else() -> None:
     tree = ET.fromstring(graph(hostile_profile()))
     assert len(list(tree.iter(f"{SVG}script"))) == 2
     assert {element.tag.removeprefix(SVG) for element in tree.iter()} == {
@@ -111,20 +111,20 @@ def test_names_are_text_and_nothing_else():
 
 @settings(deadline=None, max_examples=50)
 @given(profiles())
-def test_any_profile_gives_well_formed_xml_with_all_samples(profile):
+def test_any_profile_gives_well_formed_xml_with_all_samples(profile: Profile) -> None:
     assert data(graph(profile))["samples"][0] == profile.total
 
 
-def test_the_script_is_whole_inside_its_cdata_section():
+def test_the_script_is_whole_inside_its_cdata_section() -> None:
     scripts = ET.fromstring(graph(realistic_profile())).findall(f"{SVG}script")
     assert scripts[1].text.strip().endswith("}());")
 
 
-def test_a_profile_without_samples_is_drawn_as_an_empty_root():
+def test_a_profile_without_samples_is_drawn_as_an_empty_root() -> None:
     assert data(graph(Profile(recording())))["samples"] == [0]
 
 
-def test_callees_lie_inside_their_caller_the_busiest_first():
+def test_callees_lie_inside_their_caller_the_busiest_first() -> None:
     boxes = boxes_of(wide_profile(200))
     open_boxes = []
     for depth, start, samples in zip(boxes.depth, boxes.start, boxes.samples, strict=True):
@@ -138,7 +138,7 @@ def test_callees_lie_inside_their_caller_the_busiest_first():
         open_boxes[depth:] = [(start, samples, start + samples)]
 
 
-def test_boxes_too_narrow_to_see_are_left_out_and_said():
+def test_boxes_too_narrow_to_see_are_left_out_and_said() -> None:
     profile = wide_profile(300)
     boxes = boxes_of(profile, narrowest=0.01)
     assert min(boxes.samples) >= 0.01 * profile.total
@@ -154,10 +154,10 @@ def test_boxes_too_narrow_to_see_are_left_out_and_said():
     )
 
 
-def test_never_more_boxes_than_the_limit():
+def test_never_more_boxes_than_the_limit() -> None:
     assert len(boxes_of(wide_profile(300), boxes_max=500)) <= 500
 
 
-def test_without_kernel_no_kernel_box_is_left():
+def test_without_kernel_no_kernel_box_is_left() -> None:
     assert "_[k]" in graph(realistic_profile())
     assert "_[k]" not in graph(realistic_profile(), kernel=False)

@@ -129,7 +129,7 @@ def owners(profile, options, key):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile, options):
+def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile, options) -> None:
     message = pprof(profile, **options)
     wanted = expected(profile, owners, exact_name, **options)
     wanted[("[no frame is shown]",)] += wanted.pop((), 0)
@@ -140,7 +140,7 @@ def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile, opti
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_firefox_has_every_stack_of_every_thread(profile, options):
+def test_firefox_has_every_stack_of_every_thread(profile, options) -> None:
     def track(profile, options, key):
         process, thread = profile.processes[key.process], profile.threads[key.thread]
         others = replace(options, group_by=tuple({"host", "interpreter", "command"} & set(options.group_by)))
@@ -152,7 +152,7 @@ def test_firefox_has_every_stack_of_every_thread(profile, options):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_speedscope_has_every_stack_in_a_profile_for_each_group(options):
+def test_speedscope_has_every_stack_in_a_profile_for_each_group(options) -> None:
     profile = realistic_profile()
     found = speedscope_stacks(speedscope(profile, **options), 99)
 
@@ -169,7 +169,7 @@ def test_speedscope_has_every_stack_in_a_profile_for_each_group(options):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_json_lines_have_every_stack_with_exact_names(options):
+def test_json_lines_have_every_stack_with_exact_names(options) -> None:
     profile = hostile_profile()
     found = Counter()
     for line in jsonl(profile, **options):
@@ -186,7 +186,7 @@ def test_json_lines_have_every_stack_with_exact_names(options):
 
 @settings(deadline=None)
 @given(profiles())
-def test_any_profile_is_written_with_all_its_samples(profile):
+def test_any_profile_is_written_with_all_its_samples(profile: Profile) -> None:
     frequency = profile.recording.frequency
     assert sum(sample.value[0] for sample in pprof(profile).sample) == profile.total
     assert speedscope_stacks(speedscope(profile), frequency).total() == profile.total
@@ -195,12 +195,12 @@ def test_any_profile_is_written_with_all_its_samples(profile):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_equal_profiles_give_equal_bytes(name):
+def test_equal_profiles_give_equal_bytes(name: str) -> None:
     assert written(realistic_profile(), name) == written(realistic_profile(), name)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_selection_is_all_there_is(name):
+def test_a_selection_is_all_there_is(name: str) -> None:
     part = Selection(10, 20, ("celery",)).of(realistic_profile())
     text = written(part, name)
     text = gzip.decompress(text) if text.startswith(b"\x1f\x8b") else text
@@ -210,7 +210,7 @@ def test_a_selection_is_all_there_is(name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_without_a_frequency_nothing_is_said_of_time(name):
+def test_without_a_frequency_nothing_is_said_of_time(name: str) -> None:
     profile = realistic_profile()
     profile.recording = recording(frequency=0)
     text = written(profile, name)
@@ -220,13 +220,13 @@ def test_without_a_frequency_nothing_is_said_of_time(name):
 
 
 @pytest.mark.parametrize("name", ["speedscope", "firefox", "jsonl"])
-def test_no_hostile_name_leaves_ascii_or_its_json_text(name):
+def test_no_hostile_name_leaves_ascii_or_its_json_text(name: str) -> None:
     text = written(hostile_profile(), name)
     text = gzip.decompress(text) if text.startswith(b"\x1f\x8b") else text
     assert text.replace(b"\n", b"").decode("ascii").isprintable()
 
 
-def test_hostile_names_in_pprof_print_as_themselves_and_can_be_told():
+def test_hostile_names_in_pprof_print_as_themselves_and_can_be_told() -> None:
     message = pprof(hostile_profile())
     assert all(text.isprintable() for text in message.string_table)
     assert set(HOSTILE_NAMES) - {""} <= {spelled_back(text) for text in message.string_table}
@@ -235,7 +235,7 @@ def test_hostile_names_in_pprof_print_as_themselves_and_can_be_told():
 # pprof
 
 
-def test_pprof_labels_each_sample_with_its_process_and_thread():
+def test_pprof_labels_each_sample_with_its_process_and_thread() -> None:
     message = pprof(realistic_profile())
     text = message.string_table
     labels = {
@@ -252,7 +252,7 @@ def test_pprof_labels_each_sample_with_its_process_and_thread():
     assert len(labels) == 5
 
 
-def test_pprof_maps_native_frames_with_their_build_ids():
+def test_pprof_maps_native_frames_with_their_build_ids() -> None:
     message = pprof(realistic_profile())
     text = message.string_table
     mappings = {text[mapping.filename]: text[mapping.build_id] for mapping in message.mapping}
@@ -262,7 +262,7 @@ def test_pprof_maps_native_frames_with_their_build_ids():
     assert "[kernel.kallsyms]" in mappings
 
 
-def test_pprof_knows_first_and_executing_lines_of_python():
+def test_pprof_knows_first_and_executing_lines_of_python() -> None:
     message = pprof(realistic_profile())
     (function,) = (each for each in message.function if message.string_table[each.name] == "basket")
     assert (message.string_table[function.filename], function.start_line) == ("/srv/shop/views.py", 41)
@@ -270,7 +270,7 @@ def test_pprof_knows_first_and_executing_lines_of_python():
     assert lines == {52}
 
 
-def test_pprof_says_when_and_how_it_was_recorded():
+def test_pprof_says_when_and_how_it_was_recorded() -> None:
     message = pprof(realistic_profile())
     assert (message.time_nanos, message.duration_nanos) == (1_790_000_000 * 10**9, 60 * 10**9)
     assert message.period == round(10**9 / 99)
@@ -280,7 +280,7 @@ def test_pprof_says_when_and_how_it_was_recorded():
 # speedscope
 
 
-def test_speedscope_orders_samples_by_the_second_and_profiles_by_samples():
+def test_speedscope_orders_samples_by_the_second_and_profiles_by_samples() -> None:
     document = speedscope(realistic_profile())
     assert [each["name"] for each in document["profiles"]] == [
         "gunicorn (1201)",
@@ -294,7 +294,7 @@ def test_speedscope_orders_samples_by_the_second_and_profiles_by_samples():
     assert nginx["endValue"] == pytest.approx(480 / 99)
 
 
-def test_speedscope_frames_have_their_files_and_lines():
+def test_speedscope_frames_have_their_files_and_lines() -> None:
     frames = {frame["name"]: frame for frame in speedscope(realistic_profile(), lines=True)["shared"]["frames"]}
     assert frames["basket"] == {"name": "basket", "file": "/srv/shop/views.py", "line": 52}
     assert frames["do_syscall_64_[k]"] == {"name": "do_syscall_64_[k]"}
@@ -304,7 +304,7 @@ def test_speedscope_frames_have_their_files_and_lines():
 # Firefox
 
 
-def test_firefox_places_samples_in_their_seconds_in_order():
+def test_firefox_places_samples_in_their_seconds_in_order() -> None:
     document = firefox(realistic_profile())
     for thread in document["threads"]:
         times = thread["samples"]["time"]
@@ -313,7 +313,7 @@ def test_firefox_places_samples_in_their_seconds_in_order():
     assert document["meta"]["interval"] == pytest.approx(1000 / 99)
 
 
-def test_firefox_tells_python_native_library_and_kernel_apart():
+def test_firefox_tells_python_native_library_and_kernel_apart() -> None:
     document = firefox(realistic_profile())
     names = [category["name"] for category in document["meta"]["categories"]]
     found = {}
@@ -332,7 +332,7 @@ def test_firefox_tells_python_native_library_and_kernel_apart():
     assert {name: found[name] for name in wanted} == wanted
 
 
-def test_firefox_tables_have_columns_of_their_length():
+def test_firefox_tables_have_columns_of_their_length() -> None:
     for thread in firefox(realistic_profile())["threads"]:
         for name in ("samples", "stackTable", "frameTable", "funcTable", "resourceTable", "markers", "nativeSymbols"):
             columns = [column for column in thread[name].values() if isinstance(column, list)]
@@ -343,7 +343,7 @@ def test_firefox_tables_have_columns_of_their_length():
 # JSON lines
 
 
-def test_a_json_line_says_all_that_is_known_of_its_samples():
+def test_a_json_line_says_all_that_is_known_of_its_samples() -> None:
     keys = {
         SampleKey(second, 0, 0, 0, kernel_mode=True, gil=Gil.NOT_HELD, outcome=Outcome.COMPLETE): count
         for second, count in ((0, 2), (7, 97))
@@ -379,6 +379,6 @@ def test_a_json_line_says_all_that_is_known_of_its_samples():
     ]
 
 
-def test_json_lines_start_with_the_most_frequent_stack():
+def test_json_lines_start_with_the_most_frequent_stack() -> None:
     counts = [line["samples"] for line in jsonl(realistic_profile())]
     assert counts == sorted(counts, reverse=True)

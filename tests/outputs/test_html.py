@@ -105,23 +105,23 @@ DEFAULT_KEY = next(iter(realistic_profile().samples))
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile(), wide_profile(200)])
-def test_every_sample_is_in_the_page_with_its_second_its_stack_and_its_outcomes(profile):
+def test_every_sample_is_in_the_page_with_its_second_its_stack_and_its_outcomes(profile) -> None:
     assert Unpacked(page_of(profile)).samples() == expected(profile)
 
 
 @settings(max_examples=60, deadline=None)
 @given(profiles())
-def test_any_profile_reads_back(profile):
+def test_any_profile_reads_back(profile: Profile) -> None:
     assert Unpacked(page_of(profile)).samples() == expected(profile)
 
 
-def test_numbers_that_no_recording_has_are_bounded_and_do_not_fail():
+def test_numbers_that_no_recording_has_are_bounded_and_do_not_fail() -> None:
     profile = realistic_profile()
     profile.samples = Counter({next(iter(profile.samples)): 1 << 40})
     assert sum(Unpacked(page_of(profile)).samples().values()) == 0xFFFFFFFF
 
 
-def test_the_policy_allows_the_pages_own_script_and_style_only():
+def test_the_policy_allows_the_pages_own_script_and_style_only() -> None:
     page = page_of(hostile_profile())
     script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
@@ -132,14 +132,14 @@ def test_the_policy_allows_the_pages_own_script_and_style_only():
     )
 
 
-def test_no_name_is_part_of_the_pages_own_text():
+def test_no_name_is_part_of_the_pages_own_text() -> None:
     page = page_of(hostile_profile())
     assert "alert(" not in page
     assert page.count("<script") == 2
     assert page.isascii()
 
 
-def test_the_page_names_no_other_host_to_fetch_from():
+def test_the_page_names_no_other_host_to_fetch_from() -> None:
     page = page_of(realistic_profile())
     assert re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page) == []
 
@@ -156,6 +156,6 @@ def test_the_page_names_no_other_host_to_fetch_from():
         (OutputOptions(group_by=("host",), lines=True), {"top": "none", "lines": True}),
     ],
 )
-def test_options_are_what_the_page_shows_at_first(options, first):
+def test_options_are_what_the_page_shows_at_first(options: OutputOptions, first) -> None:
     shown = Unpacked(page_of(realistic_profile(), options)).document["first"]
     assert {name: shown[name] for name in first} == first

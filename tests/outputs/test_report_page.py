@@ -1,8 +1,11 @@
 """The report in a real browser: what each control shows, by mouse and by keyboard."""
 
+from __future__ import annotations
+
 import io
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -29,11 +32,11 @@ def chromium():
 
 
 @pytest.fixture
-def open_report(chromium, tmp_path):
+def open_report(chromium, tmp_path: Path):
     """Opens a profile's report; at the end of the test, no foreign script has run and ours has not failed."""
     opened = []
 
-    def open_page(profile, fragment="", options=None, **settings):
+    def open_page(profile, fragment: str = "", options=None, **settings):
         file = tmp_path / "report.html"
         with file.open("w", encoding="utf-8") as stream:
             write_html_report(profile, stream, options or OutputOptions())
@@ -57,7 +60,7 @@ def halves() -> Profile:
 # The timeline
 
 
-def test_dragging_chooses_the_seconds_for_graph_and_table(open_report):
+def test_dragging_chooses_the_seconds_for_graph_and_table(open_report) -> None:
     page = open_report(halves())
     assert {each["text"] for each in drawn(page)} > {"gunicorn (1201)", "celery (1317)"}
     drag(page, 30.1, 59.9, 60)
@@ -66,7 +69,7 @@ def test_dragging_chooses_the_seconds_for_graph_and_table(open_report):
     assert fragment(page) == "#range=30-60"
 
 
-def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_report):
+def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_report) -> None:
     page = open_report(halves(), "#range=0-30")
     begin, end = page.locator("input.end").all()
     assert (begin.input_value(), end.input_value()) == ("0:00", "0:30")
@@ -76,7 +79,7 @@ def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_
     expect(page.locator(".chosen")).to_contain_text(f"{samples[0] / 99 / 30:.2f} of 4 cores")
 
 
-def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report):
+def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report) -> None:
     page = open_report(realistic_profile())
     begin, end = page.locator("input.end").all()
     end.fill("0:20")
@@ -89,7 +92,7 @@ def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report):
     assert begin.input_value() == "0:05"
 
 
-def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report):
+def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report) -> None:
     page = open_report(realistic_profile(), "#range=10-20")
     for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Alt+ArrowLeft"):
         page.locator(".plot").press(key)
@@ -101,7 +104,7 @@ def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report):
 # The flame graph
 
 
-def test_a_click_zooms_and_escape_goes_back(open_report):
+def test_a_click_zooms_and_escape_goes_back(open_report) -> None:
     page = open_report(realistic_profile())
     before = box(page, PARENT)["width"]
     click_box(page, PARENT)
@@ -111,14 +114,14 @@ def test_a_click_zooms_and_escape_goes_back(open_report):
     assert box(page, PARENT)["width"] == pytest.approx(before)
 
 
-def test_the_zoom_survives_another_choice_of_frames(open_report):
+def test_the_zoom_survives_another_choice_of_frames(open_report) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     page.keyboard.press("n")
     assert box(page, PARENT)["width"] == pytest.approx(box(page, "all")["width"])
 
 
-def test_hovering_tells_label_samples_shares_and_seconds(open_report):
+def test_hovering_tells_label_samples_shares_and_seconds(open_report) -> None:
     page = open_report(realistic_profile())
     place = box(page, SELF)
     page.mouse.move(place["left"] + 10, place["top"] + 8)
@@ -128,7 +131,7 @@ def test_hovering_tells_label_samples_shares_and_seconds(open_report):
     )
 
 
-def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_report):
+def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_report) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("/")
     page.keyboard.type(r"^Tree\.descend")
@@ -138,21 +141,21 @@ def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_
     assert page.locator("output.share").text_content() == "not a regular expression"
 
 
-def test_search_tells_the_share_of_the_zoomed_part_too(open_report):
+def test_search_tells_the_share_of_the_zoomed_part_too(open_report) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     page.locator("#search").fill("json/")
     assert page.locator("output.share").text_content() == "39.0 % here, 16.3 % of all"
 
 
-def test_the_icicle_has_its_root_on_top(open_report):
+def test_the_icicle_has_its_root_on_top(open_report) -> None:
     page = open_report(realistic_profile())
     assert box(page, "all")["top"] > box(page, PARENT)["top"]
     page.keyboard.press("i")
     assert box(page, "all")["top"] < box(page, PARENT)["top"]
 
 
-def test_folded_recursion_is_one_box(open_report):
+def test_folded_recursion_is_one_box(open_report) -> None:
     page = open_report(realistic_profile())
     assert len([each for each in drawn(page) if each["text"] == RECURSIVE]) == 12
     page.keyboard.press("r")
@@ -167,7 +170,7 @@ def test_folded_recursion_is_one_box(open_report):
         ("l", SELF, SCANNER),
     ],
 )
-def test_frames_of_a_kind_are_hidden_by_key(open_report, key, gone, stays):
+def test_frames_of_a_kind_are_hidden_by_key(open_report, key: str, gone, stays) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press(key)
     texts = {each["text"] for each in drawn(page)}
@@ -177,14 +180,14 @@ def test_frames_of_a_kind_are_hidden_by_key(open_report, key, gone, stays):
     assert gone in {each["text"] for each in drawn(page)}
 
 
-def test_hidden_frames_count_as_their_callers_own_time(open_report):
+def test_hidden_frames_count_as_their_callers_own_time(open_report) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("n")
     page.keyboard.press("k")
     assert rows(page)["JSONDecoder.decode (json/decoder.py:332)"][0] == pytest.approx(16.3)
 
 
-def test_arrows_move_between_boxes_and_enter_zooms(open_report):
+def test_arrows_move_between_boxes_and_enter_zooms(open_report) -> None:
     page = open_report(realistic_profile())
     for key in ("ArrowUp", "ArrowUp", "ArrowRight"):
         page.keyboard.press(key)
@@ -193,7 +196,7 @@ def test_arrows_move_between_boxes_and_enter_zooms(open_report):
     assert box(page, "celery (1317)")["width"] == pytest.approx(box(page, "all")["width"])
 
 
-def test_boxes_are_coloured_by_kind_module_or_process(open_report):
+def test_boxes_are_coloured_by_kind_module_or_process(open_report) -> None:
     page = open_report(realistic_profile())
     pictures = set()
     for _ in range(3):
@@ -205,7 +208,7 @@ def test_boxes_are_coloured_by_kind_module_or_process(open_report):
 # The table
 
 
-def test_the_table_agrees_with_the_samples(open_report):
+def test_the_table_agrees_with_the_samples(open_report) -> None:
     page = open_report(realistic_profile())
     shown = rows(page)
     assert shown["score (shop/tree.py:30)"] == [21.4, 12.73, 21.4, 12.73]
@@ -213,7 +216,7 @@ def test_the_table_agrees_with_the_samples(open_report):
     assert rows(page) == {RECURSIVE: [0.0, 0.0, 34.8, 20.75]}
 
 
-def test_every_column_sorts_both_ways(open_report):
+def test_every_column_sorts_both_ways(open_report) -> None:
     page = open_report(realistic_profile())
     head = page.locator(".grid .head")
     head.get_by_role("button", name="Total").click()
@@ -235,12 +238,12 @@ def test_every_column_sorts_both_ways(open_report):
         ("thread", "ThreadPoolExec (1209)", 8.1),
     ],
 )
-def test_the_table_groups_by(open_report, grouping, row, total):
+def test_the_table_groups_by(open_report, grouping: str, row: str, total: float) -> None:
     page = open_report(realistic_profile(), f"#by={grouping}")
     assert rows(page)[row][2] == pytest.approx(total)
 
 
-def test_a_row_lights_its_boxes_and_a_box_its_row(open_report):
+def test_a_row_lights_its_boxes_and_a_box_its_row(open_report) -> None:
     page = open_report(realistic_profile())
     page.locator(".grid .rows .line", has_text="scanner_call").hover()
     assert {each["text"] for each in drawn(page) if each["lit"]} == {SCANNER}
@@ -249,7 +252,7 @@ def test_a_row_lights_its_boxes_and_a_box_its_row(open_report):
     assert page.locator(".grid .line.pointed").all_text_contents()[0].startswith("dict_lookup")
 
 
-def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report):
+def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("t")
     assert page.locator(".pane.table").count() == 0
@@ -262,7 +265,7 @@ def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report):
 # One function
 
 
-def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_report):
+def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_report) -> None:
     page = open_report(realistic_profile())
     page.locator("#filter").fill("JSONDecoder")
     page.locator(".grid .rows .line").dblclick()
@@ -275,7 +278,7 @@ def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_re
     assert drawn(page, 1)[0]["text"] == SCANNER
 
 
-def test_lines_of_a_function_stand_with_their_shares(open_report):
+def test_lines_of_a_function_stand_with_their_shares(open_report) -> None:
     profile = realistic_profile()
     page = open_report(profile)
     page.locator("#filter").fill("score")
@@ -285,7 +288,7 @@ def test_lines_of_a_function_stand_with_their_shares(open_report):
     assert cells[:5] == ["33", "21.4", "21.4", "12.73", "1,260"]
 
 
-def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_report):
+def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_report) -> None:
     profile = realistic_profile()
     profile.sources = {"/srv/shop/tree.py": {30: "def score(self):", 31: "    # \u202e<b>", 33: "\treturn self.weight"}}
     page = open_report(profile)
@@ -301,7 +304,7 @@ def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_repo
 # Without a mouse, and without looking
 
 
-def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report):
+def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report) -> None:
     page = open_report(realistic_profile())
     views = page.get_by_role("tablist", name="Views")
     views.get_by_role("tab", selected=True).focus()
@@ -316,7 +319,7 @@ def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report):
     assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
 
 
-def test_the_panes_tabs_name_what_they_show(open_report):
+def test_the_panes_tabs_name_what_they_show(open_report) -> None:
     page = open_report(realistic_profile())
     tabs = page.get_by_role("tablist", name="What the pane shows")
     tabs.get_by_role("tab", name="Flame graph", selected=True).press("ArrowRight")
@@ -325,7 +328,7 @@ def test_the_panes_tabs_name_what_they_show(open_report):
     assert tabs.get_by_role("tab", selected=True).get_attribute("aria-controls") == panel.get_attribute("id")
 
 
-def test_the_table_tells_its_rows_columns_and_order(open_report):
+def test_the_table_tells_its_rows_columns_and_order(open_report) -> None:
     page = open_report(realistic_profile())
     table = page.get_by_role("table", name="Functions by CPU")
     columns = table.get_by_role("columnheader")
@@ -338,7 +341,7 @@ def test_the_table_tells_its_rows_columns_and_order(open_report):
     assert table.locator("[aria-current=true]").get_attribute("aria-rowindex") == "2"
 
 
-def test_the_table_of_processes_names_every_column(open_report):
+def test_the_table_of_processes_names_every_column(open_report) -> None:
     table = open_report(realistic_profile(), "#tab=processes").get_by_role("table", name="Processes by CPU")
     names = [each.get_attribute("aria-label") or each.inner_text() for each in table.get_by_role("columnheader").all()]
     assert len(names) == 11
@@ -348,7 +351,7 @@ def test_the_table_of_processes_names_every_column(open_report):
 # Processes and trust
 
 
-def test_the_processes_have_the_figures_of_the_csv(open_report):
+def test_the_processes_have_the_figures_of_the_csv(open_report) -> None:
     profile = realistic_profile()
     page = open_report(profile, "#tab=processes")
     for row in process_rows(profile):
@@ -363,7 +366,7 @@ def test_the_processes_have_the_figures_of_the_csv(open_report):
         )
 
 
-def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report):
+def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report) -> None:
     profile = realistic_profile()
     profile.recording = recording(duration=59.4)
     page = open_report(profile, "#tab=processes&range=58-60")
@@ -372,7 +375,7 @@ def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_rang
     assert float(cells[5]) == pytest.approx(row.cpu_percent, abs=0.06)
 
 
-def test_a_process_and_a_thread_are_filters(open_report):
+def test_a_process_and_a_thread_are_filters(open_report) -> None:
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only gunicorn (1201)").check()
     page.get_by_role("button", name="gunicorn: worker").click()
@@ -385,7 +388,7 @@ def test_a_process_and_a_thread_are_filters(open_report):
     assert "celery (1317)" in {each["text"] for each in drawn(page)}
 
 
-def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report):
+def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report) -> None:
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only celery (1317)").check()
     page.get_by_role("button", name="gunicorn: worker").click()
@@ -396,7 +399,7 @@ def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report):
     assert not texts & {"nginx (803)", PARENT}
 
 
-def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report):
+def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report) -> None:
     page = open_report(realistic_profile(), "#tab=processes&commands=nginx")
     expect(page.locator(".sheet tbody tr")).to_have_count(1)
     page.locator("#process-filter").press("Escape")
@@ -404,21 +407,21 @@ def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report)
     assert fragment(page) == "#tab=processes"
 
 
-def test_trust_tells_why_samples_were_lost(open_report):
+def test_trust_tells_why_samples_were_lost(open_report) -> None:
     profile = realistic_profile()
     profile.recording = recording(lost=12, counters={"counts_full": 10, "tail_calls_failed": 2, "ticks": 6000})
     page = open_report(profile, "#tab=trust")
     expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
 
 
-def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report):
+def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report) -> None:
     whole = realistic_profile()
     page = open_report(Selection(end=10.0).of(whole), "#tab=trust")
     said = f"{whole.recording.lost} of the whole recording\N{RIGHT SINGLE QUOTATION MARK}s {whole.total:,}"
     expect(page.locator(".trust dl > div", has_text="Samples lost")).to_contain_text(said)
 
 
-def test_trust_states_every_outcome_and_the_circumstances(open_report):
+def test_trust_states_every_outcome_and_the_circumstances(open_report) -> None:
     profile = realistic_profile()
     page = open_report(profile, "#tab=trust")
     text = page.locator(".trust").inner_text()
@@ -426,14 +429,14 @@ def test_trust_states_every_outcome_and_the_circumstances(open_report):
         assert wanted in text
 
 
-def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report):
+def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report) -> None:
     page = open_report(Selection(processes=("nginx",)).of(realistic_profile()), "#tab=trust")
     charged = page.locator(".trust dl > div", has_text="charged these processes")
     expect(charged).to_contain_text("4.9 s")
 
 
 @pytest.mark.parametrize("view", ["", "#view=sandwich&selected=function-1", "#tab=processes", "#tab=trust"])
-def test_folded_stacks_are_told_no_time(open_report, view):
+def test_folded_stacks_are_told_no_time(open_report, view: str) -> None:
     page = open_report(load_folded(io.BytesIO(b"app;main;work 30\napp;main;rest 10\n"), "stacks.folded"), view)
     expect(page.locator(".timeline")).to_contain_text("40 samples. When each was taken is not known.")
     text = page.locator("body").inner_text()
@@ -443,7 +446,7 @@ def test_folded_stacks_are_told_no_time(open_report, view):
 # The page
 
 
-def test_the_fragment_holds_the_whole_view(open_report):
+def test_the_fragment_holds_the_whole_view(open_report) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     for key in ("n", "i", "c"):
@@ -458,12 +461,12 @@ def test_the_fragment_holds_the_whole_view(open_report):
 
 
 @pytest.mark.parametrize("given", ["#range=99-2&zoom=-4&by=x&process=9.a&selected=line-99999", "#%", "#zoom=99999999"])
-def test_a_damaged_fragment_shows_what_there_is(open_report, given):
+def test_a_damaged_fragment_shows_what_there_is(open_report, given: str) -> None:
     page = open_report(realistic_profile(), given)
     assert box(page, "all")["samples"] == realistic_profile().total
 
 
-def test_options_of_the_command_decide_what_is_shown_at_first(open_report):
+def test_options_of_the_command_decide_what_is_shown_at_first(open_report) -> None:
     page = open_report(realistic_profile(), options=OutputOptions(python_only=True, lines=True))
     texts = {each["text"] for each in drawn(page)}
     assert "loads (json/__init__.py:346)" in texts
@@ -477,21 +480,21 @@ def test_options_of_the_command_decide_what_is_shown_at_first(open_report):
         ("interpreter", {"CPython 3.11.2", "CPython 3.12.4", "not Python"}),
     ],
 )
-def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group, shown):
+def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group: str, shown) -> None:
     page = open_report(realistic_profile(), options=OutputOptions(group_by=(group,)))
     texts = {each["text"] for each in drawn(page)}
     assert texts >= shown
     assert "gunicorn (1201)" not in texts
 
 
-def test_the_search_follows_what_the_root_is_called(open_report):
+def test_the_search_follows_what_the_root_is_called(open_report) -> None:
     page = open_report(realistic_profile(), "#search=gunicorn \\(1201")
     expect(page.locator(".seek .share")).not_to_have_text("0.0 % matched")
     page.get_by_label("Root").select_option("command")
     expect(page.locator(".seek .share")).to_have_text("0.0 % matched")
 
 
-def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report):
+def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report) -> None:
     page = open_report(realistic_profile())
     page.evaluate(
         "() => { const replace = history.replaceState.bind(history); window.written = 0;"
@@ -505,7 +508,7 @@ def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_h
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_the_system_until_it_is_switched(open_report, scheme):
+def test_the_page_follows_the_system_until_it_is_switched(open_report, scheme: str) -> None:
     page = open_report(realistic_profile(), color_scheme=scheme)
     shades = {"light": "rgb(251, 250, 247)", "dark": "rgb(23, 22, 20)"}
     background = "getComputedStyle(document.body).backgroundColor"
@@ -514,7 +517,7 @@ def test_the_page_follows_the_system_until_it_is_switched(open_report, scheme):
     assert page.evaluate(background) == next(iter(shades.values()))
 
 
-def test_the_keys_are_listed_on_demand(open_report):
+def test_the_keys_are_listed_on_demand(open_report) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("?")
     expect(page.locator("dialog.help")).to_be_visible()
@@ -522,7 +525,7 @@ def test_the_keys_are_listed_on_demand(open_report):
     expect(page.locator("dialog.help")).to_be_hidden()
 
 
-def test_what_is_printed_is_light_and_complete(open_report):
+def test_what_is_printed_is_light_and_complete(open_report) -> None:
     page = open_report(realistic_profile(), color_scheme="dark")
     page.emulate_media(media="print")
     expect(page.locator("html")).to_have_attribute("data-theme", "light")
@@ -530,7 +533,7 @@ def test_what_is_printed_is_light_and_complete(open_report):
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_hostile_names_are_shown_and_not_run(open_report):
+def test_hostile_names_are_shown_and_not_run(open_report) -> None:
     page = open_report(hostile_profile(), "#by=process")
     names = list(rows(page))
     assert "<script>alert(1)</script> (100)" in names
@@ -542,14 +545,14 @@ def test_hostile_names_are_shown_and_not_run(open_report):
     assert page.locator("script").count() == 2
 
 
-def test_nothing_but_the_pages_own_script_may_run(open_report):
+def test_nothing_but_the_pages_own_script_may_run(open_report) -> None:
     page = open_report(realistic_profile())
     policy = page.locator("meta[http-equiv]").get_attribute("content")
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
 
 
-def test_without_scripts_the_page_says_what_was_recorded(chromium, tmp_path):
+def test_without_scripts_the_page_says_what_was_recorded(chromium, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     with file.open("w", encoding="utf-8") as stream:
         write_html_report(realistic_profile(), stream)
@@ -560,7 +563,7 @@ def test_without_scripts_the_page_says_what_was_recorded(chromium, tmp_path):
     context.close()
 
 
-def test_a_recording_without_samples_says_so(open_report):
+def test_a_recording_without_samples_says_so(open_report) -> None:
     profile = realistic_profile()
     profile.samples = Counter()
     page = open_report(profile)
@@ -569,13 +572,13 @@ def test_a_recording_without_samples_says_so(open_report):
         page.keyboard.press(key)
 
 
-def test_a_long_table_draws_only_the_rows_in_view(open_report):
+def test_a_long_table_draws_only_the_rows_in_view(open_report) -> None:
     page = open_report(wide_profile(3000))
     assert page.locator(".grid .rows .line").count() < 80
     page.locator(".grid .body").press("End")
     expect(page.locator(".grid .line.selected")).to_be_in_viewport()
 
 
-def test_the_page_has_room_on_a_narrow_screen(open_report):
+def test_the_page_has_room_on_a_narrow_screen(open_report) -> None:
     page = open_report(realistic_profile(), viewport={"width": 420, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 420

@@ -1,13 +1,18 @@
 """The report of a recording of real programs, whose load changes in its middle."""
 
+from __future__ import annotations
+
 import json
 import math
 import time
+from pathlib import Path
 
 import pytest
 
 from pyflame_ebpf.commands.report import load
 from tests.command_line import RunningRecording, wait_for_other_recordings
+from tests.conftest import StartTarget
+from tests.interpreters import Interpreter
 from tests.report_page import Opened, chromium_browser, drag, rows
 from tests.target_process import wait_until_used
 
@@ -39,7 +44,7 @@ def recording_of(targets, directory):
             return running
 
 
-def last(targets):
+def last(targets) -> None:
     """One half of the recording."""
     end = time.monotonic() + HALF
     for target in targets:
@@ -72,7 +77,9 @@ def split(page, process):
     return shown["foo"] / both, both
 
 
-def test_each_half_of_a_changing_load_shows_its_own_split(chromium, start_target, interpreters, tmp_path):
+def test_each_half_of_a_changing_load_shows_its_own_split(
+    chromium, start_target: StartTarget, interpreters: tuple[Interpreter, ...], tmp_path: Path
+) -> None:
     targets = [start_target(each, "changing_load.py") for each in (interpreters[0], interpreters[-1])]
     directory = tmp_path / "out"
     changed, spent = recorded(targets, directory)

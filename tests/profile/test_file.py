@@ -1,5 +1,7 @@
 """Saving a profile and reading it back."""
 
+from __future__ import annotations
+
 import gzip
 import io
 import json
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.profile.file import UnusableProfileError, load_profile, save_profile
-from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.profile.model import NativeOutcome, Profile
 from tests.profiles import hostile_profile, profiles, realistic_profile
 
 
@@ -30,27 +32,27 @@ def load_document(content):
 
 @settings(deadline=None)
 @given(profiles())
-def test_any_profile_comes_back_equal(profile):
+def test_any_profile_comes_back_equal(profile: Profile) -> None:
     assert load_profile(io.BytesIO(saved(profile))) == profile
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_a_whole_recording_comes_back_equal(profile):
+def test_a_whole_recording_comes_back_equal(profile) -> None:
     assert load_profile(io.BytesIO(saved(profile))) == profile
 
 
-def test_equal_profiles_give_equal_bytes_without_a_time_in_the_header():
+def test_equal_profiles_give_equal_bytes_without_a_time_in_the_header() -> None:
     assert saved(realistic_profile()) == saved(realistic_profile())
     assert saved(realistic_profile())[4:8] == b"\0\0\0\0"
 
 
-def test_common_callers_are_stored_once():
+def test_common_callers_are_stored_once() -> None:
     profile = realistic_profile()
     frames = sum(len(stack) for stack in profile.stacks)
     assert len(document(profile)["nodes"]["caller"]) < frames / 2
 
 
-def test_a_file_of_a_newer_format_says_to_upgrade():
+def test_a_file_of_a_newer_format_says_to_upgrade() -> None:
     content = {**document(realistic_profile()), "version": 4}
     with pytest.raises(UnusableProfileError) as caught:
         load_document(content)
@@ -59,7 +61,7 @@ def test_a_file_of_a_newer_format_says_to_upgrade():
     assert caught.value.exit_code == 18
 
 
-def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing():
+def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing() -> None:
     profile = realistic_profile()
     content = {**document(profile), "version": 1}
     del content["frames"]["plumbing"], content["samples"]["native"], content["build_ids"], content["sources"]
@@ -69,7 +71,7 @@ def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing():
     assert loaded.total == profile.total
 
 
-def test_a_file_of_the_second_format_has_no_build_ids_and_no_source_text():
+def test_a_file_of_the_second_format_has_no_build_ids_and_no_source_text() -> None:
     profile = realistic_profile()
     content = {**document(profile), "version": 2}
     del content["build_ids"], content["sources"]
@@ -78,7 +80,7 @@ def test_a_file_of_the_second_format_has_no_build_ids_and_no_source_text():
     assert loaded.samples == profile.samples
 
 
-def test_a_file_of_this_format_without_native_stacks_is_refused():
+def test_a_file_of_this_format_without_native_stacks_is_refused() -> None:
     content = document(realistic_profile())
     del content["samples"]["native"]
     with pytest.raises(UnusableProfileError, match="no list native"):
@@ -100,7 +102,7 @@ def test_a_file_of_this_format_without_native_stacks_is_refused():
     ],
     ids=["empty", "text", "short", "damaged", "binary", "nested", "nan", "list", "foreign"],
 )
-def test_a_foreign_file_is_refused_with_the_reason(content, reason):
+def test_a_foreign_file_is_refused_with_the_reason(content, reason: str) -> None:
     with pytest.raises(UnusableProfileError, match=reason):
         load_profile(io.BytesIO(content))
 
@@ -145,12 +147,12 @@ def broken(path, value):
         broken(["sources", "file", 0], 10**6),
     ],
 )
-def test_content_that_makes_no_sense_is_refused(content):
+def test_content_that_makes_no_sense_is_refused(content) -> None:
     with pytest.raises(UnusableProfileError, match="not a profile that can be read"):
         load_document(content)
 
 
-def test_few_nodes_that_stand_for_very_many_frames_are_refused():
+def test_few_nodes_that_stand_for_very_many_frames_are_refused() -> None:
     content = document(realistic_profile())
     content["nodes"] = {"caller": list(range(-1, 9_999)), "frame": [0] * 10_000}
     content["stacks"] = [9_999] * 6_000
@@ -167,7 +169,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_other_value_anywhere_is_read_or_refused_but_never_crashes(data):
+def test_any_other_value_anywhere_is_read_or_refused_but_never_crashes(data) -> None:
     content = document(realistic_profile())
     place, step = content, data.draw(st.sampled_from(sorted(content)))
     while isinstance(place[step], dict | list) and place[step] and data.draw(st.booleans()):

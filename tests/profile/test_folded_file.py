@@ -1,5 +1,7 @@
 """Folded stacks that this and other tools wrote, read into a profile."""
 
+from __future__ import annotations
+
 import io
 import re
 import time
@@ -16,7 +18,7 @@ from pyflame_ebpf.profile import folded_file
 from pyflame_ebpf.profile.file import UnusableProfileError
 from pyflame_ebpf.profile.folded_file import load_folded
 from pyflame_ebpf.profile.labels import spelled_back, visible
-from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Outcome, Process, Thread
+from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Outcome, Process, Profile, Thread
 from tests.profiles import hostile_profile, profiles, realistic_profile
 
 PYTHON, NATIVE, KERNEL = FrameKind.PYTHON, FrameKind.NATIVE, FrameKind.KERNEL
@@ -44,7 +46,7 @@ P7853;T0:7855;/srv/busy.py:outer:7;/srv/busy.py:inner.<locals>.<genexpr>:3 15033
 """
 
 
-def loaded(text, name="stacks"):
+def loaded(text, name: str = "stacks"):
     return load_folded(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)
 
 
@@ -60,34 +62,34 @@ def by_stack(profile):
 
 @pytest.mark.parametrize("options", [{}, {"group_by": ("process", "thread")}, {"lines": True}], ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_what_this_profiler_wrote_is_written_again_the_same(profile, options):
+def test_what_this_profiler_wrote_is_written_again_the_same(profile, options) -> None:
     text = folded(profile, **options)
     assert folded(loaded(text), **options) == text
 
 
 @settings(deadline=None)
 @given(profiles())
-def test_no_sample_of_any_profile_is_lost_on_the_way(profile):
+def test_no_sample_of_any_profile_is_lost_on_the_way(profile: Profile) -> None:
     if profile.total:
         assert loaded(folded(profile)).total == profile.total
 
 
-def test_what_was_truncated_is_known_again():
+def test_what_was_truncated_is_known_again() -> None:
     profile = realistic_profile()
     assert loaded(folded(profile)).outcomes() == profile.outcomes()
 
 
-def test_gap_in_native_frames_is_known_again():
+def test_gap_in_native_frames_is_known_again() -> None:
     text = "app (7);[native frames missing: no unwind data];f (a.py:1) 3\n"
     assert loaded(text).native_outcomes() == {NativeOutcome.NO_UNWIND_DATA: 3}
 
 
 @given(st.text(alphabet=st.characters(), max_size=12))
-def test_a_spelling_is_undone(text):
+def test_a_spelling_is_undone(text: str) -> None:
     assert spelled_back(visible(text)) == text
 
 
-def test_perf_names_kernel_and_compiled_frames_by_their_suffixes():
+def test_perf_names_kernel_and_compiled_frames_by_their_suffixes() -> None:
     profile = loaded(PERF)
     assert [process.name for process in profile.processes] == ["nginx", "node", "python3", "(sd-pam)"]
     assert [process.is_python for process in profile.processes] == [False, False, True, False]
@@ -124,17 +126,17 @@ def test_perf_names_kernel_and_compiled_frames_by_their_suffixes():
     assert {key.kernel_mode for key in profile.samples} == {True, False}
 
 
-def test_perf_with_pid_and_tid_tells_processes_and_threads_apart():
+def test_perf_with_pid_and_tid_tells_processes_and_threads_apart() -> None:
     profile = loaded("java-?/23921;run 2\njava-500/23922;run 1\nmy-app-7/7;main 4\n")
     assert [(process.name, process.pid) for process in profile.processes] == [("java", 0), ("java", 500), ("my-app", 7)]
     assert profile.threads == [Thread(23921, "java"), Thread(23922, "java"), Thread(7, "my-app")]
 
 
-def test_a_hyphen_in_a_name_is_no_pid_where_other_processes_have_none():
+def test_a_hyphen_in_a_name_is_no_pid_where_other_processes_have_none() -> None:
     assert [process.name for process in loaded("worker-1;main 2\nbash;main 1\n").processes] == ["worker-1", "bash"]
 
 
-def test_py_spy_names_processes_and_threads_when_asked():
+def test_py_spy_names_processes_and_threads_when_asked() -> None:
     profile = loaded(PY_SPY)
     assert profile.processes == [Process(7871, "python3.11", "/usr/bin/python3.11 busy.py", "Python")]
     assert profile.threads == [Thread(7865, "MainThread"), Thread(7868, "")]
@@ -144,19 +146,19 @@ def test_py_spy_names_processes_and_threads_when_asked():
     }
 
 
-def test_a_stack_that_starts_with_a_function_belongs_to_a_process_of_no_name():
+def test_a_stack_that_starts_with_a_function_belongs_to_a_process_of_no_name() -> None:
     profile = loaded("<module> (busy.py:9);outer (busy.py:7) 5\n")
     assert profile.processes == [Process(0, "?", "", "Python")]
     assert folded(profile, lines=True) == "?;<module> (busy.py:9);outer (busy.py:7) 5\n"
 
 
-def test_executing_lines_of_other_tools_are_told_apart_when_lines_are_asked_for():
+def test_executing_lines_of_other_tools_are_told_apart_when_lines_are_asked_for() -> None:
     profile = loaded("f (a.py:3) 1\nf (a.py:4) 1\n")
     assert folded(profile) == "?;f (a.py) 2\n"
     assert folded(profile, lines=True) == "?;f (a.py:3) 1\n?;f (a.py:4) 1\n"
 
 
-def test_austins_microseconds_become_samples_of_its_interval():
+def test_austins_microseconds_become_samples_of_its_interval() -> None:
     profile = loaded(AUSTIN)
     assert (profile.recording.frequency, profile.recording.duration) == (100, 2.0209)
     assert profile.threads == [Thread(7853, ""), Thread(7855, "")]
@@ -172,7 +174,7 @@ def test_austins_microseconds_become_samples_of_its_interval():
     }
 
 
-def test_what_dividing_by_the_interval_loses_goes_to_those_that_lost_most():
+def test_what_dividing_by_the_interval_loses_goes_to_those_that_lost_most() -> None:
     lines = "".join(f"P1;T0:1;a.py:f{index}:1 {time}\n" for index, time in enumerate((900, 800, 700, 600)))
     counts = [(stack[0].name, count) for stack, count in by_stack(loaded(f"# interval: 1000\n{lines}")).items()]
     assert counts == [("f0", 1), ("f1", 1), ("f2", 1)]
@@ -181,19 +183,19 @@ def test_what_dividing_by_the_interval_loses_goes_to_those_that_lost_most():
 @pytest.mark.parametrize(
     "line", ["P7;T8;a.py:f:3 500", "P7;T0x8;a.py:f:3 500", "Process 7;Thread 8;f (a.py:3) 500"], ids=str
 )
-def test_older_austins_name_threads_otherwise_and_give_no_interval(line):
+def test_older_austins_name_threads_otherwise_and_give_no_interval(line: str) -> None:
     profile = loaded(line)
     assert (profile.recording.frequency, profile.total) == (1_000_000, 500)
     assert (profile.processes[0].pid, profile.threads) == (7, [Thread(8, "")])
     assert list(by_stack(profile)) == [(Frame(PYTHON, "f", "a.py", 0, 3),)]
 
 
-def test_of_austins_full_metrics_the_time_that_was_not_idle_counts():
+def test_of_austins_full_metrics_the_time_that_was_not_idle_counts() -> None:
     text = "# mode: full\nP7;T0:8;a.py:f:3 500,0,12\nP7;T0:8;a.py:g:4 700,1,-4\n"
     assert [(stack[0].name, count) for stack, count in by_stack(loaded(text)).items()] == [("f", 500)]
 
 
-def test_other_tools_stacks_without_rate_make_no_claim_of_cpu_time():
+def test_other_tools_stacks_without_rate_make_no_claim_of_cpu_time() -> None:
     assert closing_line(loaded(PERF)).endswith("0 lost")
     for each in OUTPUT_FORMATS.values():
         stream = io.BytesIO()
@@ -202,11 +204,11 @@ def test_other_tools_stacks_without_rate_make_no_claim_of_cpu_time():
         assert stream.getvalue()
 
 
-def test_whole_counts_may_be_written_as_fractions():
+def test_whole_counts_may_be_written_as_fractions() -> None:
     assert loaded("a;b 3.0\na;c 4.\n").total == 7
 
 
-def test_counts_of_the_same_stack_are_added():
+def test_counts_of_the_same_stack_are_added() -> None:
     assert by_stack(loaded("a;b 3\na;b 4\n")) == {(Frame(NATIVE, "b"),): 7}
 
 
@@ -228,14 +230,14 @@ def test_counts_of_the_same_stack_are_added():
     ],
     ids=str,
 )
-def test_anything_else_is_refused_with_the_reason(text, reason):
+def test_anything_else_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(UnusableProfileError, match=reason) as caught:
         loaded(text)
     assert caught.value.exit_code == 18
     assert "\x1b" not in caught.value.message
 
 
-def test_a_blank_before_a_number_in_one_name_is_no_second_count():
+def test_a_blank_before_a_number_in_one_name_is_no_second_count() -> None:
     assert by_stack(loaded("a;thread 3 7\na;b 1\n")) == {(Frame(NATIVE, "thread 3"),): 7, (Frame(NATIVE, "b"),): 1}
 
 
@@ -247,20 +249,22 @@ def test_a_blank_before_a_number_in_one_name_is_no_second_count():
         ("COUNT_MAX", "a 9\na 9\n", "too large"),
     ],
 )
-def test_what_would_take_too_much_memory_is_refused(limit, text, reason, monkeypatch):
+def test_what_would_take_too_much_memory_is_refused(
+    limit: str, text, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folded_file, limit, 10)
     with pytest.raises(UnusableProfileError, match=reason):
         loaded(text)
 
 
-def test_a_name_counts_once_however_often_it_is_met(monkeypatch):
+def test_a_name_counts_once_however_often_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folded_file, "NAME_BYTES_MAX", 10)
     assert by_stack(loaded("main;work 1\n" * 20)) == {(Frame(NATIVE, "work"),): 20}
 
 
 @pytest.mark.parametrize("part", [" (", " (:", ":", " ((", "+0x", "-", "[", "_[k]", "py::", "P1", "thread ("])
 @pytest.mark.parametrize("end", ["", ")", ":1)x", "]", "_[k]"])
-def test_a_long_name_takes_time_in_proportion_to_its_length(part, end):
+def test_a_long_name_takes_time_in_proportion_to_its_length(part: str, end: str) -> None:
     began = time.process_time()
     loaded(f"{part * 40_000}{end} 1\ncomm;{part * 40_000}{end} 1\n")
     assert time.process_time() - began < 1
@@ -273,7 +277,7 @@ def test_a_long_name_takes_time_in_proportion_to_its_length(part, end):
         st.sampled_from(["P1;", "T0:1;", "a (1)", ";", "_[k]", " ", "7", "\n", "a.py:f:2", "# interval: 3\n"])
     ).map(lambda parts: "".join(parts).encode())
 )
-def test_any_bytes_are_read_or_refused_but_never_crash(content):
+def test_any_bytes_are_read_or_refused_but_never_crash(content: bytes) -> None:
     try:
         profile = load_folded(io.BytesIO(content), "noise")
     except UnusableProfileError as error:

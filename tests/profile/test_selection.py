@@ -1,5 +1,7 @@
 """Parts of a recording: ranges of its time, some of its processes."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyflame_ebpf.errors import UsageError
 from pyflame_ebpf.outputs.processes import process_rows
+from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import NGINX, SCRIPT, WEB, WORKER, hostile_profile, profiles, realistic_profile
 
@@ -16,7 +19,7 @@ def sampled_processes(profile):
     return {key.process for key in profile.samples}
 
 
-def test_a_range_is_a_recording_of_its_own():
+def test_a_range_is_a_recording_of_its_own() -> None:
     whole = realistic_profile()
     part = Selection(10, 25).of(whole)
     assert (part.recording.started, part.recording.duration) == (whole.recording.started + 10, 15)
@@ -25,7 +28,7 @@ def test_a_range_is_a_recording_of_its_own():
     assert {process.scheduler_cpu for process in part.processes} == {None}
 
 
-def test_cpu_use_in_a_range_is_of_the_range():
+def test_cpu_use_in_a_range_is_of_the_range() -> None:
     whole, part = (process_rows(selection.of(realistic_profile())) for selection in (Selection(), Selection(30, 40)))
     use = {row.pid: row.cpu_percent for row in whole}
     assert [row.pid for row in part] == [row.pid for row in whole]
@@ -36,12 +39,14 @@ def test_cpu_use_in_a_range_is_of_the_range():
     ("begin", "end", "seconds", "duration"),
     [(0.5, 1.5, {0, 1}, 2), (59, 60, {0}, 1), (59, None, {0}, 1), (58, 90, {0, 1}, 2), (60, None, set(), 0)],
 )
-def test_a_range_is_widened_to_whole_seconds_and_ends_with_the_recording(begin, end, seconds, duration):
+def test_a_range_is_widened_to_whole_seconds_and_ends_with_the_recording(
+    begin: float, end: float | None, seconds, duration: int
+) -> None:
     part = Selection(begin, end).of(realistic_profile())
     assert ({key.second for key in part.samples}, part.recording.duration) == (seconds, duration)
 
 
-def test_samples_that_were_drained_after_the_last_second_belong_to_it():
+def test_samples_that_were_drained_after_the_last_second_belong_to_it() -> None:
     profile = realistic_profile()
     late = replace(next(key for key in profile.samples if key.second == 59), second=60)
     profile.samples[late] = 5
@@ -59,37 +64,37 @@ def test_samples_that_were_drained_after_the_last_second_belong_to_it():
         ("CELERY", set()),
     ],
 )
-def test_a_pattern_is_a_pid_or_searched_for_in_name_and_command_line(pattern, processes):
+def test_a_pattern_is_a_pid_or_searched_for_in_name_and_command_line(pattern: str, processes) -> None:
     assert sampled_processes(Selection(processes=(pattern,)).of(realistic_profile())) == processes
 
 
-def test_of_several_patterns_one_must_match():
+def test_of_several_patterns_one_must_match() -> None:
     assert sampled_processes(Selection(processes=("803", "celery")).of(realistic_profile())) == {NGINX, WORKER}
 
 
-def test_what_is_not_python_can_be_left_out():
+def test_what_is_not_python_can_be_left_out() -> None:
     assert sampled_processes(Selection(python=True).of(realistic_profile())) == {WEB, WORKER, SCRIPT}
 
 
-def test_what_the_scheduler_charged_to_a_process_stays_when_only_processes_are_chosen():
+def test_what_the_scheduler_charged_to_a_process_stays_when_only_processes_are_chosen() -> None:
     part = Selection(processes=("celery",)).of(realistic_profile())
     assert part.processes[WORKER].scheduler_cpu == 20.4
     assert part.recording.scheduler_cpu is None
 
 
 @pytest.mark.parametrize("selection", [Selection(-1), Selection(3, 3), Selection(0, 0), Selection(processes=("[",))])
-def test_a_part_that_no_recording_has_is_refused(selection):
+def test_a_part_that_no_recording_has_is_refused(selection: Selection) -> None:
     with pytest.raises(UsageError):
         selection.check()
 
 
-def test_hostile_names_can_be_chosen_by():
+def test_hostile_names_can_be_chosen_by() -> None:
     assert len(sampled_processes(Selection(processes=("script",)).of(hostile_profile()))) == 3
 
 
 @settings(deadline=None)
 @given(profiles(), st.integers(1, 3))
-def test_two_ranges_that_meet_have_all_samples_between_them(profile, middle):
+def test_two_ranges_that_meet_have_all_samples_between_them(profile: Profile, middle: int) -> None:
     profile.recording = replace(profile.recording, duration=4.0)
     parts = Selection(0, middle).of(profile), Selection(middle).of(profile)
     assert sum(part.total for part in parts) == profile.total

@@ -50,7 +50,9 @@ MODULE = TEXT.split("\n")
         ("C.g.<locals>.<lambda>", 18, {18}, [16, 17, 18, 19, 20]),
     ],
 )
-def test_a_function_is_taken_from_its_decorators_to_its_last_line(name, first_line, executed, numbers):
+def test_a_function_is_taken_from_its_decorators_to_its_last_line(
+    name: str, first_line: int, executed, numbers
+) -> None:
     found = function_text(MODULE, name, first_line, executed)
     assert list(found) == numbers
     assert all(found[number] == MODULE[number - 1] for number in numbers)
@@ -60,11 +62,11 @@ def test_a_function_is_taken_from_its_decorators_to_its_last_line(name, first_li
     ("name", "first_line", "executed"),
     [("renamed", 3, {12}), ("f", 1, {90}), ("f", 99, {99}), ("f", 0, {1}), ("f", 16, {16}), ("<module>", 1, {99})],
 )
-def test_text_that_is_not_that_of_the_function_is_left_out(name, first_line, executed):
+def test_text_that_is_not_that_of_the_function_is_left_out(name: str, first_line: int, executed) -> None:
     assert function_text(MODULE, name, first_line, executed) == {}
 
 
-def profile_of(*stacks, processes=1):
+def profile_of(*stacks, processes: int = 1):
     profile = Profile(
         recording(), [Process(1 + index, "app") for index in range(processes)], [Thread(1, "t")], list(stacks)
     )
@@ -75,7 +77,7 @@ def profile_of(*stacks, processes=1):
     return profile
 
 
-def test_only_functions_that_were_sampled_are_taken():
+def test_only_functions_that_were_sampled_are_taken() -> None:
     profile = profile_of(
         (python("f", "/a.py", 1, 2), native("memcpy", "/lib/libc.so"), python("eval", "<string>", 1, 1))
     )
@@ -89,14 +91,14 @@ def test_only_functions_that_were_sampled_are_taken():
     assert asked == [(1, "/a.py")]
 
 
-def test_a_process_whose_file_is_gone_or_another_leaves_it_to_the_next():
+def test_a_process_whose_file_is_gone_or_another_leaves_it_to_the_next() -> None:
     contents = {4: b"", 3: b"def other(): pass\n", 2: b"def f():\n  return 1\n"}
     profile = profile_of((python("f", "a.py", 1, 1),), processes=4)
     found = sampled_sources(profile, lambda process, _: contents[process.pid])
     assert found == {"a.py": {1: "def f():", 2: "  return 1"}}
 
 
-def test_a_file_is_read_once_for_all_its_functions():
+def test_a_file_is_read_once_for_all_its_functions() -> None:
     stacks = [(python("f", "a.py", 1, 1),), (python("g", "a.py", 2, 2),)]
     reads = Counter()
 
@@ -120,7 +122,7 @@ def test_a_file_is_read_once_for_all_its_functions():
     ],
     ids=str,
 )
-def test_text_is_decoded_as_the_compiler_does_or_with_marks(content, text):
+def test_text_is_decoded_as_the_compiler_does_or_with_marks(content, text: str) -> None:
     if b"latin" in content:
         content = content.replace(b" # coding", b"\n# -*- coding")
         text = text.partition(" #")[0]
@@ -130,24 +132,24 @@ def test_text_is_decoded_as_the_compiler_does_or_with_marks(content, text):
 @pytest.mark.parametrize(
     "content", [b"def f(): pass\n" + b"#" * (1 << 20), b"def f():\0 pass"], ids=["large", "binary"]
 )
-def test_what_is_too_large_or_no_text_is_left_out(content):
+def test_what_is_too_large_or_no_text_is_left_out(content: bytes) -> None:
     assert sampled_sources(profile_of((python("f", "a.py", 1, 1),)), lambda *_: content) == {}
 
 
-def test_long_lines_are_cut():
+def test_long_lines_are_cut() -> None:
     (line,) = function_text(["def f(): " + "x" * 1000], "f", 1, {1}).values()
     assert len(line) == 400
     assert line.endswith("x…")
 
 
-def test_the_hottest_functions_have_the_room_there_is(monkeypatch):
+def test_the_hottest_functions_have_the_room_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_text, "TEXT_MAX", 20)
     stacks = [(python("cold", "c.py", 1, 1),), (python("warm", "w.py", 1, 1),), (python("hot", "h.py", 1, 1),)]
     contents = {name[0] + ".py": f"def {name}(): pass\n".encode() for name in ("cold", "warm", "hot")}
     assert set(sampled_sources(profile_of(*stacks), lambda _, file: contents[file])) == {"h.py"}
 
 
-def test_files_of_many_short_lines_do_not_fill_the_memory(monkeypatch):
+def test_files_of_many_short_lines_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_text, "READ_MAX", 5000)
     stacks = [(python("f", f"{name}.py", 1, 1),) for name in "abc"]
     reads = []

@@ -22,12 +22,12 @@ def newest_of(prefix: str) -> Interpreter:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def extension():
+def extension() -> None:
     build_extension()
 
 
 @pytest.mark.parametrize("times", [3, 30, 500])
-def test_whole_stacks_hold_the_calls_in_their_order(times):
+def test_whole_stacks_hold_the_calls_in_their_order(times: int) -> None:
     # The oldest needs the most native frames for each alternation.
     interpreters = [discover()[0], newest_of("pyenv-3.12"), newest_of("system")]
     verdicts = check_alternation.check(interpreters, times, 4, 99)
@@ -35,7 +35,7 @@ def test_whole_stacks_hold_the_calls_in_their_order(times):
     assert all(verdict.complete > 0 for verdict in verdicts)
 
 
-def test_samples_reach_the_root_once_the_libraries_are_known():
+def test_samples_reach_the_root_once_the_libraries_are_known() -> None:
     shown = check_whole_stacks.Shown()
     programs = ("extension", "re", "zlib")
     verdicts = check_whole_stacks.check(newest_of("pyenv"), programs, (), (6, 199), shown)
@@ -50,7 +50,7 @@ def test_samples_reach_the_root_once_the_libraries_are_known():
     [((), {"kept_in_r11", "below_r11"}), (("signal",), {"stay"})],
     ids=["innermost or the one before", "interrupted by a signal"],
 )
-def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innermost, tmp_path):
+def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innermost, tmp_path: Path) -> None:
     source, program = Path(__file__).parent.parent / "extension" / "registers.c", tmp_path / "registers"
     subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
     with subprocess.Popen([program, *arguments]) as running:

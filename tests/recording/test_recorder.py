@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -73,7 +74,7 @@ class NoSymbols:
 
 
 @pytest.fixture
-def started(monkeypatch):
+def started(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ProcessTable, "scan", lambda _table: 0)
     monkeypatch.setattr(recorder_module, "KernelSymbols", NoSymbols)
 
@@ -86,7 +87,7 @@ def started(monkeypatch):
     return start
 
 
-def test_every_second_has_its_samples(started):
+def test_every_second_has_its_samples(started) -> None:
     recorder = started(FakeSampler(1.3))
     while recorder.elapsed < 60:
         recorder.step()
@@ -95,7 +96,7 @@ def test_every_second_has_its_samples(started):
     assert len(seconds) >= 60
 
 
-def test_a_second_ends_on_time(started, monkeypatch):
+def test_a_second_ends_on_time(started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "POLL", 0.3)
     sampler = FakeSampler(1.0)
     recorder = started(sampler)
@@ -105,7 +106,7 @@ def test_a_second_ends_on_time(started, monkeypatch):
     recorder.close()
 
 
-def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, monkeypatch):
+def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "NAME", -1.0)
     sampler = FakeSampler(120.0)
     recorder = started(sampler, live=True)
@@ -119,7 +120,7 @@ def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, mo
     recorder.close()
 
 
-def test_a_live_view_has_stacks_sent_again_that_never_came(started):
+def test_a_live_view_has_stacks_sent_again_that_never_came(started) -> None:
     sampler = FakeSampler(1.0)
     recorder = started(sampler, live=True)
     while recorder.elapsed < 3:
@@ -128,7 +129,7 @@ def test_a_live_view_has_stacks_sent_again_that_never_came(started):
     assert set(sampler.forgotten) == {4}
 
 
-def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch):
+def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
     recorder = started(FakeSampler(1.0), live=True)
     while recorder.elapsed < 10:
@@ -142,7 +143,7 @@ def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch):
     assert saved.total == pytest.approx(saved.recording.duration, abs=0.1)  # one sample a second
 
 
-def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, monkeypatch):
+def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
     sampler = FakeSampler(1.0)
     recorder = started(sampler, live=True)
@@ -155,7 +156,9 @@ def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, mo
     assert saved.counters["samples"] == round(saved.duration)
 
 
-def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(started, monkeypatch, tmp_path):
+def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(
+    started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(host_lock, "LOCK_FILE", str(tmp_path / "lock"))
     sampler = FakeSampler(1.0)
     from_here, from_copy = socket.socketpair()

@@ -23,6 +23,7 @@ from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.recording import recorder as recorder_module
 from pyflame_ebpf.recording.recorder import Recorder, RecordOptions, prepared
 from tests.command_line import BusyProcess
+from tests.conftest import StartTarget
 from tests.interpreters import Interpreter, discover
 from tests.target_process import TargetProcess
 
@@ -42,18 +43,24 @@ def verdicts() -> dict[str, check_shares.Verdict]:
     return {verdict.name: verdict for verdict in check_shares.check(discover(), 5, 299)}
 
 
-def test_functions_files_lines_and_calls_are_the_targets_own(verdicts, each_interpreter):
+def test_functions_files_lines_and_calls_are_the_targets_own(
+    verdicts: dict[str, check_shares.Verdict], each_interpreter: Interpreter
+) -> None:
     verdict = verdicts[each_interpreter.name]
     assert verdict.samples > 100
     assert verdict.faults == Counter()
 
 
-def test_stacks_reach_from_the_entry_of_the_thread_to_the_leaf(verdicts, each_interpreter):
+def test_stacks_reach_from_the_entry_of_the_thread_to_the_leaf(
+    verdicts: dict[str, check_shares.Verdict], each_interpreter: Interpreter
+) -> None:
     verdict = verdicts[each_interpreter.name]
     assert verdict.complete >= 0.99 * verdict.samples, verdict.incomplete
 
 
-def test_sampled_shares_are_those_that_the_target_measured(verdicts, each_interpreter):
+def test_sampled_shares_are_those_that_the_target_measured(
+    verdicts: dict[str, check_shares.Verdict], each_interpreter: Interpreter
+) -> None:
     for section, measured, sampled, allowed in verdicts[each_interpreter.name].shares:
         # 12 interpreters times 12 sections: five standard errors instead of three
         assert sampled == pytest.approx(measured, abs=allowed * 5 / 3), section
@@ -152,31 +159,31 @@ def leaf_names(stacks: Counter) -> Counter:
     return found
 
 
-def test_samples_are_the_ticks_that_were_neither_idle_nor_filtered(recorded):
+def test_samples_are_the_ticks_that_were_neither_idle_nor_filtered(recorded: Recorded) -> None:
     counters = recorded.profile.recording.counters
     assert counters["samples"] == counters["ticks"] - counters["ticks_idle"] - counters["ticks_filtered"]
 
 
-def test_every_sample_counted_is_in_the_profile_or_lost(recorded):
+def test_every_sample_counted_is_in_the_profile_or_lost(recorded: Recorded) -> None:
     recording = recorded.profile.recording
     assert recorded.profile.total == recording.counters["samples"] - recording.lost
 
 
-def test_nothing_is_lost_under_an_ordinary_load(recorded):
+def test_nothing_is_lost_under_an_ordinary_load(recorded: Recorded) -> None:
     counters = recorded.profile.recording.counters
     names = ("counts_full", "stacks_dropped", "codes_dropped", "processes_dropped", "tail_calls_failed")
     assert {name: counters[name] for name in names} == dict.fromkeys(names, 0)
     assert recorded.profile.outcomes()[Outcome.STACK_LOST] == 0
 
 
-def test_a_python_thread_that_computes_holds_the_gil(recorded):
+def test_a_python_thread_that_computes_holds_the_gil(recorded: Recorded) -> None:
     stacks = recorded.stacks("busy")
     held = sum(count for (_, gil, _, _), count in stacks.items() if gil is Gil.HELD)
     assert stacks.total() > 30
     assert held >= 0.95 * stacks.total()
 
 
-def test_kernel_frames_lie_on_the_python_frame_that_made_the_system_call(recorded):
+def test_kernel_frames_lie_on_the_python_frame_that_made_the_system_call(recorded: Recorded) -> None:
     stacks = recorded.stacks("system_calls")
     joined = sum(
         count
@@ -192,7 +199,7 @@ def called_by_copy(stack) -> bool:
 
 
 @pytest.mark.parametrize("release", ["3.10", "3.13", "3.14"])
-def test_c_code_without_the_gil_keeps_its_python_stack(recorded, release):
+def test_c_code_without_the_gil_keeps_its_python_stack(recorded: Recorded, release: str) -> None:
     stacks = recorded.stacks(f"gil_free {release}")
     released = Counter({key: count for key, count in stacks.items() if key[1] is Gil.NOT_HELD})
     leaves = leaf_names(released)
@@ -202,7 +209,7 @@ def test_c_code_without_the_gil_keeps_its_python_stack(recorded, release):
     assert leaves["digest_for_ever"] + leaves["compress_for_ever"] >= 0.9 * stacks.total()
 
 
-def test_threads_carry_their_names(recorded):
+def test_threads_carry_their_names(recorded: Recorded) -> None:
     found = {
         (recorded.profile.threads[key.thread].name, frame.name)
         for key in samples_of(recorded.profile, recorded.pids["named_threads"])
@@ -212,7 +219,7 @@ def test_threads_carry_their_names(recorded):
     assert found == {("reader", "spin_as"), ("writer", "spin_as")}
 
 
-def test_a_child_that_was_forked_has_the_whole_stack(recorded):
+def test_a_child_that_was_forked_has_the_whole_stack(recorded: Recorded) -> None:
     for child in recorded.children:
         stacks = recorded.stacks_of(child)
         whole = sum(
@@ -224,7 +231,7 @@ def test_a_child_that_was_forked_has_the_whole_stack(recorded):
         assert whole >= 0.99 * stacks.total()
 
 
-def test_a_process_that_runs_another_program_is_two_processes(recorded):
+def test_a_process_that_runs_another_program_is_two_processes(recorded: Recorded) -> None:
     pid, profile = recorded.pids["execs"], recorded.profile
     python = {key.process for key in samples_of(profile, pid) if profile.processes[key.process].is_python}
     other = {key.process for key in samples_of(profile, pid) if not profile.processes[key.process].is_python}
@@ -236,7 +243,7 @@ def test_a_process_that_runs_another_program_is_two_processes(recorded):
     assert not names & {"<module>", "execs", "before_exec"}
 
 
-def test_a_program_that_is_not_python_appears_with_its_own_frames(recorded):
+def test_a_program_that_is_not_python_appears_with_its_own_frames(recorded: Recorded) -> None:
     stacks = recorded.stacks("shell")
     assert stacks.total() > 30
     assert {outcome for outcome, _, _, _ in stacks} == {Outcome.NOT_PYTHON}
@@ -246,14 +253,14 @@ def test_a_program_that_is_not_python_appears_with_its_own_frames(recorded):
 
 
 @pytest.mark.parametrize("release", ["3.9", "3.12", "3.13"])
-def test_a_subinterpreter_is_seen(recorded, release):
+def test_a_subinterpreter_is_seen(recorded: Recorded, release: str) -> None:
     stacks = recorded.stacks(f"subinterpreter {release}")
     inside = sum(count for (*_, stack), count in stacks.items() if "inside" in {frame.name for frame in stack})
     assert stacks.total() > 30
     assert inside >= 0.95 * stacks.total()
 
 
-def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded):
+def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded: Recorded) -> None:
     frames = Counter()
     for pid in recorded.short_lived:
         for (outcome, _, _, stack), count in recorded.stacks_of(pid).items():
@@ -267,7 +274,7 @@ def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded):
 # ---- one process only ----
 
 
-def test_only_the_processes_asked_for_are_sampled(start_target):
+def test_only_the_processes_asked_for_are_sampled(start_target: StartTarget) -> None:
     wanted = start_target(interpreter_of((3, 11)), "workloads.py", "busy")
     start_target(interpreter_of((3, 11)), "workloads.py", "busy")
     profile = record_for(1, 199, pids=[wanted.pid], busy=[wanted.pid])
@@ -278,7 +285,7 @@ def test_only_the_processes_asked_for_are_sampled(start_target):
 
 
 @pytest.mark.parametrize("depth", [20, 200, 900])
-def test_a_deep_stack_is_whole(start_target, depth):
+def test_a_deep_stack_is_whole(start_target: StartTarget, depth: int) -> None:
     target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", str(depth))
     profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
     depths = {len(python_frames(stack)) for stack in profile.stacks if python_frames(stack)}
@@ -286,7 +293,7 @@ def test_a_deep_stack_is_whole(start_target, depth):
     assert {key.outcome for key in profile.samples} == {Outcome.COMPLETE}
 
 
-def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
+def test_a_stack_too_deep_says_that_frames_are_missing(start_target: StartTarget) -> None:
     target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", "2500")
     profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
     (outcome,) = {key.outcome for key in profile.samples}
@@ -294,7 +301,7 @@ def test_a_stack_too_deep_says_that_frames_are_missing(start_target):
     assert all(stack[0].name == "[truncated: too deep]" for stack in profile.stacks)
 
 
-def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path, monkeypatch):
+def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / "lock"
     elsewhere.symlink_to(tmp_path / "victim")
     monkeypatch.setattr(host_lock, "LOCK_FILE", str(elsewhere))
@@ -312,7 +319,7 @@ def attached() -> set[str]:
     return {name for link in links for name in ATTACHED if name in link}
 
 
-def test_a_copy_that_saves_has_nothing_of_the_host_attached():
+def test_a_copy_that_saves_has_nothing_of_the_host_attached() -> None:
     reader, writer = os.pipe()
     with live_recorder() as recorder:
         assert {"[perf_event]", "pyflame-ebpf.lock"} < attached()
@@ -347,7 +354,7 @@ def live_recorder() -> Iterator[Recorder]:
         yield recorder
 
 
-def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypatch):
+def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
     with live_recorder() as recorder, BusyProcess("def again():\n    while True: pass\nagain()") as busy:
 

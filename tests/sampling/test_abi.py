@@ -171,7 +171,7 @@ def probe_source() -> str:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled(tmp_path_factory: pytest.TempPathFactory):
     directory = tmp_path_factory.mktemp("abi")
     (directory / "probe.c").write_text(probe_source())
     compile_ = ["gcc", "-Wall", "-Wextra", "-Wpadded", "-Werror", f"-I{BPF}", "-o", directory / "probe"]
@@ -188,27 +188,27 @@ def compiled(tmp_path_factory):
     return result
 
 
-def test_every_struct_is_mirrored_or_private_to_the_programs():
+def test_every_struct_is_mirrored_or_private_to_the_programs() -> None:
     assert set(STRUCTS) == set(MIRRORED_STRUCTS) | STRUCTS_OF_THE_PROGRAMS_ALONE | ARRAYS
 
 
-def test_every_enum_is_mirrored_or_private_to_the_programs():
+def test_every_enum_is_mirrored_or_private_to_the_programs() -> None:
     assert set(ENUMS) == set(MIRRORED_ENUMS) | ENUMS_OF_THE_PROGRAMS_ALONE
 
 
-def test_every_constant_is_mirrored_or_private_to_the_programs():
+def test_every_constant_is_mirrored_or_private_to_the_programs() -> None:
     assert set(CONSTANTS) == set(MIRRORED_CONSTANTS) | CONSTANTS_OF_THE_PROGRAMS_ALONE
 
 
 @pytest.mark.parametrize("name", MIRRORED_STRUCTS)
-def test_struct_has_the_same_members_in_the_same_places(compiled, name):
+def test_struct_has_the_same_members_in_the_same_places(compiled, name) -> None:
     mirror = MIRRORED_STRUCTS[name]
     places = {field[0]: (getattr(mirror, field[0]).offset, getattr(mirror, field[0]).size) for field in mirror._fields_}
     assert list(compiled.members[name].items()) == list(places.items())
     assert compiled.sizes[name] == ctypes.sizeof(mirror)
 
 
-def test_unwind_rows_are_written_as_they_are_read(compiled):
+def test_unwind_rows_are_written_as_they_are_read(compiled) -> None:
     places = {"start": (0, 2), "kind": (2, 1), "rbp_offset": (3, 1), "cfa_offset": (4, 4)}
     assert (compiled.members["unwind_row"], compiled.sizes["unwind_row"]) == (places, ROW.size)
     assert (ROW.format, ROW.size) == ("<HBbi", abi.UNWIND_ROW_SIZE)
@@ -217,32 +217,32 @@ def test_unwind_rows_are_written_as_they_are_read(compiled):
     assert PAGE_SHIFT == 12  # as the programs shift and mask
 
 
-def test_mappings_are_written_as_they_are_read(compiled):
+def test_mappings_are_written_as_they_are_read(compiled) -> None:
     assert compiled.sizes["process_mappings"] == abi.MAPPINGS * ctypes.sizeof(abi.Mapping)
     assert abi.MAPPINGS & abi.MAPPINGS - 1 == 0  # the search halves it
 
 
-def test_stack_has_room_for_the_longest_of_every_kind(compiled):
+def test_stack_has_room_for_the_longest_of_every_kind(compiled) -> None:
     kinds = ("PF_MAX_KERNEL_FRAMES", "PF_MAX_PYTHON_FRAMES", "PF_MAX_NATIVE_FRAMES")
     assert sum(compiled.values[kind] for kind in kinds) <= compiled.values["PF_STACK_FRAMES"]
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_struct_has_no_implicit_padding(compiled, name):
+def test_struct_has_no_implicit_padding(compiled, name) -> None:
     assert sum(size for _, size in compiled.members[name].values()) == compiled.sizes[name]
 
 
 @pytest.mark.parametrize("name", MIRRORED_ENUMS)
-def test_enum_has_the_same_names_and_values(compiled, name):
+def test_enum_has_the_same_names_and_values(compiled, name) -> None:
     assert {enumerator: compiled.values[enumerator] for enumerator in ENUMS[name]} == MIRRORED_ENUMS[name]
 
 
 @pytest.mark.parametrize("name", MIRRORED_CONSTANTS)
-def test_constant_has_the_same_value(compiled, name):
+def test_constant_has_the_same_value(compiled, name) -> None:
     assert compiled.values[name] == MIRRORED_CONSTANTS[name]
 
 
-def test_every_outcome_that_a_program_can_give_has_a_name():
+def test_every_outcome_that_a_program_can_give_has_a_name() -> None:
     assert set(abi.OUTCOMES) | {Outcome.STACK_LOST} == set(Outcome)
     assert set(abi.GIL_STATES) == set(Gil)
     assert set(abi.NATIVE_OUTCOMES) == set(NativeOutcome)
@@ -251,24 +251,24 @@ def test_every_outcome_that_a_program_can_give_has_a_name():
 # ---- what else the programs and user space must agree on ----
 
 
-def test_stages_are_loaded_in_the_order_of_their_enum():
+def test_stages_are_loaded_in_the_order_of_their_enum() -> None:
     names = [name for name in enumerators(blocks("enum", PROGRAMS)["stage"]) if name != "PF_STAGES"]
     assert [name.lower().removeprefix("pf_") for name in names] == list(sampler.STAGES)
 
 
-def test_every_kernel_offset_that_the_programs_use_is_given_to_the_compiler():
+def test_every_kernel_offset_that_the_programs_use_is_given_to_the_compiler() -> None:
     sources = "".join(without_comments(file.read_text()) for file in [*BPF.glob("*.h"), *BPF.glob("*.c")])
     used = set(re.findall(r"\bPF_(?:TASK|SIGNAL|MM|FILE|INODE|SUPER_BLOCK)_\w+", sources))
     assert used == set(sampler.KERNEL_OFFSETS)
 
 
-def test_count_key_is_unpacked_as_it_is_laid_out():
+def test_count_key_is_unpacked_as_it_is_laid_out() -> None:
     key = abi.CountKey(raw_identity(IDENTITY), 2**63 + 1, 77, 6, 2, 1, 3)
     assert sampler._count(bytes(key), 9) == sampler.Count(IDENTITY, 77, 2**63 + 1, 6, 2, True, 3, 9)
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_layout_survives_packing(release):
+def test_layout_survives_packing(release) -> None:
     layout = LAYOUTS[release]
     packed = abi.pack_layout(layout)
     changed = {"frame_owner", "frame_owner_shim"} if layout.frame_owner == debug_offsets.OFFSET_NONE else set()
@@ -276,12 +276,12 @@ def test_layout_survives_packing(release):
     assert {name: getattr(packed, name) for name in names} == {name: getattr(layout, name) for name in names}
 
 
-def test_no_byte_is_an_owner_that_a_release_without_owners_would_skip():
+def test_no_byte_is_an_owner_that_a_release_without_owners_would_skip() -> None:
     packed = abi.pack_layout(LAYOUTS[3, 6])
     assert (packed.frame_owner, packed.frame_owner_shim) == (0, 256)
 
 
-def test_layout_fields_are_those_of_the_data_class():
+def test_layout_fields_are_those_of_the_data_class() -> None:
     assert set(abi.LAYOUT_FIELDS) <= {field.name for field in fields(CPythonLayout)}
 
 
@@ -291,7 +291,7 @@ IDENTITY = Identity(start=123_456_789_012, tgid=4242, exec_id=3)
 
 
 @pytest.mark.parametrize(("kind", "executed"), [(abi.RECORD_PROCESS, False), (abi.RECORD_EXEC, True)])
-def test_process_record_becomes_an_event(kind, executed):
+def test_process_record_becomes_an_event(kind, executed: bool) -> None:
     record = abi.ProcessRecord(
         kind, 1, raw_identity(IDENTITY), abi.FileKey(7, 8, 9), 0x400000, 0x1000, 0x2000, abi.PROCESS_PYTHON, 5, b"name"
     )
@@ -300,22 +300,22 @@ def test_process_record_becomes_an_event(kind, executed):
     )
 
 
-def test_thread_record_becomes_an_event():
+def test_thread_record_becomes_an_event() -> None:
     record = abi.ThreadRecord(abi.RECORD_THREAD, 4243, raw_identity(IDENTITY), "größer".encode())
     assert events.parse_record(bytes(record)) == events.ThreadEvent(IDENTITY, 4243, "größer")
 
 
-def test_name_that_fills_all_of_its_bytes_is_whole():
+def test_name_that_fills_all_of_its_bytes_is_whole() -> None:
     record = abi.ThreadRecord(abi.RECORD_THREAD, 1, raw_identity(IDENTITY), b"sixteen-bytes-xy")
     assert events.parse_record(bytes(record)).name == "sixteen-bytes-xy"
 
 
-def test_miss_record_becomes_an_event():
+def test_miss_record_becomes_an_event() -> None:
     record = abi.MissRecord(abi.RECORD_MISS, 5, raw_identity(IDENTITY), 2**47 - 1)
     assert events.parse_record(bytes(record)) == events.MissEvent(IDENTITY, 5, 2**47 - 1)
 
 
-def test_stack_copy_becomes_an_event_with_registers_and_memory():
+def test_stack_copy_becomes_an_event_with_registers_and_memory() -> None:
     record = abi.StackCopyRecord(abi.RECORD_STACK_COPY, 3, raw_identity(IDENTITY), 9, 2**47 - 8, 1, 2, 3)
     record.interrupted[14], record.exact, record.callee_exact = 4, 1, 0
     registers = Registers(1, 2, 3, (*[0] * 14, 4), exact=True, callee_exact=False)
@@ -323,12 +323,12 @@ def test_stack_copy_becomes_an_event_with_registers_and_memory():
     assert events.parse_record(bytes(record) + b"abc" + b"filling") == event
 
 
-def test_exit_record_becomes_an_event():
+def test_exit_record_becomes_an_event() -> None:
     record = abi.ExitRecord(abi.RECORD_EXIT, 0, raw_identity(IDENTITY), 2**40, b"sh\xff")
     assert events.parse_record(bytes(record)) == events.ExitEvent(IDENTITY, 2**40, "sh\ufffd")
 
 
-def test_stack_record_becomes_an_event_with_its_frames():
+def test_stack_record_becomes_an_event_with_its_frames() -> None:
     frames = ((1 << 63, 0, 0, 0), (0x7F0000000000, 2**64 - 1, -2, 2), (5, 6, 2**31 - 1, 0x102), (7, 8, 0, 1))
     record = abi.StackRecord(abi.RECORD_STACK, len(frames), raw_identity(IDENTITY), 99, 1)
     raw = b"".join(bytes(abi.StackFrame(*frame)) for frame in frames)
@@ -337,7 +337,7 @@ def test_stack_record_becomes_an_event_with_its_frames():
     assert event.frames() == list(frames)
 
 
-def test_code_record_becomes_an_event_with_its_parts():
+def test_code_record_becomes_an_event_with_its_parts() -> None:
     record = abi.CodeRecord(
         abi.RECORD_CODE, 2, raw_identity(IDENTITY), 11, 12, 13, 14, 15, 16, abi.CODE_NO_FILE, 4, 0, 5, 0
     )
@@ -352,7 +352,7 @@ def records_of_any_type(content: st.SearchStrategy[bytes]) -> st.SearchStrategy[
 
 
 @given(st.binary(max_size=400) | records_of_any_type(st.binary(max_size=400)))
-def test_garbage_is_refused_with_value_error_or_key_error(data):
+def test_garbage_is_refused_with_value_error_or_key_error(data: bytes) -> None:
     try:
         event = events.parse_record(data)
     except (ValueError, KeyError):
@@ -361,7 +361,7 @@ def test_garbage_is_refused_with_value_error_or_key_error(data):
 
 
 @given(st.integers(1, 2**32 - 1))
-def test_stack_that_claims_more_frames_than_it_has_is_refused(frames):
+def test_stack_that_claims_more_frames_than_it_has_is_refused(frames: int) -> None:
     record = bytes(abi.StackRecord(abi.RECORD_STACK, frames, raw_identity(IDENTITY), 1))
     with pytest.raises(ValueError, match="cut short"):
         events.parse_record(record)

@@ -38,18 +38,18 @@ def resident(path: str) -> int:
     return int(found[1])
 
 
-def test_only_large_code_that_nobody_has_written_is_given_back():
+def test_only_large_code_that_nobody_has_written_is_given_back() -> None:
     assert list(unwritten_code(SMAPS)) == [(0x1000000, 0x400000)]
 
 
-def test_code_that_is_given_back_still_runs():
+def test_code_that_is_given_back_still_runs() -> None:
     library = ctypes.CDLL(None)
     give_back()
     assert library.abs(-3) == 3
     assert sorted([3, 1, 2]) == [1, 2, 3]
 
 
-def test_mapped_code_leaves_memory(tmp_path):
+def test_mapped_code_leaves_memory(tmp_path: Path) -> None:
     path = tmp_path / "code.bin"
     path.write_bytes(b"\xc3" * (8 << 20))
     with path.open("rb") as file:

@@ -31,7 +31,7 @@ class Bcc029(Bcc018):
 
 
 @pytest.mark.parametrize("table_of", [Bcc018, Bcc026, Bcc029])
-def test_counts_are_taken_as_numbers_whatever_the_release_of_bcc_gives(table_of):
+def test_counts_are_taken_as_numbers_whatever_the_release_of_bcc_gives(table_of) -> None:
     table = table_of({b"one": ctypes.c_ulonglong(1), b"many": ctypes.c_ulonglong(1 << 40)})
     assert dict(_take_all(table)) == {b"one": 1, b"many": 1 << 40}
     assert table == {}

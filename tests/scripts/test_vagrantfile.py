@@ -44,15 +44,17 @@ def calls() -> list[tuple[str, list[str], dict[str, object]]]:
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def test_there_is_a_machine_for_each_tested_release(calls):
+def test_there_is_a_machine_for_each_tested_release(calls: list[tuple[str, list[str], dict[str, object]]]) -> None:
     assert [arguments[0] for name, arguments, _ in calls if name == "define"] == ["bookworm", "jammy", "noble"]
 
 
-def test_one_machine_alone_starts_by_default(calls):
+def test_one_machine_alone_starts_by_default(calls: list[tuple[str, list[str], dict[str, object]]]) -> None:
     assert [options["autostart"] for name, _, options in calls if name == "define"] == [True, False, False]
 
 
-def test_every_machine_is_provisioned_by_the_script_that_ci_runs(calls):
+def test_every_machine_is_provisioned_by_the_script_that_ci_runs(
+    calls: list[tuple[str, list[str], dict[str, object]]],
+) -> None:
     inline = [options["inline"] for name, _, options in calls if name == "provision"]
     assert inline == ["/vagrant/scripts/provision.sh --tests"] * 3
     assert (CHECKOUT / "scripts/provision.sh").stat().st_mode & 0o111

@@ -33,7 +33,7 @@ def count(event: StackEvent, samples: int = 1) -> Count:
 
 
 @pytest.mark.parametrize("number", [1, 1023, 1024, 5000])
-def test_every_stack_comes_back_as_it_was(number):
+def test_every_stack_comes_back_as_it_was(number: int) -> None:
     events = [stack(index) for index in range(number)]
     random.Random(number).shuffle(events)
     stacks = RawStacks()
@@ -43,7 +43,7 @@ def test_every_stack_comes_back_as_it_was(number):
     assert [stacks.get(event.stack_id) for event in events] == events
 
 
-def test_stacks_that_do_not_fit_into_what_is_unpacked_come_back():
+def test_stacks_that_do_not_fit_into_what_is_unpacked_come_back() -> None:
     events = [stack(index) for index in range(3000)]
     stacks = RawStacks(unpacked_max=1)
     for event in events:
@@ -51,14 +51,14 @@ def test_stacks_that_do_not_fit_into_what_is_unpacked_come_back():
     assert [stacks.get(event.stack_id) for event in reversed(events)] == events[::-1]
 
 
-def test_a_stack_that_never_came_is_none():
+def test_a_stack_that_never_came_is_none() -> None:
     stacks = RawStacks()
     stacks.add(stack(1))
     assert stacks.get(5) is None
     assert 5 not in stacks
 
 
-def test_a_stack_that_is_added_again_takes_the_other_s_place():
+def test_a_stack_that_is_added_again_takes_the_other_s_place() -> None:
     stacks = RawStacks()
     for index in range(2000):
         stacks.add(stack(index))
@@ -72,7 +72,7 @@ def test_a_stack_that_is_added_again_takes_the_other_s_place():
     assert [event for event in stacks if event.stack_id == longer.stack_id] == [longer]
 
 
-def test_packed_stacks_take_a_fifth_of_what_came():
+def test_packed_stacks_take_a_fifth_of_what_came() -> None:
     events = [stack(index, depth=50) for index in range(20_000)]
     stacks = RawStacks()
     for event in events:
@@ -80,7 +80,7 @@ def test_packed_stacks_take_a_fifth_of_what_came():
     assert stacks.size < sum(len(event.raw) for event in events) / 5
 
 
-def test_stacks_of_the_greatest_length_are_packed_a_few_at_a_time():
+def test_stacks_of_the_greatest_length_are_packed_a_few_at_a_time() -> None:
     stacks = RawStacks()
     events = [stack(index, depth=8000) for index in range(20)]
     for event in events:
@@ -89,7 +89,7 @@ def test_stacks_of_the_greatest_length_are_packed_a_few_at_a_time():
     assert [stacks.get(event.stack_id) for event in events] == events
 
 
-def test_samples_come_back_by_second_as_they_were_counted():
+def test_samples_come_back_by_second_as_they_were_counted() -> None:
     log = CountLog()
     counts = {second: [count(stack(index), index + 1) for index in range(50)] for second in (0, 1, 5)}
     for second, counted in counts.items():
@@ -113,7 +113,7 @@ def live(limit: int, per_second: int = 200) -> Iterator[tuple[int, SampleStore]]
         yield second, store
 
 
-def test_what_is_kept_does_not_grow_beyond_two_generations():
+def test_what_is_kept_does_not_grow_beyond_two_generations() -> None:
     """As Python has allocated it, with the stacks of earlier seconds being read."""
     limit = 5_000_000
     random.seed(1)
@@ -129,20 +129,20 @@ def test_what_is_kept_does_not_grow_beyond_two_generations():
     assert store.begin > 0
 
 
-def test_every_sample_that_is_kept_has_its_stack():
+def test_every_sample_that_is_kept_has_its_stack() -> None:
     for _, store in live(300_000):
         for _, counted in store.counts():
             assert store.stack(counted.stack_id) is not None
 
 
-def test_samples_that_are_kept_are_all_of_the_latest_seconds():
+def test_samples_that_are_kept_are_all_of_the_latest_seconds() -> None:
     for second, store in live(300_000):
         seconds = [at for at, _ in store.counts()]
         assert set(seconds) == set(range(store.begin, second + 1))
     assert store.begin > 0
 
 
-def test_a_recording_lets_nothing_go():
+def test_a_recording_lets_nothing_go() -> None:
     store = SampleStore()
     for index in range(20_000):
         store.add_stack(stack(index))
@@ -151,7 +151,7 @@ def test_a_recording_lets_nothing_go():
     assert store.begin == 0
 
 
-def test_how_a_walk_ended_stays_with_a_stack_that_is_sampled_still():
+def test_how_a_walk_ended_stays_with_a_stack_that_is_sampled_still() -> None:
     store = SampleStore(1)
     store.add_stack(stack(1))
     store.end_walk(stack(1).stack_id, NativeOutcome.COMPLETE)
@@ -161,7 +161,7 @@ def test_how_a_walk_ended_stays_with_a_stack_that_is_sampled_still():
     assert store.end_of_walk(stack(1).stack_id) is NativeOutcome.COMPLETE
 
 
-def test_a_process_whose_samples_went_is_not_among_those_that_are_kept():
+def test_a_process_whose_samples_went_is_not_among_those_that_are_kept() -> None:
     store = SampleStore(1)
     store.add_stack(stack(1, process=PROCESSES[0]))
     store.add_counts(0, [count(stack(1, process=PROCESSES[0]))])
@@ -174,13 +174,13 @@ def test_a_process_whose_samples_went_is_not_among_those_that_are_kept():
 # ---- frames that were found later ----
 
 
-def test_frames_that_were_found_later_follow_those_that_were_sent():
+def test_frames_that_were_found_later_follow_those_that_were_sent() -> None:
     event = stack(1, depth=2)
     found = native_frames([(0x100, 0x200)])
     assert event.continued(found).frames() == [*event.frames(), (0x100, 0x200, 0, FRAME_NATIVE)]
 
 
-def test_the_last_frame_that_was_sent_without_its_end_is_not_there_twice():
+def test_the_last_frame_that_was_sent_without_its_end_is_not_there_twice() -> None:
     last = struct.pack("<QQiI", 0x100, 0, 0, FRAME_NATIVE)
     event = StackEvent(PROCESSES[0], 1, False, native_frames([(0x50, 0x60)]) + last)
     whole = event.continued(native_frames([(0x100, 0x200), (0x300, 0x400)]))

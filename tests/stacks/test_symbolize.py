@@ -197,23 +197,23 @@ def parse_at(line: int) -> Frame:
 
 @pytest.mark.parametrize("release", LAYOUTS)
 @pytest.mark.parametrize("text", ["", "parse", "é", "名前", "näme😀.py", "\udce9 surrogate", "\ud83d\ue000"])
-def test_str_object_of_every_width_is_decoded(release, text):
+def test_str_object_of_every_width_is_decoded(release, text: str) -> None:
     layout = LAYOUTS[release]
     assert decode_str(layout, str_object(text, layout)) == text
 
 
 @given(st.text(st.characters(codec="utf-16", exclude_categories=["Cs"]) | st.characters(max_codepoint=0xFF)))
-def test_any_text_survives(text):
+def test_any_text_survives(text: str) -> None:
     assert decode_str(LAYOUT, str_object(text)) == text
 
 
 @given(st.binary(max_size=200))
-def test_memory_that_is_no_str_gives_text_or_none(data):
+def test_memory_that_is_no_str_gives_text_or_none(data: bytes) -> None:
     assert isinstance(decode_str(LAYOUT, data), str | None)
 
 
 @given(st.sampled_from([1, 2, 4]), st.binary(max_size=64))
-def test_any_characters_behind_a_right_header_are_decoded(kind, characters):
+def test_any_characters_behind_a_right_header_are_decoded(kind, characters: bytes) -> None:
     header = bytearray(str_object("\u0100"))[: LAYOUT.str_compact_data]
     length = len(characters) // kind
     header[LAYOUT.str_length : LAYOUT.str_length + 8] = length.to_bytes(8, "little")
@@ -221,11 +221,11 @@ def test_any_characters_behind_a_right_header_are_decoded(kind, characters):
     assert isinstance(decode_str(LAYOUT, bytes(header) + characters), str)
 
 
-def test_incomplete_str_object_is_not_decoded():
+def test_incomplete_str_object_is_not_decoded() -> None:
     assert decode_str(LAYOUT, str_object("parse")[:-1]) is None
 
 
-def test_str_longer_than_any_name_is_not_decoded():
+def test_str_longer_than_any_name_is_not_decoded() -> None:
     assert decode_str(LAYOUT, str_object("x" * (NAME_MAX + 1))) is None
 
 
@@ -242,13 +242,15 @@ def test_str_longer_than_any_name_is_not_decoded():
         ((3, 12), InstructionKind.PREV_INSTR, LAYOUTS[3, 12].code_instructions - 2, -2),
     ],
 )
-def test_position_becomes_a_byte_offset(release, kind, position, offset):
+def test_position_becomes_a_byte_offset(release: tuple[int, ...], kind: InstructionKind, position, offset: int) -> None:
     assert LAYOUTS[release].instruction_kind == kind
     assert byte_offset(LAYOUTS[release], position) == offset
 
 
 @pytest.mark.parametrize(("position", "line"), [(0, 11), (2, 11), (4, 13), (400, 13), (-1, 10)])
-def test_frame_has_the_line_of_its_position_and_before_the_first_instruction_the_first_line(position, line):
+def test_frame_has_the_line_of_its_position_and_before_the_first_instruction_the_first_line(
+    position: int, line: int
+) -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame(position)), LAYOUT)
@@ -259,7 +261,7 @@ def test_frame_has_the_line_of_its_position_and_before_the_first_instruction_the
 
 
 @pytest.mark.parametrize("missing", range(EVERYTHING + 1))
-def test_what_the_walker_could_not_copy_is_read_from_the_process(missing):
+def test_what_the_walker_could_not_copy_is_read_from_the_process(missing: int) -> None:
     symbols = symbolizer(WHOLE)
     symbols.add_code(code_event(missing), LAYOUT)
     symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
@@ -267,14 +269,14 @@ def test_what_the_walker_could_not_copy_is_read_from_the_process(missing):
     assert (symbols.unnamed_codes, symbols.codes_without_lines) == (0, 0)
 
 
-def test_nothing_is_read_of_a_code_object_that_was_copied_whole():
+def test_nothing_is_read_of_a_code_object_that_was_copied_whole() -> None:
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
     symbols.add_code(code_event(), LAYOUT)
     assert memory.reads == 0
 
 
-def test_what_nobody_could_read_is_said_and_counted():
+def test_what_nobody_could_read_is_said_and_counted() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(EVERYTHING), LAYOUT)
     symbols.add_stack(stack_event(python_frame(4)), LAYOUT)
@@ -282,7 +284,7 @@ def test_what_nobody_could_read_is_said_and_counted():
     assert (symbols.unnamed_codes, symbols.codes_without_lines) == (1, 1)
 
 
-def test_line_table_that_claims_to_be_huge_is_not_read():
+def test_line_table_that_claims_to_be_huge_is_not_read() -> None:
     huge = bytearray(bytes_object(LINES))
     huge[LAYOUT.bytes_size : LAYOUT.bytes_size + 8] = (LINE_TABLE_MAX + 1).to_bytes(8, "little")
     symbols = symbolizer(WHOLE | {TABLE_ADDRESS: bytes(huge)})
@@ -290,7 +292,7 @@ def test_line_table_that_claims_to_be_huge_is_not_read():
     assert symbols.codes_without_lines == 1
 
 
-def test_code_object_is_kept_as_it_was_first_met():
+def test_code_object_is_kept_as_it_was_first_met() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_code(code_event(name=str_object("other")), LAYOUT)
@@ -304,7 +306,7 @@ def test_code_object_is_kept_as_it_was_first_met():
 KERNEL_FRAME = (0xFFFF, 0, 0, abi.FRAME_KERNEL)
 
 
-def test_frames_of_all_kinds_are_woven_outermost_first():
+def test_frames_of_all_kinds_are_woven_outermost_first() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     python_frames = [python_frame(0), boundary(0x7FFD00), python_frame(4), boundary(0x7FFF00)]
@@ -328,7 +330,7 @@ def shown(stack) -> list[str | int]:
     return [frame.line or frame.name for frame in stack if not frame.plumbing]
 
 
-def test_older_releases_are_woven_by_the_names_of_the_evaluation_loop():
+def test_older_releases_are_woven_by_the_names_of_the_evaluation_loop() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     native_frames = map(native_frame, (LOOP, 0x40, LOOP, 0x50, LOOP, 0x60))
@@ -336,7 +338,7 @@ def test_older_releases_are_woven_by_the_names_of_the_evaluation_loop():
     assert shown(the_stack(symbols, native=NativeOutcome.COMPLETE)) == ["native_60", 13, "native_50", 11, "native_40"]
 
 
-def test_greenlet_s_frames_end_where_its_stack_begins():
+def test_greenlet_s_frames_end_where_its_stack_begins() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(entry_frame(0), *map(native_frame, (0x40, LOOP, GREENLET, 0x50, LOOP, 0x60))), LAYOUT)
@@ -348,7 +350,7 @@ def test_greenlet_s_frames_end_where_its_stack_begins():
     ("outcome", "native_outcome"),
     [(Outcome.TOO_DEEP, NativeOutcome.COMPLETE), (Outcome.COMPLETE, NativeOutcome.PAGE_MISS)],
 )
-def test_walk_that_broke_off_is_woven_from_the_leaf(outcome, native_outcome):
+def test_walk_that_broke_off_is_woven_from_the_leaf(outcome: Outcome, native_outcome: NativeOutcome) -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(entry_frame(0), *map(native_frame, (0x40, LOOP, 0x50, LOOP, 0x60))), LAYOUT)
@@ -357,7 +359,7 @@ def test_walk_that_broke_off_is_woven_from_the_leaf(outcome, native_outcome):
     assert shown(rest) == ["native_60", "native_50", 11, "native_40"]
 
 
-def test_call_that_holds_python_frames_is_plumbing_whatever_it_is_called():
+def test_call_that_holds_python_frames_is_plumbing_whatever_it_is_called() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     frames = [python_frame(0), boundary(0x7FFD80), native_frame(0x40, 0x7FFD00), native_frame(0x50, 0x7FFE00)]
@@ -365,7 +367,7 @@ def test_call_that_holds_python_frames_is_plumbing_whatever_it_is_called():
     assert shown(the_stack(symbols, native=NativeOutcome.COMPLETE)) == ["native_60", 11, "native_40"]
 
 
-def test_unnamed_functions_of_the_interpreter_are_shown_only_where_they_are_the_work():
+def test_unnamed_functions_of_the_interpreter_are_shown_only_where_they_are_the_work() -> None:
     def in_file(identity, address):
         file = "/lib/extension.so" if address == 0x60 else "/bin/python"
         return Frame(FrameKind.NATIVE, f"{file}+{address:#x}", file)
@@ -380,14 +382,14 @@ def test_unnamed_functions_of_the_interpreter_are_shown_only_where_they_are_the_
     assert names == ["/lib/extension.so+0x60", 11, "/bin/python+0x40"]
 
 
-def test_address_without_code_is_shown_as_a_number():
+def test_address_without_code_is_shown_as_a_number() -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event(*map(native_frame, (0x40, 0xDEAD0000, 0x60))), None)
     names = [frame.name for frame in the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, NativeOutcome.COMPLETE)]
     assert names == ["native_60", "0xdead0000", "native_40"]
 
 
-def test_native_addresses_are_named_at_the_end_and_once():
+def test_native_addresses_are_named_at_the_end_and_once() -> None:
     asked = []
 
     def name(identity: Identity, address: int) -> Frame:
@@ -401,7 +403,7 @@ def test_native_addresses_are_named_at_the_end_and_once():
     assert sorted(asked, key=lambda place: place[1]) == [(IDENTITY, 0x40), (IDENTITY, 0x50)]
 
 
-def test_end_of_a_native_frame_is_not_taken_for_a_code_object():
+def test_end_of_a_native_frame_is_not_taken_for_a_code_object() -> None:
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
     symbols.add_stack(stack_event(native_frame(0x40, 0x7FFD00), unsent=True), LAYOUT)
@@ -409,7 +411,7 @@ def test_end_of_a_native_frame_is_not_taken_for_a_code_object():
     assert memory.reads == 0
 
 
-def test_code_object_that_could_not_be_identified_is_marked_in_its_place():
+def test_code_object_that_could_not_be_identified_is_marked_in_its_place() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame(0), python_frame(0, code_id=0)), LAYOUT)
@@ -417,7 +419,7 @@ def test_code_object_that_could_not_be_identified_is_marked_in_its_place():
     assert stack == (Frame(FrameKind.MARK, "[unreadable code object]"), parse_at(11))
 
 
-def test_stack_that_comes_before_its_code_object_waits_for_it():
+def test_stack_that_comes_before_its_code_object_waits_for_it() -> None:
     memory = FakeMemory({})
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
     symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
@@ -427,7 +429,7 @@ def test_stack_that_comes_before_its_code_object_waits_for_it():
     assert memory.reads == 0
 
 
-def test_code_object_that_was_not_sent_is_read_from_the_process_while_it_lives():
+def test_code_object_that_was_not_sent_is_read_from_the_process_while_it_lives() -> None:
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
     symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
@@ -436,7 +438,7 @@ def test_code_object_that_was_not_sent_is_read_from_the_process_while_it_lives()
     assert the_stack(symbols) == (parse_at(13),)
 
 
-def test_code_object_is_read_once_for_all_stacks_that_lack_it():
+def test_code_object_is_read_once_for_all_stacks_that_lack_it() -> None:
     memory = FakeMemory(WHOLE)
     symbols = Symbolizer(memory.read, name_address, name_kernel_address)
     symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
@@ -447,13 +449,13 @@ def test_code_object_is_read_once_for_all_stacks_that_lack_it():
     assert memory.reads == reads
 
 
-def test_end_of_the_recording_settles_every_stack():
+def test_end_of_the_recording_settles_every_stack() -> None:
     symbols = symbolizer(WHOLE)
     symbols.add_stack(stack_event(python_frame(4), unsent=True), LAYOUT)
     assert the_stack(symbols) == (parse_at(13),)
 
 
-def test_code_object_of_a_process_without_layout_is_marked():
+def test_code_object_of_a_process_without_layout_is_marked() -> None:
     symbols = symbolizer(WHOLE)
     symbols.add_stack(stack_event(python_frame(4)), None)
     assert the_stack(symbols) == (symbolize.UNREADABLE,)
@@ -465,7 +467,7 @@ def test_code_object_of_a_process_without_layout_is_marked():
 @pytest.mark.parametrize(
     "outcome", [Outcome.NO_THREAD_STATE, Outcome.UNREADABLE_THREAD_STATE, Outcome.UNREADABLE_FRAME, Outcome.TOO_DEEP]
 )
-def test_truncated_stack_says_at_its_root_what_is_missing(outcome):
+def test_truncated_stack_says_at_its_root_what_is_missing(outcome: Outcome) -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
@@ -473,7 +475,7 @@ def test_truncated_stack_says_at_its_root_what_is_missing(outcome):
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in NativeOutcome if outcome.cut_short])
-def test_native_stack_that_is_cut_short_says_at_its_root_why(outcome):
+def test_native_stack_that_is_cut_short_says_at_its_root_why(outcome) -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event(native_frame(0x40)), None)
     stack = the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, outcome)
@@ -481,20 +483,20 @@ def test_native_stack_that_is_cut_short_says_at_its_root_why(outcome):
 
 
 @pytest.mark.parametrize("outcome", [NativeOutcome.COMPLETE, NativeOutcome.NONE])
-def test_native_stack_that_is_whole_or_was_not_wanted_is_not_marked(outcome):
+def test_native_stack_that_is_whole_or_was_not_wanted_is_not_marked(outcome: NativeOutcome) -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event(native_frame(0x40)), None)
     assert the_stack(symbols, Outcome.NOT_PYTHON, NOT_PYTHON, outcome) == (native("native_40"),)
 
 
-def test_gaps_of_both_kinds_are_both_said():
+def test_gaps_of_both_kinds_are_both_said() -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event(native_frame(0x40)), None)
     first, second, _ = the_stack(symbols, Outcome.UNREADABLE_FRAME, native=NativeOutcome.UNREADABLE)
     assert (first.name, second) == ("[truncated: frame unreadable]", NATIVE_GAPS[NativeOutcome.UNREADABLE])
 
 
-def test_native_outcomes_of_one_stack_are_counted_apart():
+def test_native_outcomes_of_one_stack_are_counted_apart() -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event(native_frame(0x40)), None)
     symbols.add_counts(0, [count(Outcome.NOT_PYTHON, 3, native=0), count(Outcome.NOT_PYTHON, 2, native=3)])
@@ -504,7 +506,7 @@ def test_native_outcomes_of_one_stack_are_counted_apart():
 
 
 @pytest.mark.parametrize(("process", "outcome"), [(PYTHON, Outcome.NOT_IDENTIFIED), (NOT_PYTHON, Outcome.NOT_PYTHON)])
-def test_sample_taken_before_identification_is_truncated_only_in_a_python_process(process, outcome):
+def test_sample_taken_before_identification_is_truncated_only_in_a_python_process(process, outcome: Outcome) -> None:
     symbols = symbolizer()
     symbols.add_stack(stack_event((0x40, 0, 0, abi.FRAME_NATIVE)), None)
     symbols.add_counts(0, [count(Outcome.NOT_IDENTIFIED)])
@@ -515,7 +517,7 @@ def test_sample_taken_before_identification_is_truncated_only_in_a_python_proces
 
 
 @pytest.mark.parametrize("outcome", abi.OUTCOMES)
-def test_counted_stack_that_never_came_is_lost_and_still_counted(outcome):
+def test_counted_stack_that_never_came_is_lost_and_still_counted(outcome) -> None:
     symbols = symbolizer()
     symbols.add_counts(0, [count(outcome, samples=5)])
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
@@ -526,7 +528,7 @@ def test_counted_stack_that_never_came_is_lost_and_still_counted(outcome):
 # ---- counts ----
 
 
-def test_samples_are_kept_by_second_thread_and_mode():
+def test_samples_are_kept_by_second_thread_and_mode() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame(0)), LAYOUT)
@@ -545,7 +547,7 @@ def test_samples_are_kept_by_second_thread_and_mode():
     assert symbols.samples == profile.total == 15
 
 
-def test_process_that_nobody_knows_has_its_pid_at_least():
+def test_process_that_nobody_knows_has_its_pid_at_least() -> None:
     symbols = symbolizer()
     symbols.add_counts(0, [count(identity=OTHER, tid=18)])
     profile = symbols.profile(RECORDING, {})
@@ -553,7 +555,7 @@ def test_process_that_nobody_knows_has_its_pid_at_least():
     assert profile.threads == [Thread(18, "")]
 
 
-def test_stacks_that_are_named_alike_are_one():
+def test_stacks_that_are_named_alike_are_one() -> None:
     symbols = symbolizer()
     symbols.add_code(code_event(), LAYOUT)
     for stack_id, position in ((1, 0), (2, 2)):

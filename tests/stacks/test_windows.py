@@ -49,7 +49,7 @@ def names() -> Names:
 
 
 @pytest.fixture
-def symbols(names) -> Symbolizer:
+def symbols(names: Names) -> Symbolizer:
     return Symbolizer(lambda *_: b"", names.name, name_kernel_address)
 
 
@@ -59,7 +59,7 @@ def window(symbols: Symbolizer, second: int, *counts) -> Profile:
     return found.profile()
 
 
-def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(symbols):
+def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(symbols: Symbolizer) -> None:
     symbols.add_code(code_event(), LAYOUT)
     symbols.add_stack(stack_event(python_frame()), LAYOUT)
     assert window(symbols, 0, count(samples=3)).total == 3
@@ -68,7 +68,7 @@ def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(sym
     assert symbols.profile(RECORDING, {}).total == symbols.samples == 7
 
 
-def test_a_stack_that_the_window_before_had_is_not_named_again(symbols, names):
+def test_a_stack_that_the_window_before_had_is_not_named_again(symbols: Symbolizer, names: Names) -> None:
     names.known[0x5000] = "work"
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     first, second = window(symbols, 0, count()), window(symbols, 1, count())
@@ -77,14 +77,14 @@ def test_a_stack_that_the_window_before_had_is_not_named_again(symbols, names):
     assert names.asked == [0x5000]
 
 
-def test_what_had_no_name_is_asked_for_again_in_the_end(symbols, names):
+def test_what_had_no_name_is_asked_for_again_in_the_end(symbols: Symbolizer, names: Names) -> None:
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     assert window(symbols, 0, count()).stacks == [(native("0x5000"),)]
     names.known[0x5000] = "work"
     assert symbols.profile(RECORDING, {}).stacks == [(native("work"),)]
 
 
-def test_names_that_are_forgotten_are_asked_for_again(symbols, names):
+def test_names_that_are_forgotten_are_asked_for_again(symbols: Symbolizer, names: Names) -> None:
     names.known[0x5000] = "early"
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     window(symbols, 0, count())
@@ -93,14 +93,14 @@ def test_names_that_are_forgotten_are_asked_for_again(symbols, names):
     assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
 
 
-def test_code_that_comes_after_its_stack_is_named_in_the_end(symbols):
+def test_code_that_comes_after_its_stack_is_named_in_the_end(symbols: Symbolizer) -> None:
     symbols.add_stack(stack_event(python_frame()), LAYOUT)
     window(symbols, 0, count())
     symbols.add_code(code_event(), LAYOUT)
     assert symbols.profile(RECORDING, {}).stacks == [(parse_at(11),)]
 
 
-def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols):
+def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols: Symbolizer) -> None:
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     found = symbols.window(symbols.add_counts(0, [count(samples=5)]), RECORDING, {IDENTITY: PYTHON})
     assert not found.name(0.0)
@@ -108,14 +108,14 @@ def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols):
     assert (profile.total, profile.stacks) == (5, [(NOT_NAMED,)])
 
 
-def test_a_stack_that_was_let_go_is_missing_until_it_comes_again(symbols):
+def test_a_stack_that_was_let_go_is_missing_until_it_comes_again(symbols: Symbolizer) -> None:
     counts = symbols.add_counts(0, [count()])
     assert symbols.missing(counts) == {STACK_ID}
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     assert symbols.missing(counts) == set()
 
 
-def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
+def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names: Names) -> None:
     symbols = Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
     for second in range(6):
         symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
@@ -127,7 +127,7 @@ def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names):
     assert profile.stacks == [(native("0x5000"),)]
 
 
-def test_a_process_that_is_forgotten_has_no_names(symbols, names):
+def test_a_process_that_is_forgotten_has_no_names(symbols: Symbolizer, names: Names) -> None:
     names.known[0x5000] = "early"
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     window(symbols, 0, count())
@@ -140,7 +140,7 @@ def test_a_process_that_is_forgotten_has_no_names(symbols, names):
 
 
 @pytest.fixture
-def live(names) -> Symbolizer:
+def live(names: Names) -> Symbolizer:
     return Symbolizer(lambda *_: b"", names.name, name_kernel_address, limit=1)
 
 
@@ -154,13 +154,13 @@ def starts_of_a_program(symbols: Symbolizer, starts: int) -> None:
         symbols.make_room(second + 1)
 
 
-def test_code_objects_and_threads_without_samples_are_forgotten(live):
+def test_code_objects_and_threads_without_samples_are_forgotten(live: Symbolizer) -> None:
     starts_of_a_program(live, 6)
     assert live.forget_unsampled() == ({1, 2, 3, 4, 5}, {(IDENTITY, tid) for tid in range(5)})
     assert live.forget_unsampled() == (set(), set())
 
 
-def test_what_is_kept_is_named_after_the_rest_was_forgotten(live):
+def test_what_is_kept_is_named_after_the_rest_was_forgotten(live: Symbolizer) -> None:
     starts_of_a_program(live, 6)
     live.forget_unsampled()
     profile = live.profile(RECORDING, {IDENTITY: PYTHON})
@@ -168,13 +168,13 @@ def test_what_is_kept_is_named_after_the_rest_was_forgotten(live):
     assert [(thread.tid, thread.name) for thread in profile.threads] == [(5, "worker")]
 
 
-def test_a_code_object_whose_stack_is_yet_to_come_stays(live):
+def test_a_code_object_whose_stack_is_yet_to_come_stays(live: Symbolizer) -> None:
     live.add_code(code_event(), LAYOUT)
     live.make_room(1)
     assert live.forget_unsampled() == (set(), set())
 
 
-def test_a_code_object_of_a_stack_that_is_sampled_still_stays(live):
+def test_a_code_object_of_a_stack_that_is_sampled_still_stays(live: Symbolizer) -> None:
     starts_of_a_program(live, 1)
     for second in range(1, 6):
         window(live, second, count(stack_id=0, tid=0))
@@ -182,7 +182,7 @@ def test_a_code_object_of_a_stack_that_is_sampled_still_stays(live):
     assert live.forget_unsampled() == (set(), set())
 
 
-def test_a_code_object_that_was_forgotten_a_moment_ago_is_read_from_its_process(names):
+def test_a_code_object_that_was_forgotten_a_moment_ago_is_read_from_its_process(names: Names) -> None:
     reads = []
     symbols = Symbolizer(
         lambda _identity, address, _size: reads.append(address) or b"", names.name, name_kernel_address, limit=1
@@ -205,7 +205,7 @@ def libc() -> Mapping:
     return Mapping(begin, begin + size, segment.offset & ~4095, True, 1, Path(path).stat().st_ino, path)
 
 
-def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch):
+def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = libc()
     with open_regular(mapping.path) as file:
         start = ElfImage(file).symbol("qsort").vaddr
@@ -230,7 +230,7 @@ def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch):
 
 
 @pytest.mark.parametrize("indexed", [0, 1_000_000])
-def test_a_live_view_names_as_a_recording_does(monkeypatch, indexed):
+def test_a_live_view_names_as_a_recording_does(monkeypatch: pytest.MonkeyPatch, indexed: int) -> None:
     """By an index of the file, or reading it again where that would be too large."""
     monkeypatch.setattr(native_symbols, "_INDEXED_MAX", indexed)
     monkeypatch.setattr(native_symbols, "_REST", 0)
@@ -245,7 +245,7 @@ def test_a_live_view_names_as_a_recording_does(monkeypatch, indexed):
     assert any("+0x" not in name for _, name in named[0])
 
 
-def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch):
+def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_symbols, "_INDEXED_MAX", 0)
     monkeypatch.setattr(native_symbols, "_REST", 1e9)
     mapping = libc()
@@ -258,7 +258,7 @@ def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch):
     assert "+0x" in named[1]
 
 
-def test_of_many_files_not_all_are_kept_at_hand(monkeypatch):
+def test_of_many_files_not_all_are_kept_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = libc()
     monkeypatch.setattr(native_symbols, "_REST", 0)
     monkeypatch.setattr(native_symbols, "_INDEXED_IN_ALL", 1)
@@ -274,7 +274,7 @@ def test_of_many_files_not_all_are_kept_at_hand(monkeypatch):
     symbols.close()
 
 
-def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch):
+def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     mapping = libc()
     with open_regular(mapping.path) as file:
         own = ElfImage(file).symbols
@@ -291,14 +291,14 @@ def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch):
 # ---- the command line ----
 
 
-def test_without_a_terminal_top_says_what_to_do():
+def test_without_a_terminal_top_says_what_to_do() -> None:
     run = pyflame("top")
     assert run.returncode == 2
     assert "top needs a terminal" in run.stderr
     assert "pyflame-ebpf record --all" in run.stderr
 
 
-def test_an_interval_below_a_second_is_refused():
+def test_an_interval_below_a_second_is_refused() -> None:
     run = pyflame("top", "--interval", "0.5", env=environment(TERM="xterm"))
     assert run.returncode == 2
     assert "--interval" in run.stderr

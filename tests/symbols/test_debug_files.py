@@ -1,9 +1,12 @@
 """Where symbols are that were stripped, and what only claims to be them."""
 
+from __future__ import annotations
+
 import lzma
 import os
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +22,7 @@ int visible(int x) { return hidden(x); }
 BUILD_ID = "-Wl,--build-id=0x0123456789abcdef"
 
 
-def run(*command):
+def run(*command) -> None:
     subprocess.run(command, check=True)
 
 
@@ -30,7 +33,7 @@ def build(folder, *flags):
     return target
 
 
-def split(library, debug, *, link=False):
+def split(library, debug, *, link: bool = False) -> None:
     """Move a library's symbols into a debug file of their own."""
     debug.parent.mkdir(parents=True, exist_ok=True)
     run("objcopy", "--only-keep-debug", library, debug)
@@ -51,7 +54,7 @@ def hidden_address(library, files=None):
             return next(vaddr for vaddr, hit in functions.items() if hit == ("hidden", 0))
 
 
-def test_a_debug_file_is_found_by_build_id(tmp_path, monkeypatch):
+def test_a_debug_file_is_found_by_build_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug_files, "_DEBUG_ROOT", str(tmp_path / "debug"))
     library = build(tmp_path, BUILD_ID)
     with open_regular(str(library)) as file:
@@ -60,7 +63,7 @@ def test_a_debug_file_is_found_by_build_id(tmp_path, monkeypatch):
     assert hidden_address(library) == expected
 
 
-def test_a_debug_file_with_another_build_id_is_refused(tmp_path, monkeypatch):
+def test_a_debug_file_with_another_build_id_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug_files, "_DEBUG_ROOT", str(tmp_path / "debug"))
     other = build(tmp_path, "-Wl,--build-id=0xffff")
     split(other, tmp_path / "debug/.build-id/01/23456789abcdef.debug")
@@ -68,13 +71,13 @@ def test_a_debug_file_with_another_build_id_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("place", [".debug/lib.debug", "lib.debug"])
-def test_a_debug_file_without_build_id_is_found_by_link_and_checksum(tmp_path, place):
+def test_a_debug_file_without_build_id_is_found_by_link_and_checksum(tmp_path: Path, place: str) -> None:
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / place, link=True)
     assert hidden_address(library) > 0
 
 
-def test_a_debug_file_with_another_checksum_is_refused(tmp_path):
+def test_a_debug_file_with_another_checksum_is_refused(tmp_path: Path) -> None:
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / "lib.debug", link=True)
     with (tmp_path / "lib.debug").open("ab") as file:
@@ -82,7 +85,9 @@ def test_a_debug_file_with_another_checksum_is_refused(tmp_path):
     assert hidden_address(library) == -1
 
 
-def test_a_checksum_is_computed_once_as_long_as_the_debug_file_is_unchanged(tmp_path, monkeypatch):
+def test_a_checksum_is_computed_once_as_long_as_the_debug_file_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / "lib.debug", link=True)
     computed = []
@@ -100,7 +105,7 @@ def test_a_checksum_is_computed_once_as_long_as_the_debug_file_is_unchanged(tmp_
     assert len(computed) == 2
 
 
-def test_checksums_are_computed_of_so_many_bytes_and_no_more(tmp_path, monkeypatch):
+def test_checksums_are_computed_of_so_many_bytes_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / "lib.debug", link=True)
     (tmp_path / "lib.debug").rename(tmp_path / "true")
@@ -113,7 +118,7 @@ def test_checksums_are_computed_of_so_many_bytes_and_no_more(tmp_path, monkeypat
     assert hidden_address(library) > 0
 
 
-def test_files_are_read_once_however_many_processes_have_them(tmp_path, monkeypatch):
+def test_files_are_read_once_however_many_processes_have_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug_files, "_DEBUG_ROOT", str(tmp_path / "debug"))
     library = build(tmp_path, BUILD_ID)
     debug = tmp_path / "debug/.build-id/01/23456789abcdef.debug"
@@ -133,7 +138,7 @@ def debug_identity(path):
         return identity_of(file)
 
 
-def test_a_debug_file_that_comes_later_is_found(tmp_path):
+def test_a_debug_file_that_comes_later_is_found(tmp_path: Path) -> None:
     """That there is none in one process's root says nothing of others."""
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / "lib.debug", link=True)
@@ -144,7 +149,7 @@ def test_a_debug_file_that_comes_later_is_found(tmp_path):
     assert hidden_address(library, files) > 0
 
 
-def test_a_fifo_in_place_of_a_debug_file_is_refused_without_waiting(tmp_path):
+def test_a_fifo_in_place_of_a_debug_file_is_refused_without_waiting(tmp_path: Path) -> None:
     library = build(tmp_path, "-Wl,--build-id=none")
     split(library, tmp_path / "lib.debug", link=True)
     (tmp_path / "lib.debug").unlink()
@@ -167,7 +172,7 @@ def unpacked_address(library):
             return ElfImage(unpacked).symbol("hidden").vaddr
 
 
-def test_compressed_symbols_are_unpacked(tmp_path):
+def test_compressed_symbols_are_unpacked(tmp_path: Path) -> None:
     whole = build(tmp_path)
     with open_regular(str(whole)) as file:
         expected = ElfImage(file).symbol("hidden").vaddr
@@ -175,12 +180,12 @@ def test_compressed_symbols_are_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("packed", [b"", b"no xz", lzma.compress(b"x" * 1000)[:40], lzma.compress(b"not ELF")])
-def test_compressed_symbols_that_are_damaged_are_bad(tmp_path, packed):
+def test_compressed_symbols_that_are_damaged_are_bad(tmp_path: Path, packed) -> None:
     with pytest.raises(BadElf):
         unpacked_address(with_debug_data(tmp_path, packed))
 
 
-def test_compressed_symbols_that_unpack_to_gigabytes_are_bad_soon(tmp_path):
+def test_compressed_symbols_that_unpack_to_gigabytes_are_bad_soon(tmp_path: Path) -> None:
     packed = lzma.compress(bytes(256 << 20), preset=0)
     library = with_debug_data(tmp_path, packed)
     began = time.process_time()
@@ -189,14 +194,14 @@ def test_compressed_symbols_that_unpack_to_gigabytes_are_bad_soon(tmp_path):
     assert time.process_time() - began < 3
 
 
-def test_compressed_symbols_that_want_much_memory_are_bad(tmp_path):
+def test_compressed_symbols_that_want_much_memory_are_bad(tmp_path: Path) -> None:
     packed = lzma.compress(b"\x7fELF", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}])
     with pytest.raises(BadElf, match="cannot be unpacked"):
         unpacked_address(with_debug_data(tmp_path, packed))
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", ""])
-def test_a_debug_link_that_leads_elsewhere_counts_for_nothing(tmp_path, name):
+def test_a_debug_link_that_leads_elsewhere_counts_for_nothing(tmp_path: Path, name: str) -> None:
     library = build(tmp_path, "-s")
     (tmp_path / "link").write_bytes(name.encode() + b"\0" * (4 - len(name) % 4) + b"\1\2\3\4")
     run("objcopy", f"--add-section=.gnu_debuglink={tmp_path / 'link'}", library)

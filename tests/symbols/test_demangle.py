@@ -27,12 +27,12 @@ def demangler():
         ("_RNvCs1234_7mycrate3foo.llvm.1234", "mycrate::foo"),
     ],
 )
-def test_names_are_as_their_authors_wrote_them(demangler, mangled, name):
+def test_names_are_as_their_authors_wrote_them(demangler, mangled: str, name: str) -> None:
     assert demangler.demangle(mangled) == name
 
 
 @pytest.mark.parametrize("name", ["main", "", "_Z", "_R", "_Zfoo\n_Z1fv", "_Z1f\0v", "_Z\udcff", "_ZN3fooE\u202e", "i"])
-def test_what_is_no_mangled_name_stays(demangler, name):
+def test_what_is_no_mangled_name_stays(demangler, name: str) -> None:
     assert demangler.demangle(name) == name
 
 
@@ -46,7 +46,7 @@ def doubling(times):
     "name",
     [doubling(32), "_Z1f" + "P" * 4000 + "i", "_Z1f" + "I" * 4000, "_RINvC1a1b" + "R" * 4000 + "uE", "_Z" + "N" * 9000],
 )
-def test_a_name_that_is_too_much_ends_soon_and_harms_no_later_one(name):
+def test_a_name_that_is_too_much_ends_soon_and_harms_no_later_one(name) -> None:
     demangler = Demangler()
     demangler.demangle("_Z1fv")
     began = time.monotonic()
@@ -56,7 +56,7 @@ def test_a_name_that_is_too_much_ends_soon_and_harms_no_later_one(name):
     demangler.close()
 
 
-def test_names_that_are_too_much_are_given_up_after_a_few():
+def test_names_that_are_too_much_are_given_up_after_a_few() -> None:
     demangler = Demangler()
     began = time.monotonic()
     for times in range(30, 34):
@@ -68,7 +68,7 @@ def test_names_that_are_too_much_are_given_up_after_a_few():
     demangler.close()
 
 
-def test_many_open_files_are_no_hindrance(many_open_files):
+def test_many_open_files_are_no_hindrance(many_open_files: None) -> None:
     demangler = Demangler()
     assert demangler.demangle("_Z1fv") in ("f()", "_Z1fv" if sys.version_info < (3, 11) else "f()")
     assert not demangler.deaths

@@ -63,8 +63,8 @@ def symbols():
 
 
 @pytest.fixture
-def build(tmp_path):
-    def run(source, *flags, language="c", name="built"):
+def build(tmp_path: Path):
+    def run(source, *flags, language: str = "c", name: str = "built"):
         target = tmp_path / name
         compiler = {"c": "gcc", "c++": "g++"}[language]
         subprocess.run([compiler, "-O1", "-x", language, "-", "-o", target, *flags], input=source.encode(), check=True)
@@ -90,7 +90,7 @@ def address_of(path, name):
         return ElfImage(file).symbol(name).vaddr
 
 
-def test_a_stripped_file_keeps_the_names_of_what_it_exports_and_says_why_not_more(build, symbols):
+def test_a_stripped_file_keeps_the_names_of_what_it_exports_and_says_why_not_more(build, symbols) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
     subprocess.run(["strip", "-s", library], check=True)
@@ -99,12 +99,12 @@ def test_a_stripped_file_keeps_the_names_of_what_it_exports_and_says_why_not_mor
     assert symbols.why_unnamed(0, mapping_of(library), lambda mapping: open_regular(mapping.path)) == STRIPPED
 
 
-def test_a_file_with_all_symbols_lacks_nothing(build, symbols):
+def test_a_file_with_all_symbols_lacks_nothing(build, symbols) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     assert symbols.why_unnamed(0, mapping_of(library), lambda mapping: open_regular(mapping.path)) == ""
 
 
-def test_compressed_symbols_name_what_is_not_exported(build, symbols, tmp_path):
+def test_compressed_symbols_name_what_is_not_exported(build, symbols, tmp_path: Path) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     hidden = address_of(library, "hidden")
     subprocess.run(["xz", "-k", library], check=True)
@@ -113,7 +113,7 @@ def test_compressed_symbols_name_what_is_not_exported(build, symbols, tmp_path):
     assert name_of(symbols, library, hidden) == (str(library), "hidden")
 
 
-def test_a_function_without_size_reaches_to_the_end_of_its_section_and_no_further(build, symbols):
+def test_a_function_without_size_reaches_to_the_end_of_its_section_and_no_further(build, symbols) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     with open_regular(str(library)) as file:
         section = ElfImage(file).section(".text")
@@ -122,7 +122,7 @@ def test_a_function_without_size_reaches_to_the_end_of_its_section_and_no_furthe
     assert name_of(symbols, library, section.vaddr + section.size + 64)[1] != "sizeless"
 
 
-def test_an_exported_function_without_size_claims_nothing_of_a_stripped_file(build, symbols):
+def test_an_exported_function_without_size_claims_nothing_of_a_stripped_file(build, symbols) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     begin = address_of(library, "sizeless")
     subprocess.run(["strip", "-s", library], check=True)
@@ -140,7 +140,7 @@ PLT_FLAGS = (("-fcf-protection=full",), ("-fcf-protection=none",), ("-fno-plt",)
 
 
 @pytest.mark.parametrize("flags", PLT_FLAGS, ids=" ".join)
-def test_stubs_are_named_as_binutils_does(build, flags):
+def test_stubs_are_named_as_binutils_does(build, flags: tuple[str, ...]) -> None:
     library = build(LIBRARY, "-shared", "-fPIC", *flags)
     with open_regular(str(library)) as file:
         image = ElfImage(file)
@@ -151,7 +151,7 @@ def test_stubs_are_named_as_binutils_does(build, flags):
         }
 
 
-def test_stubs_of_installed_libraries_are_named_as_binutils_does():
+def test_stubs_of_installed_libraries_are_named_as_binutils_does() -> None:
     path = next(mapping.path for mapping in proc.mappings(os.getpid()) if "/libc.so.6" in mapping.path)
     with open_regular(path) as file:
         image = ElfImage(file)
@@ -163,7 +163,7 @@ def test_stubs_of_installed_libraries_are_named_as_binutils_does():
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="there is no demangler for Python 3.10")
-def test_names_of_cpp_are_demangled_in_stubs_too(build, symbols):
+def test_names_of_cpp_are_demangled_in_stubs_too(build, symbols) -> None:
     source = (
         "namespace a { int far(int); template<class T> T near(T t) { return far(t); } template int near<int>(int); }"
     )
@@ -173,7 +173,7 @@ def test_names_of_cpp_are_demangled_in_stubs_too(build, symbols):
     assert name_of(symbols, library, stub)[1] == "a::far(int)@plt"
 
 
-def test_functions_of_the_vdso_are_named(symbols):
+def test_functions_of_the_vdso_are_named(symbols) -> None:
     pid = os.getpid()
     mapping = next(mapping for mapping in proc.mappings(pid) if mapping.path == "[vdso]")
     with open_code(pid, mapping) as file:
@@ -182,7 +182,7 @@ def test_functions_of_the_vdso_are_named(symbols):
     assert found == ("[vdso]", "clock_gettime")
 
 
-def test_code_of_no_file_is_counted_by_its_place_and_says_why(symbols):
+def test_code_of_no_file_is_counted_by_its_place_and_says_why(symbols) -> None:
     mapping = proc.Mapping(0x7000, 0x9000, 0, True, 0, 0, "")
     assert symbols.lookup(1, [mapping], 0x7123, lambda _: None) == (ANONYMOUS, "[anonymous]+0x123")
     assert "perf map" in symbols.why_unnamed(1, mapping, lambda _: None)
@@ -196,7 +196,9 @@ IDENTIFIED = ("-shared", "-fPIC", "-Wl,--build-id=0x1234")
 FORGED = LIBRARY.replace("visible", "risible").replace("hidden", "hudden")
 
 
-def test_one_read_serves_all_files_with_the_same_contents(build, symbols, tmp_path, monkeypatch):
+def test_one_read_serves_all_files_with_the_same_contents(
+    build, symbols, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = build(LIBRARY, *IDENTIFIED)
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     visible = address_of(library, "visible")
@@ -209,7 +211,7 @@ def test_one_read_serves_all_files_with_the_same_contents(build, symbols, tmp_pa
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("forged_first", [False, True])
-def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live, forged_first):
+def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live: bool, forged_first: bool) -> None:
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
     assert true.stat().st_size == forged.stat().st_size
     hidden = address_of(true, "hidden")
@@ -224,12 +226,14 @@ def test_a_forged_file_does_not_change_the_names_of_the_true_one(build, live, fo
 class NoSampler:
     """Maps that nobody looks into."""
 
-    def set_mappings(self, slot, packed):
+    def set_mappings(self, slot, packed) -> None:
         pass
 
 
 @pytest.mark.parametrize("forged_first", [False, True])
-def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_either(build, symbols, forged_first):
+def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_either(
+    build, symbols, forged_first: bool
+) -> None:
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
     hidden = address_of(true, "hidden")
     code = MappedCode(NoSampler(), lambda _identity, mapping: open_regular(mapping.path))
@@ -241,7 +245,7 @@ def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_e
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_true_copy_that_is_forged_later_names_nothing_for_others(build, tmp_path, live):
+def test_a_true_copy_that_is_forged_later_names_nothing_for_others(build, tmp_path: Path, live: bool) -> None:
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
     copy = Path(shutil.copy(true, tmp_path / "copy"))
     visible, hidden = address_of(true, "visible"), address_of(true, "hidden")
@@ -254,7 +258,7 @@ def test_a_true_copy_that_is_forged_later_names_nothing_for_others(build, tmp_pa
     symbols.close()
 
 
-def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path):
+def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path: Path) -> None:
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
     copy = Path(shutil.copy(forged, tmp_path / "copy"))
     hidden = address_of(true, "hidden")
@@ -263,7 +267,7 @@ def test_names_that_were_forged_before_the_true_file_came_are_forgotten(build, s
     assert name_of(symbols, true, hidden)[1] == "hidden"
 
 
-def shift_code(path, distance):
+def shift_code(path, distance) -> None:
     """Makes a file say that its code is loaded at other addresses."""
     with path.open("r+b") as file:
         kinds = [(segment.kind, segment.flags & 1) for segment in ElfImage(file).all_segments]
@@ -273,7 +277,9 @@ def shift_code(path, distance):
 
 
 @pytest.mark.parametrize("expected", [False, True])
-def test_segments_that_were_forged_before_the_true_file_came_are_forgotten(build, symbols, tmp_path, expected):
+def test_segments_that_were_forged_before_the_true_file_came_are_forgotten(
+    build, symbols, tmp_path: Path, expected: bool
+) -> None:
     true = build(LIBRARY, *IDENTIFIED, name="true")
     copy = Path(shutil.copy(true, tmp_path / "copy"))
     visible, hidden = address_of(true, "visible"), address_of(true, "hidden")
@@ -288,7 +294,9 @@ def test_segments_that_were_forged_before_the_true_file_came_are_forgotten(build
     assert symbols.lookup(0, [mapping], hidden, opened_by_path)[1] == "hidden"
 
 
-def test_addresses_that_were_expected_in_forged_segments_are_not_looked_up(build, symbols, tmp_path, monkeypatch):
+def test_addresses_that_were_expected_in_forged_segments_are_not_looked_up(
+    build, symbols, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     true = build(LIBRARY, *IDENTIFIED, name="true")
     copy = Path(shutil.copy(true, tmp_path / "copy"))
     hidden = address_of(true, "hidden")
@@ -303,7 +311,7 @@ def test_addresses_that_were_expected_in_forged_segments_are_not_looked_up(build
     assert asked == [{hidden}]
 
 
-def test_names_that_were_forgotten_are_no_longer_counted(build, symbols, tmp_path):
+def test_names_that_were_forgotten_are_no_longer_counted(build, symbols, tmp_path: Path) -> None:
     library = build(LIBRARY, *IDENTIFIED)
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     hidden = address_of(library, "hidden")
@@ -312,7 +320,7 @@ def test_names_that_were_forgotten_are_no_longer_counted(build, symbols, tmp_pat
     assert symbols._kept == len("hidden")
 
 
-def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
+def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
     symbols.expect(0, mapping_of(library), [visible, hidden], lambda mapping: open_regular(mapping.path))
@@ -321,7 +329,7 @@ def test_what_was_expected_is_found_in_one_read(build, symbols, monkeypatch):
     assert name_of(symbols, library, visible)[1] == "visible"
 
 
-def live_symbols_of_pairs(build, tmp_path, count):
+def live_symbols_of_pairs(build, tmp_path: Path, count):
     """A live view's names of so many libraries that are there twice, and the libraries."""
     symbols = NativeSymbols(live=True)
     libraries = []
@@ -334,7 +342,9 @@ def live_symbols_of_pairs(build, tmp_path, count):
     return symbols, libraries
 
 
-def test_indexes_hold_no_more_contents_than_is_allowed_and_all_files_are_named(build, tmp_path, monkeypatch):
+def test_indexes_hold_no_more_contents_than_is_allowed_and_all_files_are_named(
+    build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     symbols, libraries = live_symbols_of_pairs(build, tmp_path, 3)
     with open_regular(str(libraries[0])) as file:
         image = ElfImage(file)
@@ -348,7 +358,7 @@ def test_indexes_hold_no_more_contents_than_is_allowed_and_all_files_are_named(b
     symbols.close()
 
 
-def test_contents_of_an_index_that_is_dropped_make_room_for_others(build, tmp_path):
+def test_contents_of_an_index_that_is_dropped_make_room_for_others(build, tmp_path: Path) -> None:
     library = build(LIBRARY, "-shared", "-fPIC", IDENTIFIED[-1])
     subprocess.run(["xz", "-k", library], check=True)
     unpacked = library.stat().st_size
@@ -364,14 +374,14 @@ def test_contents_of_an_index_that_is_dropped_make_room_for_others(build, tmp_pa
     symbols.close()
 
 
-def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch):
+def test_symbols_beyond_the_memory_bound_are_left_out(build, symbols, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_symbols, "KEPT_MAX", 0)
     library = build(LIBRARY, "-shared", "-fPIC")
     assert name_of(symbols, library, address_of(library, "visible"))[1] == "visible"
     assert name_of(symbols, library, address_of(library, "hidden"))[1].startswith("built+0x")
 
 
-def set_size_of_section(path, name, size):
+def set_size_of_section(path, name, size) -> None:
     with path.open("r+b") as file:
         image = ElfImage(file)
         field = image._sections_at + 64 * image.sections.index(image.section(name)) + 32  # sh_size
@@ -380,7 +390,7 @@ def set_size_of_section(path, name, size):
 
 @pytest.mark.parametrize("live", [False, True])
 @pytest.mark.parametrize("section", [".symtab", ".strtab"])
-def test_a_file_whose_symbols_are_too_large_keeps_the_names_of_what_it_exports(build, section, live):
+def test_a_file_whose_symbols_are_too_large_keeps_the_names_of_what_it_exports(build, section: str, live: bool) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     visible = address_of(library, "visible")
     set_size_of_section(library, section, 200 << 20)
@@ -390,7 +400,7 @@ def test_a_file_whose_symbols_are_too_large_keeps_the_names_of_what_it_exports(b
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_file_whose_symbols_are_too_large_is_named_by_its_compressed_ones(build, live):
+def test_a_file_whose_symbols_are_too_large_is_named_by_its_compressed_ones(build, live: bool) -> None:
     library = build(LIBRARY, "-shared", "-fPIC")
     hidden = address_of(library, "hidden")
     subprocess.run(["xz", "-k", library], check=True)
@@ -402,7 +412,7 @@ def test_a_file_whose_symbols_are_too_large_is_named_by_its_compressed_ones(buil
 
 
 @pytest.mark.root
-def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols, tmp_path):
+def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols, tmp_path: Path) -> None:
     root = tmp_path / "root"
     debug = root / "usr/lib/debug/.build-id/ab/cdef0123.debug"
     for folder in (debug.parent, root / "tmp"):
@@ -426,7 +436,7 @@ def test_files_of_a_process_in_another_root_are_looked_for_there(build, symbols,
 
 
 @pytest.mark.root
-def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(build, symbols, tmp_path):
+def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(build, symbols, tmp_path: Path) -> None:
     root = tmp_path / "root"
     debug = root / "usr/lib/debug/.build-id/ab/cdef0123.debug"
     debug.parent.mkdir(parents=True)
@@ -448,7 +458,9 @@ def test_a_debug_file_in_a_process_s_root_names_nothing_for_processes_elsewhere(
 
 
 @pytest.mark.root
-def test_a_debug_file_that_a_process_has_mounted_names_nothing_for_others_with_the_same_root(build, symbols, tmp_path):
+def test_a_debug_file_that_a_process_has_mounted_names_nothing_for_others_with_the_same_root(
+    build, symbols, tmp_path: Path
+) -> None:
     program = build(WAIT, "-static", "-Wl,--build-id=none", name="program")
     main = address_of(program, "main")
     debug, mounted = tmp_path / "mounted/x.debug", tmp_path / ".debug"
@@ -472,15 +484,15 @@ def test_a_debug_file_that_a_process_has_mounted_names_nothing_for_others_with_t
 
 
 @pytest.mark.root
-def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(build):
+def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(build) -> None:
     program = build(COMPILER, name="compiler")
     started = []
 
-    def start():
+    def start() -> None:
         started.append(subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         started[0].stdout.readline()
 
-    def end():
+    def end() -> None:
         started[0].communicate()
 
     profile = record_for(3, 199, started=start, stopping=end)
@@ -495,7 +507,7 @@ def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(
 
 
 @pytest.mark.root
-def test_links_of_a_process_in_another_root_lead_nowhere_else(build, tmp_path):
+def test_links_of_a_process_in_another_root_lead_nowhere_else(build, tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "tmp").mkdir(parents=True)
     program = build(WAIT, "-static", name="root/program")
@@ -511,7 +523,7 @@ def test_links_of_a_process_in_another_root_lead_nowhere_else(build, tmp_path):
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
-def test_readers_survive_damage(reader, tmp_path):
+def test_readers_survive_damage(reader, tmp_path: Path) -> None:
     """The fuzzer's readers over its seeds, each with a byte changed or cut; the fuzzer itself runs for longer."""
     read, seeds = fuzz.READERS[reader]
     for data in seeds(tmp_path):
@@ -521,7 +533,7 @@ def test_readers_survive_damage(reader, tmp_path):
             read(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
 
 
-def test_what_the_readers_of_the_fuzzer_promise_is_bad_elf_alone(tmp_path):
+def test_what_the_readers_of_the_fuzzer_promise_is_bad_elf_alone(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\x7fELF\x02\x01" + b"\xff" * 200)
     with open_regular(str(tmp_path / "x")) as file, pytest.raises(BadElf):
         ElfImage(file)

@@ -87,7 +87,7 @@ def table_of(mapping):
     return UnwindTable(image), mapping.start - load_bias(mapping, image.segments) >> 12
 
 
-def test_mappings_are_told_in_order_between_a_first_and_an_unused_one(code, sampler):
+def test_mappings_are_told_in_order_between_a_first_and_an_unused_one(code, sampler) -> None:
     slot = code.map_process(ME, reversed(code_of_this_process())) - 1
     told = sampler.mappings[slot]
     wanted = [mapping.start for mapping in code_of_this_process() if mapping.end < abi.UNUSED_MAPPING]
@@ -95,20 +95,22 @@ def test_mappings_are_told_in_order_between_a_first_and_an_unused_one(code, samp
     assert len(told) == abi.MAPPINGS
 
 
-def test_two_processes_that_map_one_file_share_its_number(code, sampler):
+def test_two_processes_that_map_one_file_share_its_number(code, sampler) -> None:
     first, second = (code.map_process(identity, [libc()]) - 1 for identity in (ME, OTHER))
     assert first != second
     assert sampler.mappings[first][1] == sampler.mappings[second][1]
     assert sampler.mappings[first][1][3] != mapped_code.NO_FILE
 
 
-def test_the_slot_of_a_process_that_has_ended_is_given_again(code):
+def test_the_slot_of_a_process_that_has_ended_is_given_again(code) -> None:
     slot = code.map_process(ME, [libc()])
     code.forget(ME)
     assert code.map_process(OTHER, [libc()]) == slot
 
 
-def test_the_least_recently_mapped_process_loses_its_slot_when_there_are_too_many(sampler, monkeypatch):
+def test_the_least_recently_mapped_process_loses_its_slot_when_there_are_too_many(
+    sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(abi, "MAPPED_PROCESSES", 2)
     code = MappedCode(sampler, opened_path)
     slots = [code.map_process(Identity(number, os.getpid(), 0), [libc()]) for number in range(3)]
@@ -116,14 +118,14 @@ def test_the_least_recently_mapped_process_loses_its_slot_when_there_are_too_man
     assert slots[2] == slots[0]
 
 
-def test_a_missed_page_is_sent_with_the_rows_of_its_file(code, sampler):
+def test_a_missed_page_is_sent_with_the_rows_of_its_file(code, sampler) -> None:
     code.map_process(ME, [libc()])
     table, page = table_of(libc())
     code.send_page(1, page + 3)
     assert sampler.rows((1, page + 3)) == table.rows(page + 3)
 
 
-def test_a_page_that_was_sent_is_not_sent_again(code, sampler):
+def test_a_page_that_was_sent_is_not_sent_again(code, sampler) -> None:
     code.map_process(ME, [libc()])
     _, page = table_of(libc())
     code.send_page(1, page)
@@ -132,12 +134,12 @@ def test_a_page_that_was_sent_is_not_sent_again(code, sampler):
     assert not sampler.chunks
 
 
-def test_a_missed_page_of_no_file_is_ignored(code, sampler):
+def test_a_missed_page_of_no_file_is_ignored(code, sampler) -> None:
     code.send_page(77, 0)
     assert not sampler.pages
 
 
-def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkeypatch):
+def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abi, "UNWIND_CHUNKS_IN_ALL", 24)
     code = MappedCode(sampler, opened_path)
     code.map_process(ME, [libc()])
@@ -151,7 +153,7 @@ def test_without_room_for_more_chunks_all_pages_go_and_come_back(sampler, monkey
     assert sampler.rows((1, page)) == table.rows(page)
 
 
-def test_there_are_never_more_pages_than_the_map_holds(sampler, monkeypatch):
+def test_there_are_never_more_pages_than_the_map_holds(sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abi, "UNWIND_PAGES", 5)
     code = MappedCode(sampler, opened_path)
     code.map_process(ME, [libc()])
@@ -162,7 +164,9 @@ def test_there_are_never_more_pages_than_the_map_holds(sampler, monkeypatch):
     assert code.evictions
 
 
-def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(sampler, monkeypatch):
+def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(
+    sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 1)
     opened = []
 
@@ -184,7 +188,7 @@ def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(samp
         code.open_again(libc())
 
 
-def test_files_that_are_mapped_stay_open(sampler, monkeypatch):
+def test_files_that_are_mapped_stay_open(sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 1)
     code = MappedCode(sampler, opened_path)
     code.map_process(ME, [libc()])
@@ -195,7 +199,9 @@ def test_files_that_are_mapped_stay_open(sampler, monkeypatch):
         assert file.read(4) == b"\x7fELF"
 
 
-def test_unused_files_are_looked_for_once_a_process_and_not_once_a_mapping(sampler, monkeypatch):
+def test_unused_files_are_looked_for_once_a_process_and_not_once_a_mapping(
+    sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 1)
     code = MappedCode(sampler, opened_path)
     tried = []
@@ -205,15 +211,15 @@ def test_unused_files_are_looked_for_once_a_process_and_not_once_a_mapping(sampl
     assert len(tried) == 2
 
 
-def test_a_file_that_cannot_be_opened_has_no_number(sampler):
-    def refuse(identity, mapping):
+def test_a_file_that_cannot_be_opened_has_no_number(sampler) -> None:
+    def refuse(identity, mapping) -> None:
         raise PermissionError(mapping.path)
 
     slot = MappedCode(sampler, refuse).map_process(ME, [libc()]) - 1
     assert sampler.mappings[slot][1][3] == mapped_code.NO_FILE
 
 
-def test_a_file_that_a_process_took_along_is_opened_for_the_next(sampler):
+def test_a_file_that_a_process_took_along_is_opened_for_the_next(sampler) -> None:
     tried = []
 
     def opening(identity, mapping):
@@ -228,7 +234,7 @@ def test_a_file_that_a_process_took_along_is_opened_for_the_next(sampler):
     assert tried == [ME, OTHER]
 
 
-def test_the_vdso_is_unwound_from_memory(code, sampler):
+def test_the_vdso_is_unwound_from_memory(code, sampler) -> None:
     vdso = next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
     slot = code.map_process(ME, [vdso]) - 1
     assert sampler.mappings[slot][1][3] == 1
@@ -240,14 +246,14 @@ def vdso_of_this_process():
     return next(mapping for mapping in code_of_this_process() if mapping.path == "[vdso]")
 
 
-def test_the_vdso_is_read_from_this_process_whose_own_nobody_else_writes_to(monkeypatch):
+def test_the_vdso_is_read_from_this_process_whose_own_nobody_else_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "read_memory", lambda *_: b"\x7fELF as another process would like it")
     mapping = vdso_of_this_process()
     with open_code(1, replace(mapping, start=0x1000, end=0x2000)) as file:
         assert os.pread(file.fileno(), 1 << 20, 0) == ctypes.string_at(mapping.start, mapping.end - mapping.start)
 
 
-def test_without_a_vdso_of_its_own_this_process_reads_that_of_another(monkeypatch):
+def test_without_a_vdso_of_its_own_this_process_reads_that_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     vdso, others = vdso_of_this_process(), [libc()]
     monkeypatch.setattr(proc, "parse_maps", lambda _: others)
     monkeypatch.setattr(proc, "read_memory", lambda *place: repr(place).encode())
@@ -255,7 +261,7 @@ def test_without_a_vdso_of_its_own_this_process_reads_that_of_another(monkeypatc
         assert os.pread(file.fileno(), 100, 0) == b"(7, 4096, 4096)"
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
+def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
@@ -267,7 +273,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_is_allowed():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_files_leave_room_for_other_descriptors_where_few_are_allowed(code, sampler, tmp_path):
+def test_files_leave_room_for_other_descriptors_where_few_are_allowed(code, sampler, tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = len(os.listdir("/proc/self/fd")) + 10  # noqa: PTH208 - half are for other files
     mappings = [mapped_copy(tmp_path / str(index)) for index in range(allowed + 10)]
@@ -281,7 +287,7 @@ def test_files_leave_room_for_other_descriptors_where_few_are_allowed(code, samp
     assert numbers == [1] * allowed + [mapped_code.NO_FILE] * 10
 
 
-def test_process_that_loses_its_slot_is_named(monkeypatch):
+def test_process_that_loses_its_slot_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(abi, "MAPPED_PROCESSES", 1)
     code = MappedCode(FakeSampler(), lambda _identity, _mapping: pytest.fail("nothing is opened"))
     first, second = Identity(1, 1, 0), Identity(2, 2, 0)
@@ -289,7 +295,7 @@ def test_process_that_loses_its_slot_is_named(monkeypatch):
     assert code.evicted == [first]
 
 
-def test_the_row_at_an_address_is_the_one_that_the_programs_would_find(code, sampler):
+def test_the_row_at_an_address_is_the_one_that_the_programs_would_find(code, sampler) -> None:
     mapping = libc()
     table, first = table_of(mapping)
     rows = unpack_rows(table.rows(first + 3))
@@ -301,7 +307,7 @@ def test_the_row_at_an_address_is_the_one_that_the_programs_would_find(code, sam
     assert sampler.rows((1, first + 3)) == table.rows(first + 3)
 
 
-def test_code_of_no_file_has_no_row(code):
+def test_code_of_no_file_has_no_row(code) -> None:
     anonymous = proc.Mapping(0x1000, 0x2000, 0, True, 0, 0, "")
     assert code.row_at(ME, anonymous, 0x1800) is None
 
@@ -318,7 +324,7 @@ def mapped_copy(path, patch=None):
     return replace(libc(), path=str(path), inode=status.st_ino, device=status.st_dev)
 
 
-def overwrite_frames(path, patch):
+def overwrite_frames(path, patch) -> None:
     with path.open("r+b") as file:
         section = ElfImage(file).section(".eh_frame")
         os.pwrite(file.fileno(), patch * (section.size // len(patch)), section.offset)
@@ -339,7 +345,7 @@ def sent(code, sampler, number):
     return {page: sampler.rows((number, page)) for page in pages_of_this_libc()}
 
 
-def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_path):
+def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_path: Path) -> None:
     first, second = (mapped_copy(tmp_path / name) for name in ("first", "second"))
     assert first.inode != second.inode
     number = number_of(code, sampler, ME, first)
@@ -347,7 +353,9 @@ def test_the_same_library_at_two_inodes_has_its_rows_once(code, sampler, tmp_pat
     assert sent(code, sampler, number) == pages_of_this_libc()
 
 
-def test_a_file_that_is_mapped_by_two_paths_is_known_by_its_inode_and_keeps_its_rows(code, sampler, tmp_path):
+def test_a_file_that_is_mapped_by_two_paths_is_known_by_its_inode_and_keeps_its_rows(
+    code, sampler, tmp_path: Path
+) -> None:
     first = mapped_copy(tmp_path / "first")
     (tmp_path / "second").hardlink_to(tmp_path / "first")
     number = number_of(code, sampler, ME, first)
@@ -356,7 +364,7 @@ def test_a_file_that_is_mapped_by_two_paths_is_known_by_its_inode_and_keeps_its_
     assert {page: sampler.rows((number, page)) for page in rows} == rows
 
 
-def test_rows_that_were_sent_before_the_second_file_was_met_are_dropped(code, sampler, tmp_path):
+def test_rows_that_were_sent_before_the_second_file_was_met_are_dropped(code, sampler, tmp_path: Path) -> None:
     number = number_of(code, sampler, ME, mapped_copy(tmp_path / "first"))
     sent(code, sampler, number)
     number_of(code, sampler, OTHER, mapped_copy(tmp_path / "second"))
@@ -365,7 +373,9 @@ def test_rows_that_were_sent_before_the_second_file_was_met_are_dropped(code, sa
 
 
 @pytest.mark.parametrize("patch", [b"\0", b"\x41"])
-def test_a_forged_file_that_is_met_first_does_not_change_the_rows_of_the_true_one(code, sampler, tmp_path, patch):
+def test_a_forged_file_that_is_met_first_does_not_change_the_rows_of_the_true_one(
+    code, sampler, tmp_path: Path, patch: bytes
+) -> None:
     forged = number_of(code, sampler, ME, mapped_copy(tmp_path / "forged", patch))
     assert sent(code, sampler, forged) != pages_of_this_libc()
     true = number_of(code, sampler, OTHER, mapped_copy(tmp_path / "true"))
@@ -373,20 +383,20 @@ def test_a_forged_file_that_is_met_first_does_not_change_the_rows_of_the_true_on
     assert sent(code, sampler, true) == pages_of_this_libc()
 
 
-def test_a_forged_file_is_not_taken_for_the_true_one_either(code, sampler, tmp_path):
+def test_a_forged_file_is_not_taken_for_the_true_one_either(code, sampler, tmp_path: Path) -> None:
     true = number_of(code, sampler, ME, mapped_copy(tmp_path / "true"))
     assert number_of(code, sampler, OTHER, mapped_copy(tmp_path / "forged", b"\0")) != true
     assert sent(code, sampler, true) == pages_of_this_libc()
 
 
-def test_a_true_copy_that_is_forged_later_has_no_influence(code, sampler, tmp_path):
+def test_a_true_copy_that_is_forged_later_has_no_influence(code, sampler, tmp_path: Path) -> None:
     number = number_of(code, sampler, ME, mapped_copy(tmp_path / "copy"))
     number_of(code, sampler, OTHER, mapped_copy(tmp_path / "true"))
     overwrite_frames(tmp_path / "copy", b"\0")
     assert sent(code, sampler, number) == pages_of_this_libc()
 
 
-def test_what_was_forged_before_the_true_file_came_is_forgotten(code, sampler, tmp_path):
+def test_what_was_forged_before_the_true_file_came_is_forgotten(code, sampler, tmp_path: Path) -> None:
     number = number_of(code, sampler, ME, mapped_copy(tmp_path / "copy", b"\0"))
     sent(code, sampler, number)
     shutil.copyfile(libc().path, tmp_path / "copy")
@@ -394,7 +404,9 @@ def test_what_was_forged_before_the_true_file_came_is_forgotten(code, sampler, t
     assert sent(code, sampler, number) == pages_of_this_libc()
 
 
-def test_of_too_much_unwind_data_no_more_is_shared(code, sampler, tmp_path, monkeypatch):
+def test_of_too_much_unwind_data_no_more_is_shared(
+    code, sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mapped_code, "HELD_MAX", -1)
     numbers = [
         number_of(code, sampler, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
@@ -406,7 +418,7 @@ def test_of_too_much_unwind_data_no_more_is_shared(code, sampler, tmp_path, monk
 # ---- ... but other names ----
 
 
-def test_a_file_with_the_rows_of_another_is_opened_again_itself(code, tmp_path):
+def test_a_file_with_the_rows_of_another_is_opened_again_itself(code, tmp_path: Path) -> None:
     """Names are not among what rows are made of: they come from the file that was mapped."""
     mappings = [mapped_copy(tmp_path / name) for name in ("first", "second")]
     for identity, mapping in zip((ME, OTHER), mappings, strict=True):
@@ -416,7 +428,9 @@ def test_a_file_with_the_rows_of_another_is_opened_again_itself(code, tmp_path):
             assert os.fstat(file.fileno()).st_ino == mapping.inode
 
 
-def test_a_file_with_the_rows_of_another_counts_as_open(sampler, tmp_path, monkeypatch):
+def test_a_file_with_the_rows_of_another_counts_as_open(
+    sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 2)
     code = MappedCode(sampler, opened_path)
     numbers = [
@@ -426,7 +440,7 @@ def test_a_file_with_the_rows_of_another_counts_as_open(sampler, tmp_path, monke
     assert numbers == [1, 1, mapped_code.NO_FILE]
 
 
-def test_rows_outlive_the_first_file_that_had_them(sampler, tmp_path, monkeypatch):
+def test_rows_outlive_the_first_file_that_had_them(sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 2)
     code = MappedCode(sampler, opened_path)
     first, second = (mapped_copy(tmp_path / name) for name in ("first", "second"))
@@ -438,7 +452,7 @@ def test_rows_outlive_the_first_file_that_had_them(sampler, tmp_path, monkeypatc
     assert sent(code, sampler, 1) == pages_of_this_libc()
 
 
-def test_a_file_is_closed_though_others_have_its_rows(sampler, tmp_path, monkeypatch):
+def test_a_file_is_closed_though_others_have_its_rows(sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(open_files, "FILES_MAX", 2)
     code = MappedCode(sampler, opened_path)
     first, second, third = (mapped_copy(tmp_path / name) for name in ("first", "second", "third"))
@@ -450,7 +464,7 @@ def test_a_file_is_closed_though_others_have_its_rows(sampler, tmp_path, monkeyp
         code.open_again(second)
 
 
-def test_what_is_compared_is_not_kept_twice(code, sampler, tmp_path):
+def test_what_is_compared_is_not_kept_twice(code, sampler, tmp_path: Path) -> None:
     images = []
     hold = code._same._hold
     code._same._hold = lambda image: images.append(weakref.ref(image)) or hold(image)

@@ -22,6 +22,7 @@ from pyflame_ebpf.sampling.abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_
 from pyflame_ebpf.sampling.events import ExitEvent, ProcessEvent
 from pyflame_ebpf.tracking import process_table
 from pyflame_ebpf.tracking.process_table import LOOK_AGAIN, OTHER_AFTER, ProcessTable, executable_entry, file_key
+from tests.interpreters import Interpreter
 
 WAIT = "print('ready', flush=True); input()"
 BURN = """
@@ -147,7 +148,7 @@ def table(sampler):
 # ---- Python ----
 
 
-def test_python_process_is_identified_when_it_is_met(table, sampler):
+def test_python_process_is_identified_when_it_is_met(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         found = interpreter_of(process.pid, FileFactsCache())
         event = met(process.pid)
@@ -161,7 +162,7 @@ def test_python_process_is_identified_when_it_is_met(table, sampler):
         assert table.next_look() is None
 
 
-def test_its_executable_is_told_so_that_the_programs_know_the_next_one(table, sampler):
+def test_its_executable_is_told_so_that_the_programs_know_the_next_one(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         found = interpreter_of(process.pid, FileFactsCache())
         table.process_met(met(process.pid))
@@ -171,7 +172,7 @@ def test_its_executable_is_told_so_that_the_programs_know_the_next_one(table, sa
         }
 
 
-def test_profile_has_what_the_process_is_called_and_runs(table):
+def test_profile_has_what_the_process_is_called_and_runs(table) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         event = met(process.pid)
         table.process_met(event)
@@ -182,7 +183,7 @@ def test_profile_has_what_the_process_is_called_and_runs(table):
     assert Path(profile_process.interpreter_file).is_file()
 
 
-def test_a_command_line_that_is_too_long_is_cut(table):
+def test_a_command_line_that_is_too_long_is_cut(table) -> None:
     with running(sys.executable, "-c", WAIT, "x" * 100_000) as process:
         event = met(process.pid)
         table.process_met(event)
@@ -192,7 +193,7 @@ def test_a_command_line_that_is_too_long_is_cut(table):
     assert command_line.endswith("xxx…")
 
 
-def test_process_that_the_programs_identified_is_not_looked_at_again(table, sampler):
+def test_process_that_the_programs_identified_is_not_looked_at_again(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as first, running(sys.executable, "-c", WAIT) as second:
         table.process_met(met(first.pid))
         found = interpreter_of(second.pid, FileFactsCache())
@@ -210,13 +211,15 @@ def test_process_that_the_programs_identified_is_not_looked_at_again(table, samp
         assert table.counts() == (2, 2)
 
 
-def test_interpreters_that_run_before_the_first_tick_are_told_to_the_programs(table, sampler):
+def test_interpreters_that_run_before_the_first_tick_are_told_to_the_programs(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         assert table.scan() >= 1
         assert file_key(process.pid) in sampler.executables
 
 
-def test_program_that_loads_python_later_is_found_later(table, sampler, tmp_path, interpreters):
+def test_program_that_loads_python_later_is_found_later(
+    table, sampler, tmp_path: Path, interpreters: tuple[Interpreter, ...]
+) -> None:
     shared = [interpreter for interpreter in interpreters if interpreter.shared]
     if not shared:
         pytest.skip("no interpreter in a shared library is installed")
@@ -236,7 +239,7 @@ def test_program_that_loads_python_later_is_found_later(table, sampler, tmp_path
 # ---- other programs ----
 
 
-def test_program_without_python_counts_as_other_after_a_while_and_not_before(table, sampler):
+def test_program_without_python_counts_as_other_after_a_while_and_not_before(table, sampler) -> None:
     with running("sh", "-c", "echo ready; read line") as process:
         event = met(process.pid)
         before = time.monotonic()
@@ -247,8 +250,10 @@ def test_program_without_python_counts_as_other_after_a_while_and_not_before(tab
         assert not table.profile_processes()[event.identity].is_python
 
 
-def test_an_interpreter_for_which_there_is_no_room_counts_as_other_and_ends_nothing(table, sampler, monkeypatch):
-    def refuse(_layout):
+def test_an_interpreter_for_which_there_is_no_room_counts_as_other_and_ends_nothing(
+    table, sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_layout) -> None:
         raise PyflameError("more kinds of interpreter than there is room for")
 
     monkeypatch.setattr(sampler, "add_layout", refuse)
@@ -259,7 +264,7 @@ def test_an_interpreter_for_which_there_is_no_room_counts_as_other_and_ends_noth
     assert table.counts() == (1, 0)
 
 
-def test_program_that_ran_before_the_recording_counts_as_other_at_once(table, sampler):
+def test_program_that_ran_before_the_recording_counts_as_other_at_once(table, sampler) -> None:
     with running("sh", "-c", "echo ready; read line") as process:
         table.scan()
         event = met(process.pid)
@@ -267,7 +272,7 @@ def test_program_that_ran_before_the_recording_counts_as_other_at_once(table, sa
         assert sampler.states_of(event.identity) == [PROCESS_OTHER]
 
 
-def test_looks_at_a_program_without_python_become_rarer(table):
+def test_looks_at_a_program_without_python_become_rarer(table) -> None:
     with running("sh", "-c", "echo ready; read line") as process:
         table.process_met(met(process.pid))
         waits = []
@@ -279,7 +284,7 @@ def test_looks_at_a_program_without_python_become_rarer(table):
         assert waits[-1] == pytest.approx(LOOK_AGAIN[-1], rel=0.2)
 
 
-def test_kernel_thread_is_left_alone(table, sampler):
+def test_kernel_thread_is_left_alone(table, sampler) -> None:
     table.process_met(met(os.getpid(), start_code=0, name="kworker/0:1"))
     assert (sampler.processes, table.next_look()) == ([], None)
     (process,) = table.profile_processes().values()
@@ -289,7 +294,7 @@ def test_kernel_thread_is_left_alone(table, sampler):
 # ---- exec and exit ----
 
 
-def test_program_after_an_exec_is_another_entry_with_its_own_cpu_time(table, sampler):
+def test_program_after_an_exec_is_another_entry_with_its_own_cpu_time(table, sampler) -> None:
     burn = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
     script = f'echo ready; read line; {burn}; exec "$0" -c "$1"'
     with running("sh", "-c", script, sys.executable, WAIT) as process:
@@ -307,7 +312,7 @@ def test_program_after_an_exec_is_another_entry_with_its_own_cpu_time(table, sam
         assert shell.scheduler_cpu > 0.01
 
 
-def test_program_that_was_replaced_by_exec_is_told_nothing_more(table, sampler):
+def test_program_that_was_replaced_by_exec_is_told_nothing_more(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         old = met(process.pid, state=PROCESS_PYTHON)
         table.process_met(old)
@@ -317,7 +322,7 @@ def test_program_that_was_replaced_by_exec_is_told_nothing_more(table, sampler):
         assert sampler.states_of(old.identity) == []
 
 
-def test_the_slot_of_a_program_that_was_replaced_by_exec_is_given_to_the_next(table, sampler):
+def test_the_slot_of_a_program_that_was_replaced_by_exec_is_given_to_the_next(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         old = met(process.pid)
         table.process_met(old)
@@ -325,7 +330,7 @@ def test_the_slot_of_a_program_that_was_replaced_by_exec_is_given_to_the_next(ta
         assert len(sampler.mappings) == 1
 
 
-def test_program_that_was_replaced_by_exec_does_not_take_its_entry_back(table, sampler):
+def test_program_that_was_replaced_by_exec_does_not_take_its_entry_back(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         old = met(process.pid)
         table.process_met(old)
@@ -334,7 +339,7 @@ def test_program_that_was_replaced_by_exec_does_not_take_its_entry_back(table, s
         assert read_identity(sampler.processes[-1].identity).exec_id == 2
 
 
-def test_process_whose_entry_was_lost_is_told_again_where_its_code_is(table, sampler):
+def test_process_whose_entry_was_lost_is_told_again_where_its_code_is(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         event = met(process.pid, state=PROCESS_PYTHON)
         table.process_met(met(process.pid))
@@ -343,7 +348,7 @@ def test_process_whose_entry_was_lost_is_told_again_where_its_code_is(table, sam
         assert sampler.processes[-1].mappings == 1 + next(iter(sampler.mappings))
 
 
-def test_of_two_mappings_of_one_place_the_one_that_came_back_counts(table, monkeypatch):
+def test_of_two_mappings_of_one_place_the_one_that_came_back_counts(table, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         event = met(process.pid)
         first, second = (proc.Mapping(0x1000, 0x2000, 0, True, 0, 0, path) for path in ("first", "second"))
@@ -353,7 +358,9 @@ def test_of_two_mappings_of_one_place_the_one_that_came_back_counts(table, monke
         assert table.mapping_of(event.identity, 0x1800) == first
 
 
-def test_a_process_that_maps_and_unmaps_without_end_does_not_fill_the_memory(table, monkeypatch):
+def test_a_process_that_maps_and_unmaps_without_end_does_not_fill_the_memory(
+    table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process_table, "MAPPED_MAX", 2)
     with running(sys.executable, "-c", WAIT) as process:
         event = met(process.pid)
@@ -365,7 +372,7 @@ def test_a_process_that_maps_and_unmaps_without_end_does_not_fill_the_memory(tab
         assert known == [False, True, True]
 
 
-def test_ended_process_keeps_its_name_and_the_time_that_the_scheduler_charged(table):
+def test_ended_process_keeps_its_name_and_the_time_that_the_scheduler_charged(table) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         event = met(process.pid)
         table.process_met(event)
@@ -376,7 +383,7 @@ def test_ended_process_keeps_its_name_and_the_time_that_the_scheduler_charged(ta
     assert ended.command.startswith(sys.executable)
 
 
-def test_process_that_is_gone_before_it_is_looked_at_does_no_harm(table, sampler):
+def test_process_that_is_gone_before_it_is_looked_at_does_no_harm(table, sampler) -> None:
     event = met(os.getpid(), identity=Identity(10**18, NO_PID, 1), name="short")
     table.process_met(event)
     table.look_again(time.monotonic() + 60)
@@ -386,12 +393,12 @@ def test_process_that_is_gone_before_it_is_looked_at_does_no_harm(table, sampler
     assert (process.name, process.scheduler_cpu) == ("short", None)
 
 
-def test_end_of_a_process_that_was_never_met_does_no_harm(table):
+def test_end_of_a_process_that_was_never_met_does_no_harm(table) -> None:
     table.process_ended(ExitEvent(Identity(1, NO_PID, 1), 1, "stranger"))
     assert table.counts() == (0, 0)
 
 
-def test_pid_that_was_given_to_another_process_is_not_taken_for_it(table, sampler):
+def test_pid_that_was_given_to_another_process_is_not_taken_for_it(table, sampler) -> None:
     with running(sys.executable, "-c", WAIT) as process:
         stale = replace(identity_of(process.pid), start=identity_of(process.pid).start - 10 * TICK)
         event = met(process.pid, identity=stale, name="before")
@@ -405,7 +412,7 @@ def test_pid_that_was_given_to_another_process_is_not_taken_for_it(table, sample
 # ---- CPU time and memory ----
 
 
-def test_cpu_time_counts_from_the_start_of_the_recording(table):
+def test_cpu_time_counts_from_the_start_of_the_recording(table) -> None:
     with running(sys.executable, "-c", BURN) as process:
         command(process, b"burnt\n")
         used = proc.cpu_seconds(process.pid)
@@ -419,7 +426,7 @@ def test_cpu_time_counts_from_the_start_of_the_recording(table):
         assert charged >= 0.3
 
 
-def test_cpu_time_of_a_process_that_starts_later_counts_whole(table):
+def test_cpu_time_of_a_process_that_starts_later_counts_whole(table) -> None:
     table.scan()
     with running(sys.executable, "-c", BURN) as process:
         event = met(process.pid)
@@ -430,7 +437,7 @@ def test_cpu_time_of_a_process_that_starts_later_counts_whole(table):
         assert charged == pytest.approx(proc.cpu_seconds(process.pid), abs=0.02)
 
 
-def test_memory_of_a_running_process_can_be_read_and_what_is_not_there_is_empty(table):
+def test_memory_of_a_running_process_can_be_read_and_what_is_not_there_is_empty(table) -> None:
     event = met(os.getpid())
     table.process_met(event)
     word = (b"\x11\x22\x33\x44\x55\x66\x77\x88").ljust(64, b"!")
@@ -454,23 +461,23 @@ RECIPE = Recipe(
 )
 
 
-def test_recipe_becomes_an_entry():
+def test_recipe_becomes_an_entry() -> None:
     entry = executable_entry(RECIPE, 3)
     assert (entry.text, entry.debug_entry, entry.library_dynamic, entry.layout) == (0x1000, 0x2000, 0x3000, 3)
     assert (entry.interpreters_head, entry.tstate_current) == (0x5000, 0x6000)
     assert (entry.build_id, entry.build_id_start) == (0x300, 0x0706050403020100)
 
 
-def test_interpreter_in_the_executable_needs_no_list_of_libraries():
+def test_interpreter_in_the_executable_needs_no_list_of_libraries() -> None:
     assert executable_entry(replace(RECIPE, in_library=False), 0).debug_entry == 0
 
 
 @pytest.mark.parametrize("start", [b"", b"short"])
-def test_build_id_that_is_too_short_to_compare_is_not_compared(start):
+def test_build_id_that_is_too_short_to_compare_is_not_compared(start: bytes) -> None:
     assert executable_entry(replace(RECIPE, library_build_id_start=start), 0).build_id == 0
 
 
-def test_executable_has_the_key_that_the_kernel_has():
+def test_executable_has_the_key_that_the_kernel_has() -> None:
     status = Path(sys.executable).resolve().stat()
     device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
     assert file_key(os.getpid()) == (status.st_ino, device, status.st_size & 0xFFFFFFFF)

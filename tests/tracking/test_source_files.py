@@ -20,7 +20,7 @@ WAITING = "print('ready', flush=True); input()"
 class Waiting:
     """A process that waits until it is let go."""
 
-    def __init__(self, *prefix, cwd="/", program=WAITING):
+    def __init__(self, *prefix, cwd: str = "/", program=WAITING) -> None:
         self.process = subprocess.Popen(
             [*prefix, PYTHON, "-c", program], cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -30,12 +30,12 @@ class Waiting:
         assert self.process.stdout.readline() == b"ready\n"
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self.process.kill()
         self.process.communicate()
 
 
-def read(file, *prefix, cwd="/", end=False):
+def read(file, *prefix, cwd: str = "/", end: bool = False):
     files = SourceFiles(lambda _: True)
     with Waiting(*prefix, cwd=cwd) as target:
         files.watch(target.identity)
@@ -57,30 +57,30 @@ def module():
         yield file
 
 
-def test_a_file_is_read_by_its_path(module):
+def test_a_file_is_read_by_its_path(module) -> None:
     assert read(module) == b"def f(): pass\n"
 
 
-def test_a_relative_path_is_relative_to_the_working_directory(module):
+def test_a_relative_path_is_relative_to_the_working_directory(module) -> None:
     assert read("module.py", cwd=module.parent) == b"def f(): pass\n"
     assert read("../" + str(module.parent.name) + "/module.py", cwd=module.parent) == b"def f(): pass\n"
 
 
-def test_a_file_is_read_though_its_process_is_over(module):
+def test_a_file_is_read_though_its_process_is_over(module) -> None:
     assert read(module, end=True) == b"def f(): pass\n"
 
 
 @pytest.mark.parametrize("file", ["/no/such/file.py", "/", "/dev/zero", "/proc/self/mem", "\0", "a" * 5000])
-def test_what_is_no_file_reads_as_nothing(file):
+def test_what_is_no_file_reads_as_nothing(file: str) -> None:
     assert read(file) == b""
 
 
-def test_a_pipe_does_not_block(tmp_path):
+def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     assert read(tmp_path / "pipe.py") == b""
 
 
-def test_a_process_whose_pid_is_anothers_by_now_has_no_files(module):
+def test_a_process_whose_pid_is_anothers_by_now_has_no_files(module) -> None:
     files = SourceFiles(lambda _: False)
     with Waiting() as target:
         files.watch(target.identity)
@@ -88,13 +88,13 @@ def test_a_process_whose_pid_is_anothers_by_now_has_no_files(module):
     files.close()
 
 
-def test_a_large_file_is_read_in_part(tmp_path):
+def test_a_large_file_is_read_in_part(tmp_path: Path) -> None:
     with (tmp_path / "large.py").open("wb") as file:
         file.truncate(1 << 22)
     assert len(read(tmp_path / "large.py")) == (1 << 20) + 1
 
 
-def test_a_process_that_is_over_before_it_was_looked_at_has_no_files(module):
+def test_a_process_that_is_over_before_it_was_looked_at_has_no_files(module) -> None:
     with Waiting() as target:
         pass
     files = SourceFiles(lambda _: True)
@@ -102,14 +102,14 @@ def test_a_process_that_is_over_before_it_was_looked_at_has_no_files(module):
     assert files.read(target.identity, str(module)) == b""
 
 
-def test_the_rights_of_a_process_are_those_in_its_status():
+def test_the_rights_of_a_process_are_those_in_its_status() -> None:
     own = proc.credentials(os.getpid())
     assert (own.uid, own.gid, set(own.groups)) == (os.geteuid(), os.getegid(), set(os.getgroups()))
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("protected", ["file", "directory", "group"])
-def test_what_the_user_of_a_process_may_not_read_is_not_read_for_it(module, protected):
+def test_what_the_user_of_a_process_may_not_read_is_not_read_for_it(module, protected: str) -> None:
     assert read(module, *AS_NOBODY) == b"def f(): pass\n"
     module.chmod(0o600 if protected == "file" else 0o640 if protected == "group" else 0o644)
     if protected == "directory":
@@ -119,7 +119,7 @@ def test_what_the_user_of_a_process_may_not_read_is_not_read_for_it(module, prot
 
 
 @pytest.mark.root
-def test_what_a_process_may_no_longer_read_is_not_read_for_it(module):
+def test_what_a_process_may_no_longer_read_is_not_read_for_it(module) -> None:
     module.chmod(0o600)
     dropping = f"import os; print('ready', flush=True); input(); os.setgroups([]); os.setgid({NOBODY}); "
     dropping += f"os.setuid({NOBODY}); print('ready', flush=True); input()"
@@ -135,7 +135,7 @@ def test_what_a_process_may_no_longer_read_is_not_read_for_it(module):
 
 
 @pytest.mark.root
-def test_what_a_group_of_the_process_may_read_is_read(module):
+def test_what_a_group_of_the_process_may_read_is_read(module) -> None:
     os.chown(module, 0, 4711)
     module.chmod(0o040)
     prefix = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--groups", "4711")
@@ -143,7 +143,7 @@ def test_what_a_group_of_the_process_may_read_is_read(module):
 
 
 @pytest.mark.root
-def test_reading_as_another_user_leaves_this_process_as_it_was(module):
+def test_reading_as_another_user_leaves_this_process_as_it_was(module) -> None:
     before = os.getresuid(), os.getresgid(), os.getgroups()
     read(module, *AS_NOBODY)
     assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
@@ -152,7 +152,7 @@ def test_reading_as_another_user_leaves_this_process_as_it_was(module):
 
 
 @pytest.mark.root
-def test_links_stay_in_the_root_of_the_process(tmp_path):
+def test_links_stay_in_the_root_of_the_process(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "jail").mkdir()
     (tmp_path / "secret.py").write_text("outside")

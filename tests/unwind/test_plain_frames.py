@@ -43,34 +43,34 @@ def thorough(data, begin, stop):
 
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(INSTRUCTIONS, max_size=30).map(b"".join), st.integers(0, SIZE), st.integers(1, SIZE))
-def test_what_both_decode_is_the_same(data, begin, size):
+def test_what_both_decode_is_the_same(data, begin: int, size: int) -> None:
     rows = quick(data, START + begin, min(START + begin + size, START + SIZE))
     if rows is None:
         return
     assert rows == thorough(data, START + begin, min(START + begin + size, START + SIZE))
 
 
-def test_an_ordinary_function_is_decoded_quickly():
+def test_an_ordinary_function_is_decoded_quickly() -> None:
     pushes = b"\x41\x0e\x10\x86\x02\x43\x0d\x06\x02\x80\x0c\x07\x08"
     assert quick(pushes, START, START + SIZE) == thorough(pushes, START, START + SIZE)
     assert len(quick(pushes, START, START + SIZE)) == 4
 
 
-def test_an_expression_is_left_to_the_machine():
+def test_an_expression_is_left_to_the_machine() -> None:
     assert quick(b"\x0f\x03\x77\x08\x06", START, START + SIZE) is None
 
 
-def test_a_number_that_is_cut_short_is_left_to_the_machine():
+def test_a_number_that_is_cut_short_is_left_to_the_machine() -> None:
     assert quick(b"\x0e\x80", START, START + SIZE) is None
 
 
-def test_a_signal_frame_is_not_plain():
+def test_a_signal_frame_is_not_plain() -> None:
     assert is_plain(COMMON)
     assert not is_plain(COMMON._replace(is_signal_frame=True))
     assert not is_plain(COMMON._replace(data_alignment=-4))
 
 
-def test_damage_that_the_machine_refuses_is_never_accepted():
+def test_damage_that_the_machine_refuses_is_never_accepted() -> None:
     for data in (b"\x0b", b"\x0e", b"\x03\x01", b"\x3f"):
         assert quick(data, START, START + SIZE) is None
         try:

@@ -25,7 +25,7 @@ ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
 UNSUPPORTED = (CfaKind.UNSUPPORTED, 0, RbpKind.SAME, 0)
 
 
-def rsp(offset, rbp=RbpKind.SAME, rbp_offset=0):
+def rsp(offset, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0):
     return (CfaKind.RSP, offset, rbp, rbp_offset)
 
 
@@ -33,13 +33,13 @@ def escape(*values):
     return f".cfi_escape {','.join(map(str, values))}\n"
 
 
-def function(body, name="f", directives=""):
+def function(body, name: str = "f", directives: str = ""):
     head = f".globl {name}\n.type {name},@function\n{name}: .cfi_startproc\n{directives}\n"
     return f"{head}{body}\n.cfi_endproc\n.size {name}, . - {name}\n"
 
 
 @pytest.fixture(scope="module")
-def assemble(tmp_path_factory):
+def assemble(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("unwind")
 
     def run(source, *flags):
@@ -52,7 +52,7 @@ def assemble(tmp_path_factory):
     return run
 
 
-def pages(path, count=1, first=None):
+def pages(path, count: int = 1, first=None):
     """The rows of pages from that of ``begin`` on, each as (start, what)."""
     with open_regular(str(path)) as file:
         image = ElfImage(file)
@@ -227,12 +227,12 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize(("body", "expected"), FUNCTIONS.values(), ids=FUNCTIONS)
-def test_rows_say_how_each_address_finds_its_caller(assemble, body, expected):
+def test_rows_say_how_each_address_finds_its_caller(assemble, body, expected) -> None:
     assert pages(assemble(function(body))) == [expected]
 
 
 @pytest.mark.parametrize("flags", [(), ("-Wl,--no-eh-frame-hdr",)], ids=["search table", "no search table"])
-def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(assemble, flags):
+def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(assemble, flags) -> None:
     body = ".skip 10, 0x90\n.cfi_def_cfa_offset 64\n.skip 9000, 0x90\n.cfi_def_cfa_offset 32\n.skip 100, 0x90"
     tail = f".skip 2000, 0x90\n{function('nop', 'g')}"
     assert pages(assemble(function(body) + tail, *flags), 4) == [
@@ -243,7 +243,7 @@ def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(ass
     ]
 
 
-def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble):
+def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble) -> None:
     path = assemble(function("nop"))
     assert pages(path, first=0) == pages(path, first=1 << 40) == pages(path, first=(1 << 52) - 1) == [[(0, NONE)]]
 
@@ -252,38 +252,38 @@ ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
 
 
 @pytest.mark.parametrize("code", ["xor %ebp,%ebp\nmov %rsp,%rdi", "mov %rsp,%rdi\ncall g"])
-def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble, code):
+def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble, code: str) -> None:
     path = assemble(f".skip 16, 0x90\n.globl start\nstart: {code}\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,start")
     assert pages(path) == [[(0, NONE), (16, ROOT), (32, rsp(8)), (33, NONE)]]
 
 
-def test_a_library_s_first_function_is_no_entry_point(assemble):
+def test_a_library_s_first_function_is_no_entry_point(assemble) -> None:
     path = assemble(f"lea 0(%rip),%rdi\nret\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,begin")
     assert pages(path) == [[(0, NONE), (32, rsp(8)), (33, NONE)]]
 
 
-def test_what_an_entry_says_of_the_entry_point_counts(assemble):
+def test_what_an_entry_says_of_the_entry_point_counts(assemble) -> None:
     assert pages(assemble(function("xor %ebp,%ebp"), "-Wl,-e,f")) == [[(0, rsp(8)), (2, NONE)]]
 
 
-def test_a_file_without_unwind_data_is_empty(assemble):
+def test_a_file_without_unwind_data_is_empty(assemble) -> None:
     with open_regular(str(assemble("nop\n"))) as file:
         table = UnwindTable(ElfImage(file))
         assert table.empty
         assert unpack_rows(table.rows(1)) == ((0, *NONE),)
 
 
-def test_equal_rows_of_neighbouring_functions_are_one(assemble):
+def test_equal_rows_of_neighbouring_functions_are_one(assemble) -> None:
     source = "".join(function("nop\nret", f"f{number}") for number in range(9))
     assert pages(assemble(source)) == [[(0, rsp(8)), (18, NONE)]]
 
 
-def test_padding_between_functions_goes_when_a_page_has_too_many_rows(assemble):
+def test_padding_between_functions_goes_when_a_page_has_too_many_rows(assemble) -> None:
     source = "".join(f".p2align 3\n{function('nop', f'f{number}')}" for number in range(512))
     assert pages(assemble(source)) == [[(0, rsp(8))]]
 
 
-def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble):
+def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble) -> None:
     body = "".join(f"nop\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(ROWS_MAX))
     found = pages(assemble(function(f"{body}.skip 50, 0x90")))[0]
     assert len(found) == ROWS_MAX
@@ -291,18 +291,18 @@ def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble):
     assert found[-3:] == [(511, rsp(16)), (512, rsp(24)), (562, NONE)]
 
 
-def test_a_page_with_more_rows_than_the_maps_hold_is_refused(assemble):
+def test_a_page_with_more_rows_than_the_maps_hold_is_refused(assemble) -> None:
     body = "".join(f".skip 6, 0x90\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(600))
     with pytest.raises(TooManyRows):
         pages(assemble(function(f"{body}nop")))
 
 
-def test_a_damaged_entry_leaves_the_functions_around_it(assemble):
+def test_a_damaged_entry_leaves_the_functions_around_it(assemble) -> None:
     source = function("nop", "f") + function(f"nop\n{escape(0x3E)}nop", "g") + function("nop", "h")
     assert pages(assemble(source)) == [[(0, rsp(8)), (1, NONE), (3, rsp(8)), (4, NONE)]]
 
 
-def test_the_kernels_own_library_is_read_like_any_other():
+def test_the_kernels_own_library_is_read_like_any_other() -> None:
     with Path("/proc/self/maps").open() as maps:
         begin, end = next(line for line in maps if line.endswith("[vdso]\n")).split()[0].split("-")
     with Path("/proc/self/mem").open("rb") as memory:
@@ -315,7 +315,7 @@ def test_the_kernels_own_library_is_read_like_any_other():
         assert [row.cfa for row in rows if row.start <= vaddr % PAGE_SIZE][-1] == CfaKind.RSP
 
 
-def test_a_whole_library_and_an_executable_agree_with_readelf():
+def test_a_whole_library_and_an_executable_agree_with_readelf() -> None:
     mapped = Path("/proc/self/maps").read_text()
     libc = next(line.split()[-1] for line in mapped.splitlines() if "/libc.so" in line or "/libc-" in line)
     command = [sys.executable, CHECK_UNWIND_ROWS, libc, sys.executable]
@@ -340,7 +340,7 @@ def entry(reference, body):
     return struct.pack("<II", len(body) + 4, reference) + body
 
 
-def frames(*instructions, common=COMMON, size=1000):
+def frames(*instructions, common=COMMON, size: int = 1000):
     """(.eh_frame, addresses of the FDEs) of functions side by side."""
     data = entry(0, common)
     places = []
@@ -379,20 +379,20 @@ def decode(data, page=CODE_AT >> PAGE_SHIFT):
     return [(row[0], row[1:]) for row in rows]
 
 
-def test_files_made_here_are_sound():
+def test_files_made_here_are_sound() -> None:
     section, (first, second) = frames(b"\x4a\x0e\x20", b"")
     rows = decode(elf(section, [(CODE_AT, first), (CODE_AT + 1000, second)]))
     assert rows == [(0, rsp(8)), (10, rsp(32)), (1000, rsp(8)), (2000, NONE)]
 
 
-def test_set_loc_goes_to_an_address():
+def test_set_loc_goes_to_an_address() -> None:
     at = FRAMES_AT + len(entry(0, COMMON)) + 4 + 4 + 8 + 1 + 1  # of the operand, relative to itself
     section, (place,) = frames(b"\1" + struct.pack("<i", CODE_AT + 77 - at) + b"\x0e\x20")
     assert decode(elf(section, [(CODE_AT, place)])) == [(0, rsp(8)), (77, rsp(32)), (1000, NONE)]
 
 
 @pytest.mark.parametrize("encoding", [0x00, 0x04, 0x0C, 0x03, 0x0B, 0x01])
-def test_addresses_are_read_in_every_encoding(encoding):
+def test_addresses_are_read_in_every_encoding(encoding: int) -> None:
     numbers = {0x00: "<QQ", 0x04: "<QQ", 0x0C: "<qq", 0x03: "<II", 0x0B: "<ii"}
     fields = struct.pack(numbers[encoding], CODE_AT, 9) if encoding in numbers else b"\x80\x80\x40\x09"
     common = COMMON.replace(b"\x1b", bytes([encoding]))
@@ -410,7 +410,7 @@ def test_addresses_are_read_in_every_encoding(encoding):
         b"\3zR\0\1\x78\x10\1\x1b\x0c\7\x08\x90\1",
     ],
 )
-def test_common_entries_of_every_kind_are_understood(common):
+def test_common_entries_of_every_kind_are_understood(common: bytes) -> None:
     section, (place,) = frames(b"", common=common)
     assert decode(elf(section, [(CODE_AT, place)])) == [(0, rsp(8)), (1000, NONE)]
 
@@ -426,12 +426,12 @@ def test_common_entries_of_every_kind_are_understood(common):
         b"\1zR\0\1\x78\x10\1\x1b" + b"\x0a" * 300,
     ],
 )
-def test_functions_whose_common_entry_is_not_understood_have_no_rows(common):
+def test_functions_whose_common_entry_is_not_understood_have_no_rows(common: bytes) -> None:
     section, (place,) = frames(b"", common=common)
     assert decode(elf(section, [(CODE_AT, place)])) == [(0, NONE)]
 
 
-def test_a_return_address_in_another_column_is_not_supported():
+def test_a_return_address_in_another_column_is_not_supported() -> None:
     section, (place,) = frames(b"", common=COMMON.replace(b"\x10", b"\x0f", 1))
     assert decode(elf(section, [(CODE_AT, place)])) == [(0, UNSUPPORTED), (1000, NONE)]
 
@@ -441,43 +441,43 @@ def test_a_return_address_in_another_column_is_not_supported():
     [b"\x0b", b"\x0a" * 65, b"\x0e" + b"\xff" * 12, b"\x0f\x7f", b"\x3f", b"\x0c\7", b"\1\0\0\0\0", b"\x04\0\0"],
     ids=["restore", "remember", "number", "expression", "unknown", "cut", "backwards", "cut advance"],
 )
-def test_instructions_that_make_no_sense_leave_the_function_without_rows(instructions):
+def test_instructions_that_make_no_sense_leave_the_function_without_rows(instructions: bytes) -> None:
     section, (place,) = frames(instructions)
     assert decode(elf(section, [(CODE_AT, place)])) == [(0, NONE)]
 
 
-def test_a_table_that_lies_about_an_entry_gives_no_rows():
+def test_a_table_that_lies_about_an_entry_gives_no_rows() -> None:
     section, (place,) = frames(b"")
     for start, at in [(CODE_AT - 16, place), (CODE_AT, place + 1), (CODE_AT, 0x7F000000), (CODE_AT, FRAMES_AT)]:
         assert decode(elf(section, [(start, at)])) == [(0, NONE)]
 
 
-def test_a_table_out_of_order_is_read_to_where_order_ends():
+def test_a_table_out_of_order_is_read_to_where_order_ends() -> None:
     section, (first, second) = frames(b"", b"")
     rows = decode(elf(section, [(CODE_AT + 1000, second), (CODE_AT, first)]))
     assert rows == [(0, NONE), (1000, rsp(8)), (2000, NONE)]
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_a_header_of_another_version_is_refused(version):
+def test_a_header_of_another_version_is_refused(version: int) -> None:
     data = bytearray(elf(*with_table(frames(b""))))
     data[HEADER_AT] = version
     with pytest.raises(BadElf):
         decode(data)
 
 
-def with_table(made, size=1000):
+def with_table(made, size: int = 1000):
     section, places = made
     return section, [(CODE_AT + number * size, place) for number, place in enumerate(places)]
 
 
-def test_a_header_without_a_table_leads_to_the_entries():
+def test_a_header_without_a_table_leads_to_the_entries() -> None:
     data = bytearray(elf(*with_table(frames(b"", b"\x0e\x20"))))
     data[HEADER_AT + 2 : HEADER_AT + 4] = b"\xff\xff"
     assert decode(data) == [(0, rsp(8)), (1000, rsp(32)), (2000, NONE)]
 
 
-def test_a_page_costs_a_bounded_time_whatever_its_entries_claim():
+def test_a_page_costs_a_bounded_time_whatever_its_entries_claim() -> None:
     """Entries as large as are accepted, of the dearest instructions, named by the table as often as it can."""
     longest = b"\x40\x0a\x0b\x02\0" * 50_000
     section, places = frames(*[longest] * 4, size=1)
@@ -489,25 +489,25 @@ def test_a_page_costs_a_bounded_time_whatever_its_entries_claim():
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.sampled_from([1, 1000, 5000]))
-def test_any_instructions_give_sound_rows(instructions, size):
+def test_any_instructions_give_sound_rows(instructions, size) -> None:
     decode(elf(*with_table(frames(*instructions, size=size), size)))
 
 
 @settings(max_examples=600, deadline=None)
 @given(st.binary(max_size=60))
-def test_any_common_entry_gives_sound_rows(common):
+def test_any_common_entry_gives_sound_rows(common: bytes) -> None:
     decode(elf(*with_table(frames(b"\x4a\x0e\x20", common=common))))
 
 
 @settings(max_examples=600, deadline=None)
 @given(st.binary(max_size=120), st.integers(0, 100))
-def test_any_section_gives_sound_rows(section, place):
+def test_any_section_gives_sound_rows(section: bytes, place: int) -> None:
     decode(elf(section, [(CODE_AT, FRAMES_AT + place)]))
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(min_size=4, max_size=64))
-def test_any_header_gives_sound_rows_or_is_refused(header):
+def test_any_header_gives_sound_rows_or_is_refused(header: bytes) -> None:
     data = bytearray(elf(*with_table(frames(b"", b"\x0e\x20"))))
     data[HEADER_AT : HEADER_AT + len(header)] = header
     with suppress(BadElf):
@@ -515,7 +515,7 @@ def test_any_header_gives_sound_rows_or_is_refused(header):
 
 
 @pytest.mark.parametrize("flags", [(), ("-Wl,--no-eh-frame-hdr",)], ids=["search table", "no search table"])
-def test_a_damaged_library_gives_sound_rows_or_is_refused(assemble, flags):
+def test_a_damaged_library_gives_sound_rows_or_is_refused(assemble, flags) -> None:
     bodies = [body for body, _ in FUNCTIONS.values()]
     path = assemble("".join(function(body, f"f{number}") for number, body in enumerate(bodies)), *flags)
     whole = path.read_bytes()

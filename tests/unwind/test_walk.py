@@ -18,7 +18,7 @@ LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000
 RBP = 0xB0B
 
 
-def row(cfa, offset=0, rbp=RbpKind.SAME, rbp_offset=0):
+def row(cfa, offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0):
     return UnwindRow(0, cfa, offset, rbp, rbp_offset)
 
 
@@ -35,7 +35,7 @@ def walked(words, rows, **registers):
     return walk(Registers(**known), memory, row_at)
 
 
-def test_frames_are_followed_by_the_stack_pointer_to_the_root():
+def test_frames_are_followed_by_the_stack_pointer_to_the_root() -> None:
     frames, outcome = walked(
         [0, CALLER + 5, 0, 0, ROOT + 5], {1: row(CfaKind.RSP, 16), 2: row(CfaKind.RSP, 24), 3: row(CfaKind.ROOT)}
     )
@@ -43,23 +43,23 @@ def test_frames_are_followed_by_the_stack_pointer_to_the_root():
     assert frames == [(LEAF, STACK + 16), (CALLER + 4, STACK + 40), (ROOT + 4, STACK + 40)]
 
 
-def test_a_return_address_of_nought_is_the_root():
+def test_a_return_address_of_nought_is_the_root() -> None:
     assert walked([0], {1: row(CfaKind.RSP, 8)}) == ([(LEAF, STACK + 8)], NativeOutcome.COMPLETE)
 
 
-def test_interrupted_instruction_is_not_moved_into_the_call_before_it():
+def test_interrupted_instruction_is_not_moved_into_the_call_before_it() -> None:
     frames, _ = walked([0], {1: row(CfaKind.RSP, 8), 0: row(CfaKind.RSP, 8)}, exact=False)
     assert frames == [(LEAF - 1, STACK + 8)]
 
 
-def test_saved_frame_pointer_is_the_caller_s():
+def test_saved_frame_pointer_is_the_caller_s() -> None:
     rows = {1: row(CfaKind.RSP, 24, RbpKind.BELOW_CFA, -2), 2: row(CfaKind.RBP, 16)}
     frames, outcome = walked([0, STACK + 48, CALLER + 1, 0, 0, 0, 0, 0], rows)
     assert (frames[1], outcome) == ((CALLER, STACK + 64), NativeOutcome.COMPLETE)
 
 
 @pytest.mark.parametrize(("ip", "end"), [(0x1004, 8), (0x100B, 16)])
-def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip, end):
+def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip: int, end: int) -> None:
     frames, _ = walked([0, 0], {1: row(CfaKind.PLT, 11)}, ip=ip)
     assert frames == [(ip, STACK + end)]
 
@@ -74,7 +74,7 @@ def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip, end):
         (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), {"interrupted": (0, -2, *[0] * 13)}),
     ],
 )
-def test_realigned_stacks_are_followed(rule, registers):
+def test_realigned_stacks_are_followed(rule, registers) -> None:
     frames, outcome = walked([STACK + 24, STACK + 16, 0, 0], {1: rule}, **registers)
     assert (frames, outcome) == ([(LEAF, STACK + 24)], NativeOutcome.COMPLETE)
 
@@ -88,7 +88,9 @@ def test_realigned_stacks_are_followed(rule, registers):
         (OtherRegister.RBX, 0, NativeOutcome.COMPLETE),
     ],
 )
-def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further(register, frames_out, outcome):
+def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further(
+    register: OtherRegister, frames_out: int, outcome: NativeOutcome
+) -> None:
     end = STACK + 8 * frames_out
     rows = {1: row(CfaKind.RSP, 8), 2: row(CfaKind.REGISTER, 8 << 4 | register)}
     words = [*[LEAF + 1] * (frames_out - 1), *[CALLER + 1] * bool(frames_out), 0]
@@ -96,7 +98,7 @@ def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further
     assert found[1] is outcome
 
 
-def test_signal_frame_gives_the_interrupted_instruction():
+def test_signal_frame_gives_the_interrupted_instruction() -> None:
     saved = [STACK + 144 if register is OtherRegister.RBX else 0 for register in OtherRegister]
     words = [*saved, STACK + 136, CALLER, 0, 0]
     rows = {1: row(CfaKind.SIGNAL, 120), 2: row(CfaKind.REGISTER, 8 << 4 | OtherRegister.RBX)}
@@ -104,7 +106,7 @@ def test_signal_frame_gives_the_interrupted_instruction():
     assert (frames[1], outcome) == ((CALLER, STACK + 152), NativeOutcome.COMPLETE)
 
 
-def test_code_without_unwind_data_is_followed_by_frame_pointers():
+def test_code_without_unwind_data_is_followed_by_frame_pointers() -> None:
     frames, outcome = walked([0, STACK + 8, CALLER + 1, 0, 0], {1: None, 2: None}, bp=STACK + 8)
     assert outcome is NativeOutcome.NO_UNWIND_DATA
     assert frames == [(LEAF, STACK + 24), (CALLER, 0)]
@@ -120,12 +122,12 @@ def test_code_without_unwind_data_is_followed_by_frame_pointers():
         ({1: row(CfaKind.RSP, 8)}, NativeOutcome.NO_MAPPING),
     ],
 )
-def test_what_stops_the_walk_is_told(rules, outcome):
+def test_what_stops_the_walk_is_told(rules, outcome: NativeOutcome) -> None:
     frames, found = walked([0, CALLER + 1], rules, sp=STACK + 8)
     assert (found, frames[0][0]) == (outcome, LEAF)
 
 
-def test_signal_frames_in_a_circle_come_to_an_end():
+def test_signal_frames_in_a_circle_come_to_an_end() -> None:
     words = [0] * len(OtherRegister) + [STACK, LEAF]
     frames, outcome = walked(words, {1: row(CfaKind.SIGNAL, 8 * len(OtherRegister))})
     assert (len(frames), outcome) == (16, NativeOutcome.TOO_DEEP)
@@ -147,13 +149,13 @@ def test_signal_frames_in_a_circle_come_to_an_end():
     ),
     sp=st.integers(0, 2**64 - 1) | st.sampled_from([STACK, STACK + 8]),
 )
-def test_any_rows_and_memory_come_to_an_end(words, rows, sp):
+def test_any_rows_and_memory_come_to_an_end(words, rows, sp: int) -> None:
     frames, outcome = walked(words, rows, sp=sp)
     assert frames[0][0] == LEAF
     assert len(frames) <= FRAMES_MAX
     assert isinstance(outcome, NativeOutcome)
 
 
-def test_there_are_never_more_frames_than_the_programs_would_give():
+def test_there_are_never_more_frames_than_the_programs_would_give() -> None:
     frames, outcome = walked([LEAF] * (FRAMES_MAX + 9), {0: row(CfaKind.RSP, 8), 1: row(CfaKind.RSP, 8)})
     assert (len(frames), outcome) == (FRAMES_MAX, NativeOutcome.TOO_DEEP)
