@@ -110,7 +110,7 @@ def frames_a_sample(profile: Profile) -> float:
     for key, count in profile.samples.items():
         if key.native is NativeOutcome.COMPLETE:
             samples += count
-            frames += count * sum(frame.kind is FrameKind.NATIVE for frame in profile.stacks[key.stack])
+            frames += count * sum(frame.kind is FrameKind.NATIVE for frame in profile.frames_of(key.stack))
     return frames / samples if samples else 0.0
 
 

@@ -64,7 +64,7 @@ def profile_over(stacks: int, seconds: int) -> Profile:
     profile = wide_profile(stacks)
     profile.recording = replace(profile.recording, duration=float(seconds))
     profile.samples = Counter(
-        {replace(key, second=index % seconds): count for index, (key, count) in enumerate(profile.samples.items())}
+        {key._replace(second=index % seconds): count for index, (key, count) in enumerate(profile.samples.items())}
     )
     return profile
 

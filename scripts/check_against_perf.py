@@ -45,7 +45,7 @@ def of_profile(profile: Profile, pid: int) -> Stacks:
     """The native frames of one process's samples."""
     found: Stacks = Counter()
     for key, count in samples_of(profile, pid).items():
-        frames = [frame for frame in reversed(profile.stacks[key.stack]) if frame.kind is FrameKind.NATIVE]
+        frames = [frame for frame in reversed(profile.frames_of(key.stack)) if frame.kind is FrameKind.NATIVE]
         found[tuple(label(frame.name, frame.file) for frame in frames)] += count
     return found
 

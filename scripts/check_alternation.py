@@ -138,7 +138,7 @@ def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict
     samples = samples_of(profile, pid)
     wanted = {name for names in NATIVE.values() for name in names}
     for key in samples:
-        for frame in profile.stacks[key.stack]:
+        for frame in profile.frames_of(key.stack):
             if frame.kind is FrameKind.NATIVE:
                 verdict.named.add(frame.name.split(".")[0])
     verdict.named &= wanted
@@ -148,10 +148,12 @@ def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict
         verdict.samples += count
         if key.native is NativeOutcome.COMPLETE and key.outcome is Outcome.COMPLETE:
             verdict.complete += count
-            if wrong := fault(profile.stacks[key.stack], ways, verdict.named):
+            if wrong := fault(profile.frames_of(key.stack), ways, verdict.named):
                 verdict.faults[wrong] += count
         else:
-            mark = next((frame.name for frame in profile.stacks[key.stack] if frame.kind is FrameKind.MARK), "no mark")
+            mark = next(
+                (frame.name for frame in profile.frames_of(key.stack) if frame.kind is FrameKind.MARK), "no mark"
+            )
             verdict.cut[f"Python {key.outcome.value}, native {key.native.value}, {mark}"] += count
     return verdict
 

@@ -47,11 +47,11 @@ def judge(profile: Profile, pid: int, chains: Sequence[Sequence[str]]) -> Tally:
     """Count one target's samples by what is wrong with them."""
     tally: Tally = Counter()
     for key, count in samples_of(profile, pid).items():
-        frames = python_frames(profile.stacks[key.stack])
+        frames = python_frames(profile.frames_of(key.stack))
         tally["samples"] += count
         if key.outcome is not Outcome.COMPLETE:
             tally["incomplete"] += count
-            names = [frame.name for frame in profile.stacks[key.stack]]
+            names = [frame.name for frame in profile.frames_of(key.stack)]
             tally[f"incomplete: {key.outcome.value}: {' '.join(names)}"] += count
         elif not possible([frame.name for frame in frames], chains):
             tally["impossible: " + " ".join(map(described, frames))] += count

@@ -139,10 +139,10 @@ def judge(name: str, oracle: Oracle, profile: Profile, pid: int, spent: Sequence
     verdict = Verdict(name)
     found = [0] * len(oracle.sections)
     for key, count in samples_of(profile, pid).items():
-        frames = python_frames(profile.stacks[key.stack])
+        frames = python_frames(profile.frames_of(key.stack))
         verdict.samples += count
         if key.outcome is not Outcome.COMPLETE or not frames or not oracle.is_entry(frames[0]):
-            verdict.incomplete[f"{key.outcome.value}: {brief(profile.stacks[key.stack])}"] += count
+            verdict.incomplete[f"{key.outcome.value}: {brief(profile.frames_of(key.stack))}"] += count
             continue
         verdict.complete += count
         if fault := oracle.fault(frames):

@@ -83,7 +83,7 @@ def tally(profile: Profile, pids: set[int], script: str) -> Tally:
     """Sort the samples of these processes; those before a program's exec of the interpreter are not its own."""
     found = Tally()
     for key, count in profile.samples.items():
-        process, stack = profile.processes[key.process], profile.stacks[key.stack]
+        process, stack = profile.processes[key.process], profile.frames_of(key.stack)
         if process.pid not in pids or (process.command and script not in process.command):
             continue
         found.all += count

@@ -75,7 +75,7 @@ def judge(name: str, profile: Profile, pid: int) -> Verdict:
             verdict.whole += count
             verdict.late_whole += late * count
         else:
-            reason = key.native.value, reached(profile.stacks[key.stack])
+            reason = key.native.value, reached(profile.frames_of(key.stack))
             (verdict.reasons if late else verdict.early)[reason] += count
     return verdict
 
@@ -91,7 +91,9 @@ class Shown:
         """Add what is shown of these samples."""
         for key, count in keys.items():
             interpreter = profile.processes[key.process].interpreter_file
-            frames = {frame for frame in profile.stacks[key.stack] if frame.file == interpreter and not frame.plumbing}
+            frames = {
+                frame for frame in profile.frames_of(key.stack) if frame.file == interpreter and not frame.plumbing
+            }
             for frame in frames:
                 if "+0x" in frame.name:
                     self.unnamed[frame.file] += count

@@ -116,7 +116,7 @@ def check_record_command(directory: Path) -> None:
     """A program that the profiler starts is recorded with its child."""
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {'sum(i * i for i in range(9_000_000))'!r}])"
     profile = record(directory, "--", PYTHON, "-c", code)
-    names = {frame.name.rpartition(".")[2] for stack in profile.stacks for frame in stack}
+    names = {frame.name.rpartition(".")[2] for frame in profile.frames}
     check("<genexpr>" in names, "record -- COMMAND did not see what the command's child does")
 
 
@@ -200,9 +200,9 @@ def check_stacks(profile: Profile, pid: int) -> str:
     lines = lines_of_functions(compile(WORKLOAD, "<string>", "exec"))
     own = [key for key in profile.samples if profile.processes[key.process].pid == pid]
     complete = [key for key in own if key.outcome is Outcome.COMPLETE]
-    right = sum(profile.samples[key] for key in complete if is_right(profile.stacks[key.stack], lines))
+    right = sum(profile.samples[key] for key in complete if is_right(profile.frames_of(key.stack), lines))
     least = min(found.python, found.native, right)
-    names = {frame.name.rpartition(".")[2] for key in own for frame in profile.stacks[key.stack]}
+    names = {frame.name.rpartition(".")[2] for key in own for frame in profile.frames_of(key.stack)}
     print(f"{found}; {right} right")
     check(least > FREQUENCY * SECONDS / 20, f"only {found.samples} samples of a program that runs all the time")
     check(least >= LEAST * found.samples, f"of {found.samples} samples only {least} are whole and right")

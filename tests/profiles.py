@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from hypothesis import strategies as st
 
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.model import (
     Frame,
     FrameKind,
@@ -84,12 +87,39 @@ def recording(**changes: object) -> Recording:
     return Recording(**{**known, **changes})  # type: ignore[arg-type]
 
 
+def set_stacks(profile: Profile, stacks: Iterable[Stack]) -> None:
+    """Gives a profile these stacks, with their frames in the order in which the stacks have them."""
+    frames: Numbering[Frame] = Numbering()
+    profile.stacks = [tuple([frames[frame] for frame in stack]) for stack in stacks]
+    profile.frames = frames.distinct
+
+
+def profile_with(
+    circumstances: Recording,
+    processes: list[Process],
+    threads: list[Thread],
+    stacks: Iterable[Stack],
+    samples: Mapping[SampleKey, int] = MappingProxyType({}),
+) -> Profile:
+    """A profile of these stacks of frames."""
+    profile = Profile(circumstances, processes, threads, samples=Counter(samples))
+    set_stacks(profile, stacks)
+    return profile
+
+
+def framed_stacks(profile: Profile) -> list[Stack]:
+    """The stacks of a profile as frames."""
+    return [profile.frames_of(stack) for stack in range(len(profile.stacks))]
+
+
 class ProfileWriter:
     """Collects samples by stack into a Profile."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self._stacks: dict[Stack, int] = {stack: index for index, stack in enumerate(profile.stacks)}
+        self._frames = Numbering(profile.frames)
+        self._stacks = Numbering(profile.stacks)
+        profile.frames, profile.stacks = self._frames.distinct, self._stacks.distinct
 
     def add(  # noqa: PLR0913 - what makes a sample
         self,
@@ -103,9 +133,7 @@ class ProfileWriter:
         outcome: Outcome = Outcome.COMPLETE,
         native: NativeOutcome = NativeOutcome.NONE,
     ) -> None:
-        index = self._stacks.setdefault(stack, len(self._stacks))
-        if index == len(self.profile.stacks):
-            self.profile.stacks.append(stack)
+        index = self._stacks[tuple([self._frames[frame] for frame in stack])]
         in_kernel = bool(stack) and stack[-1].kind is FrameKind.KERNEL
         self.profile.samples[SampleKey(second, process, thread, index, in_kernel, gil, outcome, native)] += count
 
@@ -336,8 +364,8 @@ def wide_profile(stacks: int, seed: int = 1, depth: int = 24) -> Profile:
         if chosen.random() < 0.5:
             stack.append(chosen.choice(natives))
         made.setdefault(tuple(stack), process)
-    for index, (stack, process) in enumerate(made.items()):
-        profile.stacks.append(stack)
+    set_stacks(profile, made)
+    for index, process in enumerate(made.values()):
         count = 1 + int(chosen.paretovariate(1.2)) if index % 10 == 0 else 1
         key = SampleKey(index % 60, process, process, index, kernel_mode=False, gil=Gil.HELD, outcome=Outcome.COMPLETE)
         profile.samples[key] = count
@@ -395,4 +423,6 @@ def profiles(draw: st.DrawFn) -> Profile:
     build_ids = draw(st.dictionaries(_TEXTS, st.sampled_from(["0123456789abcdef", "ff" * 20]), max_size=2))
     lines = st.dictionaries(st.integers(0, 99), _TEXTS, min_size=1, max_size=3)
     sources = draw(st.dictionaries(_TEXTS, lines, max_size=2))
-    return Profile(circumstances, processes, threads, stacks, Counter(samples), build_ids, sources)
+    profile = profile_with(circumstances, processes, threads, stacks, samples)
+    profile.build_ids, profile.sources = build_ids, sources
+    return profile

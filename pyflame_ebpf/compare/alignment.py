@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
-from pyflame_ebpf.profile.model import Frame, Process, Profile, SampleKey, Stack, Thread
+from pyflame_ebpf.profile.interning import Numbering
+from pyflame_ebpf.profile.model import Frame, NumberedStack, Process, Profile, SampleKey, Thread
 
 _PYTHON_DIRECTORY = re.compile(r"python\d+(?:\.\d+)?t?")
 _PYTHON_PROGRAM = re.compile(r"python(?:\d+(?:\.\d+)?t?)?")
@@ -44,17 +46,16 @@ def aligned(before: Profile, after: Profile) -> Aligned:
 
 def _names_by_file(profile: Profile) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for frame in _distinct_frames(profile):
+    for frame in _sampled_frames(profile):
         found.setdefault(frame.file, set()).add(frame.name)
     return found
 
 
-def _distinct_frames(profile: Profile) -> Iterator[Frame]:
-    """Each frame object of the sampled stacks once: hashing frames costs more than all else here."""
-    seen: dict[int, Frame] = {}
-    for index in {key.stack for key in profile.samples}:
-        seen.update({id(frame): frame for frame in profile.stacks[index]})
-    yield from seen.values()
+def _sampled_frames(profile: Profile) -> list[Frame]:
+    """Each frame of the sampled stacks once, in the order in which the stacks have them."""
+    sampled = {key.stack for key in profile.samples}
+    numbers = dict.fromkeys(chain.from_iterable(profile.stacks[index] for index in sampled))
+    return [profile.frames[number] for number in numbers]
 
 
 def _moved_files(before: Mapping[str, AbstractSet[str]], after: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
@@ -109,22 +110,16 @@ class _Speller:
     moved: Mapping[str, str]
     first_before: dict[_Function, set[int]]
     first_after: dict[_Function, set[int]]
-    known: dict[int, Frame] = field(default_factory=dict)  # by identity of the frame it was
 
-    def stack(self, stack: Stack) -> Stack:
-        """A whole stack."""
-        return tuple([self.known.get(id(frame)) or self._spell(frame) for frame in stack])
-
-    def _spell(self, frame: Frame) -> Frame:
+    def spelled(self, frame: Frame) -> Frame:
+        """The frame in the later one's spelling."""
         file = self.moved.get(frame.file, frame.file)
         function = (frame.kind.value, frame.name, file)
         first = self._first_line(function)
         line = frame.line
         if first and frame.first_line and line:
             line = max(1, line + first - frame.first_line)
-        spelled = replace(frame, file=file, line=line, first_line=first or frame.first_line)
-        self.known[id(frame)] = spelled
-        return spelled
+        return replace(frame, file=file, line=line, first_line=first or frame.first_line)
 
     def _first_line(self, function: _Function) -> int:
         """Where the later recording has the function; 0 if it has none, or either has several of that name."""
@@ -135,13 +130,15 @@ class _Speller:
 def _respelled(before: Profile, after: Profile, moved: Mapping[str, str]) -> Profile:
     speller = _Speller(moved, _first_lines(before, moved), _first_lines(after, {}))
     sampled = {key.stack for key in before.samples}
-    stacks = [speller.stack(stack) if index in sampled else () for index, stack in enumerate(before.stacks)]
-    return replace(before, stacks=stacks)
+    stacks = [stack if index in sampled else () for index, stack in enumerate(before.stacks)]
+    frames: Numbering[Frame] = Numbering()  # two frames may be spelled alike
+    numbers = {number: frames[speller.spelled(before.frames[number])] for number in set(chain.from_iterable(stacks))}
+    return replace(before, frames=frames.distinct, stacks=renumbered(stacks, numbers))
 
 
 def _first_lines(profile: Profile, moved: Mapping[str, str]) -> dict[_Function, set[int]]:
     found: dict[_Function, set[int]] = {}
-    for frame in _distinct_frames(profile):
+    for frame in _sampled_frames(profile):
         function = (frame.kind.value, frame.name, moved.get(frame.file, frame.file))
         found.setdefault(function, set()).add(frame.first_line)
     return found
@@ -189,6 +186,11 @@ def _without_numbers(profile: Profile, commands: Mapping[str, str]) -> Profile:
 # Both in one
 
 
+def renumbered(stacks: Iterable[NumberedStack], numbers: Mapping[int, int] | Sequence[int]) -> list[NumberedStack]:
+    """Stacks by other numbers of their frames; ``numbers`` has the new number of each old one."""
+    return [tuple([numbers[number] for number in stack]) for stack in stacks]
+
+
 def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
     """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples.
 
@@ -196,19 +198,21 @@ def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
     """
     processes = {each.command: replace(each, name=each.command) for side in (before, after) for each in side.processes}
     threads = {each.name: each for side in (before, after) for each in side.threads}
+    frames = Numbering(before.frames)
+    numbers_after = [frames[frame] for frame in after.frames]
     lists: dict[str, Any] = {
         "processes": list(processes.values()),
         "threads": list(threads.values()),
-        "stacks": [*before.stacks, *after.stacks],
+        "frames": frames.distinct,
+        "stacks": [*before.stacks, *renumbered(after.stacks, numbers_after)],
     }
-    process_at = {command: at for at, command in enumerate(processes)}
-    thread_at = {name: at for at, name in enumerate(threads)}
+    process_at, thread_at = Numbering(processes), Numbering(threads)
     sides = []
     for side, stacks_at in ((before, 0), (after, len(before.stacks))):
         samples: Counter[SampleKey] = Counter()
         for key, count in side.samples.items():
             process = process_at[side.processes[key.process].command]
             thread = thread_at[side.threads[key.thread].name]
-            samples[replace(key, process=process, thread=thread, stack=key.stack + stacks_at)] += count
+            samples[key._replace(process=process, thread=thread, stack=key.stack + stacks_at)] += count
         sides.append(replace(side, **lists, samples=samples))
     return sides[0], sides[1]

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from pyflame_ebpf.profile.model import Frame, FrameKind, Profile, Stack
+from pyflame_ebpf.profile.interning import Numbering
+from pyflame_ebpf.profile.model import Frame, FrameKind, NumberedStack, Profile
 
 _PARTS = 20  # that a recording is cut into, of whole seconds
 _PARTS_MIN = 8  # fewer say too little of how much they scatter
@@ -125,7 +126,7 @@ def tallies(profile: Profile, is_shown: Callable[[Frame], bool], interpreters: A
         everything.add(part, count)
         by_stack[key.stack, part] += count
         by_process.setdefault(key.process, Tally()).add(part, count)
-    numbers = _FrameNumbers(is_shown, interpreters)
+    numbers = _FrameNumbers(profile, is_shown, interpreters)
     functions, lines = _Sums(), _Sums()
     known: dict[int, tuple[list[int], list[int]]] = {}
     for (stack, part), count in by_stack.items():
@@ -150,47 +151,45 @@ def _processes(profile: Profile, by_process: dict[int, Tally]) -> Table:
 
 
 class _FrameNumbers:
-    """Gives each function and line a number, by frame object: hashing frames costs more than all else here."""
+    """Numbers the functions and lines of a profile, each frame looked at once."""
 
-    def __init__(self, is_shown: Callable[[Frame], bool], interpreters: AbstractSet[str]) -> None:
-        self.functions: dict[Subject, int] = {}
-        self.lines: dict[Subject, int] = {}
+    def __init__(self, profile: Profile, is_shown: Callable[[Frame], bool], interpreters: AbstractSet[str]) -> None:
+        self.functions: Numbering[Subject] = Numbering()
+        self.lines: Numbering[Subject] = Numbering()
+        self._frames = profile.frames
         self._is_shown = is_shown
         self._interpreters = interpreters
-        self._known: dict[int, tuple[int | None, int | None]] = {}
+        self._known: list[tuple[int | None, int | None] | None] = [None] * len(profile.frames)
 
-    def of(self, stack: Stack) -> tuple[list[int], list[int]]:
+    def of(self, stack: NumberedStack) -> tuple[list[int], list[int]]:
         """The functions and the lines on a stack, innermost first, each once."""
         known = self._known
         frames = self._without_servants(stack) if self._interpreters else stack
-        numbers = [known.get(id(frame)) or self._number(frame) for frame in reversed(frames)]
+        numbers = [known[frame] or self._number(frame) for frame in reversed(frames)]
         functions = list(dict.fromkeys([function for function, _ in numbers if function is not None]))
         lines = list(dict.fromkeys([line for _, line in numbers if line is not None]))
-        return functions or [_number_of(self.functions, NO_FRAME)], lines
+        return functions or [self.functions[NO_FRAME]], lines
 
-    def _without_servants(self, stack: Stack) -> Stack:
+    def _without_servants(self, stack: NumberedStack) -> NumberedStack:
         """The stack without what the interpreter does for its Python functions."""
-        for at, frame in enumerate(stack):
-            if frame.kind is FrameKind.PYTHON:
-                return stack[:at] + tuple([each for each in stack[at:] if not self._serves(each)])
+        for at, number in enumerate(stack):
+            if self._frames[number].kind is FrameKind.PYTHON:
+                return stack[:at] + tuple([each for each in stack[at:] if not self._serves(self._frames[each])])
         return stack
 
     def _serves(self, frame: Frame) -> bool:
         return frame.kind is FrameKind.NATIVE and frame.file in self._interpreters
 
-    def _number(self, frame: Frame) -> tuple[int | None, int | None]:
+    def _number(self, number: int) -> tuple[int | None, int | None]:
+        frame = self._frames[number]
         function = line = None
         if self._is_shown(frame):
-            function = _number_of(self.functions, Subject(frame.kind.value, frame.name, frame.file))
+            function = self.functions[Subject(frame.kind.value, frame.name, frame.file)]
             at = frame.line or frame.first_line
             if frame.kind is FrameKind.PYTHON and at:
-                line = _number_of(self.lines, Subject(frame.kind.value, frame.name, frame.file, at))
-        self._known[id(frame)] = function, line
-        return function, line
-
-
-def _number_of(numbers: dict[Subject, int], subject: Subject) -> int:
-    return numbers.setdefault(subject, len(numbers))
+                line = self.lines[Subject(frame.kind.value, frame.name, frame.file, at)]
+        self._known[number] = found = function, line
+        return found
 
 
 class _Sums:
@@ -208,7 +207,7 @@ class _Sums:
         if numbers:
             self._own[numbers[0], part] += count
 
-    def table(self, numbers: dict[Subject, int]) -> Table:
+    def table(self, numbers: Numbering[Subject]) -> Table:
         """By what the numbers stand for."""
         every = [(Tally(), Tally()) for _ in numbers]
         for column, sums in enumerate((self._own, self._total)):

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import frame_label
-from pyflame_ebpf.profile.model import Frame, FrameKind, Gil, Process, Profile, Stack
+from pyflame_ebpf.profile.model import Frame, FrameKind, Gil, NumberedStack, Process, Profile
 
 PROCESSES_MAX = 2000  # beyond which those that used least are known by their functions only
-KNOWN_MAX = 50_000  # frames that are known by identity
 NO_FRAME = Frame(FrameKind.MARK, "[no frame is shown]")
 
 
@@ -42,34 +42,22 @@ class Places:
     """Numbers lines and functions, both by their Frame; a function's has no line.  The texts are to be searched."""
 
     def __init__(self) -> None:
-        self.lines: list[Frame] = []
-        self.functions: list[Frame] = []
         self.line_texts: list[str] = []
         self.function_texts: list[str] = []
         self.function_of_line: list[int] = []
-        self._line_numbers: dict[Frame, int] = {}
-        self._function_numbers: dict[Frame, int] = {}
-        # By identity: hashing a Frame costs more than all else here.  The Frame is kept, so that its id stays its own.
-        self._known: dict[int, tuple[Frame, int]] = {}
+        self._line_numbers: Numbering[Frame] = Numbering()
+        self._function_numbers: Numbering[Frame] = Numbering()
+        self.lines = self._line_numbers.distinct
+        self.functions = self._function_numbers.distinct
 
     def line(self, frame: Frame) -> int:
         """The number of a line."""
-        known = self._known.get(id(frame))
-        if known is None:
-            if len(self._known) >= KNOWN_MAX:
-                self._known.clear()  # equal ones have the same number
-            known = self._known[id(frame)] = frame, self._new_line(frame)
-        return known[1]
-
-    def _new_line(self, frame: Frame) -> int:
-        number = self._line_numbers.setdefault(frame, len(self.lines))
-        if number == len(self.lines):
+        number = self._line_numbers[frame]
+        if number == len(self.line_texts):
             function = replace(frame, line=0)
-            self.lines.append(frame)
             self.line_texts.append(frame_label(frame, {}, lines=True).text)
-            self.function_of_line.append(self._function_numbers.setdefault(function, len(self.functions)))
-            if self.function_of_line[-1] == len(self.functions):
-                self.functions.append(function)
+            self.function_of_line.append(self._function_numbers[function])
+            if len(self.functions) > len(self.function_texts):
                 self.function_texts.append(frame_label(function, {}, lines=False).text)
         return number
 
@@ -139,10 +127,11 @@ class Span:
                 tally.complete += 0 if key.outcome.truncated or key.native.cut_short else count
                 tally.gil_known += 0 if key.gil is Gil.UNKNOWN else count
                 tally.gil_held += count if key.gil is Gil.HELD else 0
+        lines = _FrameLines(profile.frames, self._places)
         known: dict[int, _CountedStack] = {}
         for (process, stack), count in stacks.items():
             if stack not in known:
-                known[stack] = _counted(profile.stacks[stack], self._places)
+                known[stack] = lines.counted(profile.stacks[stack])
             known[stack].add_to(self.all, count)
             known[stack].add_to(tallies[process], count)
         self._forget_smallest()
@@ -163,15 +152,32 @@ class Span:
         return span
 
 
-def _counted(stack: Stack, places: Places) -> _CountedStack:
-    frames = [frame for frame in stack if not frame.plumbing]
-    own = tuple((way, places.line(_innermost(frames, way))) for way in WAYS)
-    lines = frozenset([places.line(frame) for frame in frames if frame.kind is not FrameKind.MARK])
-    return _CountedStack(own, lines, frozenset([places.function_of_line[line] for line in lines]))
+class _FrameLines:
+    """The lines of one profile's frames; every frame is looked up once."""
 
+    def __init__(self, frames: Sequence[Frame], places: Places) -> None:
+        self._frames = frames
+        self._places = places
+        self._lines: list[int | None] = [None] * len(frames)
 
-def _innermost(frames: Sequence[Frame], way: FramesShown) -> Frame:
-    return next((frame for frame in reversed(frames) if way.takes(frame)), NO_FRAME)
+    def counted(self, stack: NumberedStack) -> _CountedStack:
+        """What samples of a stack add to."""
+        frames = [number for number in stack if not self._frames[number].plumbing]
+        own = tuple([(way, self._innermost(frames, way)) for way in WAYS])
+        lines = frozenset([self._line(number) for number in frames if self._frames[number].kind is not FrameKind.MARK])
+        return _CountedStack(own, lines, frozenset([self._places.function_of_line[line] for line in lines]))
+
+    def _innermost(self, frames: Sequence[int], way: FramesShown) -> int:
+        for number in reversed(frames):
+            if way.takes(self._frames[number]):
+                return self._line(number)
+        return self._places.line(NO_FRAME)
+
+    def _line(self, number: int) -> int:
+        line = self._lines[number]
+        if line is None:
+            line = self._lines[number] = self._places.line(self._frames[number])
+        return line
 
 
 class LiveTotals:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, BinaryIO
 
-from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
+from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
 from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
@@ -78,34 +80,32 @@ def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
         of_process[key.process] += count
     order = sorted(counts, key=lambda at: (-of_process[at[0]], at[0], -counts[at].total(), at[1]))
     options = replace(options, group_by=tuple(group for group in options.group_by if group not in _TRACKS))
-    return [_Track(profile, options, *owner).document(counts[owner]) for owner in order]
+    shown = shown_stacks(profile, options)
+    return [_Track(profile, options, shown, *owner).document(counts[owner]) for owner in order]
 
 
-@dataclass(slots=True)
-class _Table:
+class _Table(Numbering[tuple[Any, ...]]):
     """Distinct rows by index."""
 
-    rows: dict[tuple[Any, ...], int] = field(default_factory=dict)
-
-    def index(self, *row: Any) -> int:
-        """The index of a row."""
-        return self.rows.setdefault(row, len(self.rows))
+    __slots__ = ()
 
     def columns(self, *names: str) -> dict[str, Any]:
         """The table as the format has it."""
-        return {"length": len(self.rows)} | {name: [row[at] for row in self.rows] for at, name in enumerate(names)}
+        return {"length": len(self)} | {name: [row[at] for row in self.distinct] for at, name in enumerate(names)}
 
 
 class _Track:
     """One thread with its tables."""
 
-    def __init__(self, profile: Profile, options: OutputOptions, process: int, thread: int) -> None:
+    def __init__(
+        self, profile: Profile, options: OutputOptions, shown: Callable[[int], list[int]], process: int, thread: int
+    ) -> None:
         self._profile = profile
-        self._is_shown = shown_frames(options)
+        self._shown = shown
         self._process, self._thread = profile.processes[process], profile.threads[thread]
-        self._texts: dict[str, int] = {}
+        self._texts: Numbering[str] = Numbering()
         self._frames, self._functions, self._resources, self._stacks = _Table(), _Table(), _Table(), _Table()
-        self._frame_of: dict[int, int] = {}  # by identity, since hashing a frame is slow
+        self._known: dict[int, tuple[int, int]] = {}  # index and category by a frame's number in the profile
         self._ends: dict[int, int | None] = {}
         self._owners = [self._owner(label) for label in group_labels(profile, options, process, thread)]
 
@@ -131,17 +131,17 @@ class _Track:
             "stackTable": self._stacks.columns("prefix", "frame", "category", "subcategory"),
             "frameTable": self._frame_table(),
             "funcTable": self._functions.columns("name", "fileName", "lineNumber", "resource")
-            | self._constant(len(self._functions.rows), isJS=False, relevantForJS=False, columnNumber=None),
+            | self._constant(len(self._functions), isJS=False, relevantForJS=False, columnNumber=None),
             "resourceTable": self._resources.columns("name", "type")
-            | self._constant(len(self._resources.rows), lib=None, host=None),
+            | self._constant(len(self._resources), lib=None, host=None),
             "nativeSymbols": _Table().columns("libIndex", "address", "name", "functionSize"),
-            "stringArray": list(self._texts),
+            "stringArray": self._texts.distinct,
         }
 
     def _frame_table(self) -> dict[str, Any]:
         constant = {"address": -1, "inlineDepth": 0, "subcategory": 0, "nativeSymbol": None, "innerWindowID": 0}
         return self._frames.columns("func", "category", "line") | self._constant(
-            len(self._frames.rows), **constant, implementation=None, column=None
+            len(self._frames), **constant, implementation=None, column=None
         )
 
     @staticmethod
@@ -166,25 +166,26 @@ class _Track:
         if stack not in self._ends:
             node = None
             for frame, category in [*self._owners, *map(self._frame, self._shown(stack))]:
-                node = self._stacks.index(node, frame, category, 0)
+                node = self._stacks[node, frame, category, 0]
             self._ends[stack] = node
         return self._ends[stack]
 
-    def _shown(self, stack: int) -> list[Frame]:
-        return [frame for frame in self._profile.stacks[stack] if self._is_shown(frame)]
+    def _frame(self, number: int) -> tuple[int, int]:
+        """Index and category of a frame of the profile."""
+        known = self._known.get(number)
+        if known is None:
+            frame = self._profile.frames[number]
+            category = self._category(frame)
+            row = self._function(frame), category, frame.line or frame.first_line or None
+            known = self._known[number] = self._frames[row], category
+        return known
 
-    def _frame(self, frame: Frame) -> tuple[int, int]:
-        category = self._category(frame)
-        if id(frame) not in self._frame_of:
-            is_python = frame.kind is FrameKind.PYTHON
-            file = self._text(visible(frame.file)) if frame.file else None
-            library = visible(frame.file.rpartition("/")[2])
-            resource = -1 if is_python or not library else self._resources.index(self._text(library), _FILE_RESOURCE)
-            function = self._functions.index(
-                self._text(visible(frame.name) or NAMELESS), file, frame.first_line or None, resource
-            )
-            self._frame_of[id(frame)] = self._frames.index(function, category, frame.line or frame.first_line or None)
-        return self._frame_of[id(frame)], category
+    def _function(self, frame: Frame) -> int:
+        is_python = frame.kind is FrameKind.PYTHON
+        file = self._texts[visible(frame.file)] if frame.file else None
+        library = visible(frame.file.rpartition("/")[2])
+        resource = -1 if is_python or not library else self._resources[self._texts[library], _FILE_RESOURCE]
+        return self._functions[self._texts[visible(frame.name) or NAMELESS], file, frame.first_line or None, resource]
 
     def _category(self, frame: Frame) -> int:
         if frame.kind is FrameKind.NATIVE:
@@ -193,11 +194,8 @@ class _Track:
         return {FrameKind.PYTHON: _PYTHON, FrameKind.KERNEL: _KERNEL}.get(frame.kind, _OTHER)
 
     def _owner(self, label: Label) -> tuple[int, int]:
-        function = self._functions.index(self._text(label.text), None, None, -1)
-        return self._frames.index(function, _OTHER, None), _OTHER
-
-    def _text(self, text: str) -> int:
-        return self._texts.setdefault(text, len(self._texts))
+        function = self._functions[self._texts[label.text], None, None, -1]
+        return self._frames[function, _OTHER, None], _OTHER
 
 
 def _times(ordered: list[tuple[tuple[int, int], int]]) -> list[float]:

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from typing import Any, TextIO
 
-from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
+from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.profile.model import Frame, Profile, SampleKey
 
@@ -24,15 +24,18 @@ def write_jsonl(profile: Profile, stream: TextIO, options: OutputOptions = DEFAU
         kind = (key.process, key.thread, key.stack, key.outcome, key.native, key.gil, key.kernel_mode)
         keys.setdefault(kind, key)
         seconds.setdefault(kind, Counter())[key.second] += count
+    shown = shown_stacks(profile, options)
     order = sorted(seconds, key=lambda kind: (-seconds[kind].total(), kind))
     for kind in order:
-        line = _line(profile, options, keys[kind], seconds[kind])
+        key = keys[kind]
+        frames = [_frame(profile.frames[number]) for number in shown(key.stack)]
+        line = {**_line(profile, options, key, seconds[kind]), "frames": frames}
         stream.write(json.dumps(line, separators=(",", ":")) + "\n")
 
 
 def _line(profile: Profile, options: OutputOptions, key: SampleKey, seconds: Counter[int]) -> dict[str, Any]:
+    """All of a line but its frames."""
     process, thread = profile.processes[key.process], profile.threads[key.thread]
-    is_shown = shown_frames(options)
     return {
         "group": [label.text for label in group_labels(profile, options, key.process, key.thread)],
         "pid": process.pid,
@@ -48,7 +51,6 @@ def _line(profile: Profile, options: OutputOptions, key: SampleKey, seconds: Cou
         "native_outcome": key.native.value,
         "gil": key.gil.value,
         "kernel_mode": key.kernel_mode,
-        "frames": [_frame(frame) for frame in profile.stacks[key.stack] if is_shown(frame)],
     }
 
 

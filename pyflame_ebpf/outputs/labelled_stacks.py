@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pyflame_ebpf.compare.tallies import Tally, part_seconds
 from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import (
     Label,
     LabelKind,
@@ -56,7 +57,7 @@ def labelled_stacks(profile: Profile, options: OutputOptions) -> LabelledStacks:
     samples: Counter[tuple[int, ...]] = Counter()
     for (process, thread, stack), count in grouped.items():
         samples[namer.whole(process, thread, stack)] += count
-    return LabelledStacks(list(namer.labels), samples)
+    return LabelledStacks(namer.labels.distinct, samples)
 
 
 def tallied_stacks(profile: Profile, options: OutputOptions) -> TalliedStacks:
@@ -68,7 +69,7 @@ def tallied_stacks(profile: Profile, options: OutputOptions) -> TalliedStacks:
     for key, count in profile.samples.items():
         stack = namer.whole(key.process, key.thread if by_thread else 0, key.stack)
         found.setdefault(stack, Tally()).add(key.second // width, count)
-    return TalliedStacks(list(namer.labels), found)
+    return TalliedStacks(namer.labels.distinct, found)
 
 
 def group_labels(profile: Profile, options: OutputOptions, process: int, thread: int) -> list[Label]:
@@ -99,19 +100,24 @@ def shown_frames(options: OutputOptions) -> Callable[[Frame], bool]:
     return is_shown
 
 
+def shown_stacks(profile: Profile, options: OutputOptions) -> Callable[[int], list[int]]:
+    """Gives the frames of a stack that are shown, as numbers, outermost first; a stack by its index."""
+    shown = list(map(shown_frames(options), profile.frames))
+    return lambda stack: [number for number in profile.stacks[stack] if shown[number]]
+
+
 class _StackNamer:
-    """Gives each distinct label an index; names each process, thread, stack and frame object once."""
+    """Gives each distinct label an index; names each process, thread, stack and frame once."""
 
     def __init__(self, profile: Profile, options: OutputOptions) -> None:
-        self.labels: dict[Label, int] = {}
+        self.labels: Numbering[Label] = Numbering()
         self._profile = profile
         self._options = options
-        self._is_shown = shown_frames(options)
         self._files = short_files(python_files(profile))
         self._owners: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stacks: dict[int, tuple[int, ...]] = {}
-        # By identity: hashing a Frame costs more than all else here, and the profile keeps every frame alive.
-        self._frames: dict[int, int] = {}
+        self._frames: list[int | None] = [None] * len(profile.frames)  # a frame's label
+        self._shown = shown_stacks(profile, options)
 
     def whole(self, process: int, thread: int, stack: int) -> tuple[int, ...]:
         """The labels of a thread's stack, owners first; never none."""
@@ -121,7 +127,7 @@ class _StackNamer:
         """The labels above the frames."""
         if (process, thread) not in self._owners:
             labels = group_labels(self._profile, self._options, process, thread)
-            self._owners[process, thread] = tuple(self._index(label) for label in labels)
+            self._owners[process, thread] = tuple([self.labels[label] for label in labels])
         return self._owners[process, thread]
 
     def frames(self, stack: int) -> tuple[int, ...]:
@@ -132,21 +138,20 @@ class _StackNamer:
 
     def nothing(self) -> tuple[int, ...]:
         """The label of a stack that would have none."""
-        return (self._index(NOTHING_SHOWN),)
+        return (self.labels[NOTHING_SHOWN],)
 
     def _named(self, stack: int) -> tuple[int, ...]:
-        frames = [frame for frame in self._profile.stacks[stack] if self._is_shown(frame)]
         known = self._frames
-        for frame in frames:
-            if id(frame) not in known:
-                known[id(frame)] = self._index(frame_label(frame, self._files, lines=self._options.lines))
-        return tuple([known[id(frame)] for frame in frames])
+        return tuple(
+            [self._label(number) if (label := known[number]) is None else label for number in self._shown(stack)]
+        )
 
-    def _index(self, label: Label) -> int:
-        return self.labels.setdefault(label, len(self.labels))
+    def _label(self, number: int) -> int:
+        frame = self._profile.frames[number]
+        self._frames[number] = label = self.labels[frame_label(frame, self._files, lines=self._options.lines)]
+        return label
 
 
 def python_files(profile: Profile) -> set[str]:
     """The file names of all Python frames of the profile."""
-    python = FrameKind.PYTHON
-    return {frame.file for stack in profile.stacks for frame in stack if frame.kind is python}
+    return {frame.file for frame in profile.frames if frame.kind is FrameKind.PYTHON}

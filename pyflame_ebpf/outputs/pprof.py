@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import gzip
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, shown_frames
+from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, shown_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.pprof_messages import profile_class
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
 from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
@@ -28,30 +28,20 @@ def write_pprof(profile: Profile, stream: BinaryIO, options: OutputOptions = DEF
         packed.write(message.SerializeToString(deterministic=True))
 
 
-@dataclass(slots=True)
-class _Numbers:
-    """Gives each distinct key the next number, from 1 on, since 0 says in this format that there is none."""
-
-    known: dict[Any, int] = field(default_factory=dict)
-
-    def of(self, key: Any) -> tuple[int, bool]:
-        """The number of a key, and whether it is new."""
-        number = self.known.setdefault(key, len(self.known) + 1)
-        return number, number == len(self.known)
-
-
 class _Message:
     """The message under construction."""
 
     def __init__(self, profile: Profile, options: OutputOptions) -> None:
         self._profile = profile
         self._options = options
-        self._is_shown = shown_frames(options)
+        self._shown = shown_stacks(profile, options)
         self._message = profile_class()()
-        self._texts: dict[str, int] = {"": 0}
-        self._functions, self._locations, self._mappings = _Numbers(), _Numbers(), _Numbers()
-        self._frames: dict[int, int] = {}  # locations by identity, since hashing a frame is slow
-        self._seen: dict[tuple[Any, ...], int] = {}
+        self._texts = Numbering([""])  # the format wants it to be the first
+        # Numbers from 1 on: in this format 0 says that there is none.
+        self._functions: Numbering[tuple[str, str, int]] = Numbering(first=1)
+        self._locations: Numbering[tuple[int, int, int]] = Numbering(first=1)
+        self._mappings: Numbering[tuple[FrameKind, str]] = Numbering(first=1)
+        self._location_of_frame = [0] * len(profile.frames)
 
     def finished(self) -> Any:
         """The whole message."""
@@ -61,26 +51,27 @@ class _Message:
             samples[key.process, key.thread, key.stack] += count
         for (process, thread, stack), count in sorted(samples.items()):
             self._sample(process, thread, stack, count)
-        self._message.string_table.extend(self._texts)
+        self._message.string_table.extend(self._texts.distinct)
         return self._message
 
     def _circumstances(self) -> None:
         recording = self._profile.recording
-        self._message.sample_type.add(type=self._text("samples"), unit=self._text("count"))
+        self._message.sample_type.add(type=self._texts["samples"], unit=self._texts["count"])
         if recording.frequency:
-            self._message.sample_type.add(type=self._text("cpu"), unit=self._text("nanoseconds"))
-            self._message.period_type.type = self._text("cpu")
-            self._message.period_type.unit = self._text("nanoseconds")
+            self._message.sample_type.add(type=self._texts["cpu"], unit=self._texts["nanoseconds"])
+            self._message.period_type.type = self._texts["cpu"]
+            self._message.period_type.unit = self._texts["nanoseconds"]
             self._message.period = round(_NANOSECONDS / recording.frequency)
-            self._message.default_sample_type = self._text("cpu")
+            self._message.default_sample_type = self._texts["cpu"]
         self._message.time_nanos = _bounded(recording.started * _NANOSECONDS)
         self._message.duration_nanos = _bounded(recording.duration * _NANOSECONDS)
         comments = (f"host {recording.host}", f"kernel {recording.kernel}", " ".join(recording.arguments))
-        self._message.comment.extend(self._text(visible(comment)) for comment in comments)
+        self._message.comment.extend(self._texts[visible(comment)] for comment in comments)
 
     def _sample(self, process: int, thread: int, stack: int, count: int) -> None:
         owners = [self._owner(label) for label in group_labels(self._profile, self._options, process, thread)]
-        frames = [self._location(frame) for frame in self._profile.stacks[stack] if self._is_shown(frame)]
+        known = self._location_of_frame
+        frames = [known[number] or self._location(number) for number in self._shown(stack)]
         locations = [*owners, *frames] or [self._owner(NOTHING_SHOWN)]
         values = [count]
         if self._profile.recording.frequency:
@@ -96,41 +87,38 @@ class _Message:
             "interpreter": owner.interpreter,
             "thread_name": task.name,
         }
-        sample.label.add(key=self._text("pid"), num=owner.pid)
-        sample.label.add(key=self._text("tid"), num=task.tid)
+        sample.label.add(key=self._texts["pid"], num=owner.pid)
+        sample.label.add(key=self._texts["tid"], num=task.tid)
         for key, text in texts.items():
             if text:
-                sample.label.add(key=self._text(key), str=self._text(visible(text)))
+                sample.label.add(key=self._texts[key], str=self._texts[visible(text)])
 
     def _owner(self, label: Label) -> int:
         function = self._function(label.text, "", 0)
         return self._location_of(function, 0, 0)
 
-    def _location(self, frame: Frame) -> int:
-        known = self._frames.get(id(frame))
-        if known is None:
-            known = self._frames[id(frame)] = self._new_location(frame)
-        return known
-
-    def _new_location(self, frame: Frame) -> int:
+    def _location(self, number: int) -> int:
+        frame = self._profile.frames[number]
         is_python = frame.kind is FrameKind.PYTHON
         function = self._function(visible(frame.name) or NAMELESS, visible(frame.file), frame.first_line)
         mapping = 0 if is_python or frame.kind is FrameKind.MARK else self._mapping(frame)
-        return self._location_of(function, mapping, frame.line or frame.first_line)
+        location = self._location_of(function, mapping, frame.line or frame.first_line)
+        self._location_of_frame[number] = location
+        return location
 
     def _location_of(self, function: int, mapping: int, line: int) -> int:
-        number, is_new = self._locations.of((function, mapping, line))
-        if is_new:
+        number = self._locations[function, mapping, line]
+        if number > len(self._message.location):
             location = self._message.location.add(id=number, mapping_id=mapping)
             location.line.add(function_id=function, line=line)
         return number
 
     def _function(self, name: str, file: str, first_line: int) -> int:
-        number, is_new = self._functions.of((name, file, first_line))
-        if is_new:
-            text = self._text(name)
+        number = self._functions[name, file, first_line]
+        if number > len(self._message.function):
+            text = self._texts[name]
             self._message.function.add(
-                id=number, name=text, system_name=text, filename=self._text(file), start_line=first_line
+                id=number, name=text, system_name=text, filename=self._texts[file], start_line=first_line
             )
         return number
 
@@ -140,18 +128,15 @@ class _Message:
             file = f"[{file}]" if file else _KERNEL
         if not file:
             return 0
-        number, is_new = self._mappings.of((frame.kind, file))
-        if is_new:
+        number = self._mappings[frame.kind, file]
+        if number > len(self._message.mapping):
             self._message.mapping.add(
                 id=number,
-                filename=self._text(visible(file)),
-                build_id=self._text(self._profile.build_ids.get(frame.file, "")),
+                filename=self._texts[visible(file)],
+                build_id=self._texts[self._profile.build_ids.get(frame.file, "")],
                 has_functions=True,
             )
         return number
-
-    def _text(self, text: str) -> int:
-        return self._texts.setdefault(text, len(self._texts))
 
 
 def _bounded(nanoseconds: float) -> int:

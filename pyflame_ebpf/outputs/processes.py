@@ -20,7 +20,6 @@ from pyflame_ebpf.profile.model import (
     Profile,
     Recording,
     SampleKey,
-    Stack,
 )
 
 # What spreadsheets take for the beginning of a formula, the full-width forms included.
@@ -81,7 +80,7 @@ class ProcessRow:
 def process_rows(profile: Profile) -> list[ProcessRow]:
     """One row for each sampled process, most samples first."""
     files = short_files(python_files(profile))
-    places = [_innermost_python(stack) for stack in profile.stacks]
+    places = _innermost_python(profile)
     return [
         _row(profile, process, samples, _hot_line(samples, places, files)) for process, samples in profile.by_process()
     ]
@@ -138,11 +137,13 @@ def _percent(part: int, whole: int) -> float:
 _Place = tuple[str, int, str]  # file, line, function
 
 
-def _innermost_python(stack: Stack) -> _Place | None:
-    for frame in reversed(stack):
-        if frame.kind is FrameKind.PYTHON:
-            return frame.file, frame.line or frame.first_line, frame.name
-    return None
+def _innermost_python(profile: Profile) -> list[_Place | None]:
+    """The line that executes in the innermost Python frame of each stack, None where a stack has no such frame."""
+    places = [
+        (frame.file, frame.line or frame.first_line, frame.name) if frame.kind is FrameKind.PYTHON else None
+        for frame in profile.frames
+    ]
+    return [next(filter(None, [places[number] for number in reversed(stack)]), None) for stack in profile.stacks]
 
 
 def _hot_line(samples: Counter[SampleKey], places: list[_Place | None], files: dict[str, str]) -> HotLine | None:

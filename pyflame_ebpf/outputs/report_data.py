@@ -21,11 +21,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any
 
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import command_label, frame_label, process_label, short_files, thread_label, visible
 from pyflame_ebpf.profile.model import (
     NATIVE_GAPS,
@@ -51,7 +53,6 @@ _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
 _LIBRARY = re.compile(r"(^|/)(python\d+(\.\d+)?t?|python\d+\.zip|site-packages|dist-packages)/|^<frozen ")
 _NUMBER_MAX = 0xFFFFFFFF  # no honest recording has a larger one; a damaged profile may
 _PLUMBING, _OF_LIBRARY, _NATIVE_GAP = 1, 2, 4
-_Item = TypeVar("_Item")
 
 Sources = Mapping[str, Mapping[int, str]]  # file of a Python frame → line → its text
 
@@ -118,14 +119,6 @@ class _Columns:
         return b"".join(self._parts)
 
 
-class _Index(dict[_Item, int]):
-    """Gives each distinct key the next number."""
-
-    def __missing__(self, key: _Item) -> int:
-        self[key] = number = len(self)
-        return number
-
-
 _Function = tuple[FrameKind, str, str, int, bool]  # a frame without its line
 _StackKey = tuple[int, int, int]  # process, thread, stack
 
@@ -134,7 +127,7 @@ class _Tree:
     """The tree as columns, and the node at which each sampled (process, thread, stack) ends."""
 
     def __init__(self, profile: Profile) -> None:
-        self.functions: _Index[_Function] = _Index()
+        self.functions: Numbering[_Function] = Numbering()
         self.frame_function: list[int] = []
         self.frame_line: list[int] = []
         self.rise: list[int] = []
@@ -155,16 +148,14 @@ class _Tree:
     def _frames(self, profile: Profile, sampled: list[int]) -> dict[int, tuple[int, ...]]:
         """Each sampled stack's frames as entries."""
         frames_at = len(profile.processes) + len(profile.threads)
-        numbers: _Index[tuple[int, int]] = _Index()
-        known: dict[int, int] = {}  # frames by identity, since hashing one is slow
-        stacks = {}
-        for index in sampled:
-            stack = profile.stacks[index]
-            for each in stack:
-                if id(each) not in known:
-                    function = self.functions[each.kind, each.name, each.file, each.first_line, each.plumbing]
-                    known[id(each)] = frames_at + numbers[function, max(each.line, 0)]
-            stacks[index] = tuple([known[id(each)] for each in stack])
+        numbers: Numbering[tuple[int, int]] = Numbering()
+        used = dict.fromkeys(chain.from_iterable(profile.stacks[index] for index in sampled))
+        entries = {}
+        for number in used:
+            each = profile.frames[number]
+            function = self.functions[each.kind, each.name, each.file, each.first_line, each.plumbing]
+            entries[number] = frames_at + numbers[function, max(each.line, 0)]
+        stacks = {index: tuple([entries[number] for number in profile.stacks[index]]) for index in sampled}
         self.frame_function = [function for function, _ in numbers]
         self.frame_line = [line for _, line in numbers]
         return stacks
@@ -232,7 +223,7 @@ class _Named:
 
 
 def _functions(functions: Iterable[_Function], files: Mapping[str, str]) -> dict[str, list[Any]]:
-    modules: _Index[str] = _Index()
+    modules: Numbering[str] = Numbering()
     columns: dict[str, list[Any]] = {name: [] for name in ("kind", "label", "name", "file", "module", "line", "flags")}
     for kind, name, file, first_line, plumbing in functions:
         frame = Frame(kind, name, file, first_line, 0, plumbing)
@@ -298,7 +289,7 @@ def _circumstances(facts: Recording) -> dict[str, Any]:
 
 def _samples(samples: Counter[SampleKey], tree: _Tree, columns: _Columns) -> dict[str, Any]:
     """The samples by second and node; ``how`` indexes the distinct (kernel mode, GIL, outcome, native outcome)."""
-    hows: _Index[tuple[int, int, int, int]] = _Index()
+    hows: Numbering[tuple[int, int, int, int]] = Numbering()
     rows = sorted(
         (max(key.second, 0), tree.ends[key.process, key.thread, key.stack], _how(key, hows), count)
         for key, count in samples.items()
@@ -313,7 +304,7 @@ def _samples(samples: Counter[SampleKey], tree: _Tree, columns: _Columns) -> dic
     }
 
 
-def _how(key: SampleKey, hows: _Index[tuple[int, int, int, int]]) -> int:
+def _how(key: SampleKey, hows: Numbering[tuple[int, int, int, int]]) -> int:
     return hows[
         int(key.kernel_mode),
         _GILS.index(key.gil),

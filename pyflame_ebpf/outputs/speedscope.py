@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, python_files, shown_frames
+from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, shown_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile.labels import NAMELESS, frame_label, short_files, visible
+from pyflame_ebpf.profile.interning import Numbering
+from pyflame_ebpf.profile.labels import NAMELESS, frame_label, visible
 from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
@@ -31,7 +31,7 @@ def write_speedscope(profile: Profile, stream: TextIO, options: OutputOptions = 
         "exporter": f"pyflame-ebpf {visible(profile.recording.profiler_version)}".rstrip(),
         "activeProfileIndex": 0,
         "profiles": [_sampled(name, counts, frames, profile.recording.frequency) for name, counts in groups],
-        "shared": {"frames": frames.table},
+        "shared": {"frames": frames.table()},
     }
     json.dump(document, stream, separators=(",", ":"))
 
@@ -62,47 +62,39 @@ def _sampled(name: str, counts: _Counts, frames: _Frames, frequency: int) -> dic
     }
 
 
-@dataclass(slots=True)
 class _Frames:
     """The table of frames, and stacks as indices into it, outermost first."""
 
-    profile: Profile
-    options: OutputOptions
-    table: list[dict[str, Any]] = field(default_factory=list)
-    _files: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    _stacks: dict[int, list[int]] = field(default_factory=dict)
-    _frames: dict[int, int] = field(default_factory=dict)  # by identity, since naming a frame is slow
+    def __init__(self, profile: Profile, options: OutputOptions) -> None:
+        self._frames = profile.frames
+        self._lines = options.lines
+        self._shown = shown_stacks(profile, options)
+        self._rows: Numbering[tuple[str, str, int]] = Numbering()
+        self._known: list[int | None] = [None] * len(profile.frames)
+        self._stacks: dict[int, list[int]] = {}
 
     def of(self, stack: int) -> list[int]:
         """The frames of a stack that are shown."""
         if stack not in self._stacks:
-            is_shown = shown_frames(self.options)
-            indices = [self._index(frame) for frame in self.profile.stacks[stack] if is_shown(frame)]
-            self._stacks[stack] = indices or [self._add(NOTHING_SHOWN.text, "", 0)]
+            known = self._known
+            indices = [self._row(number) if (row := known[number]) is None else row for number in self._shown(stack)]
+            self._stacks[stack] = indices or [self._rows[NOTHING_SHOWN.text, "", 0]]
         return self._stacks[stack]
 
-    def _index(self, frame: Frame) -> int:
-        known = self._frames.get(id(frame))
-        if known is None:
-            known = self._frames[id(frame)] = self._named(frame)
-        return known
+    def _row(self, number: int) -> int:
+        self._known[number] = row = self._rows[self._named(self._frames[number])]
+        return row
 
-    def _named(self, frame: Frame) -> int:
+    def _named(self, frame: Frame) -> tuple[str, str, int]:
+        """Name, file and line of a frame."""
         if frame.kind is FrameKind.PYTHON:
-            line = frame.line if self.options.lines else frame.first_line
-            return self._add(visible(frame.name) or NAMELESS, visible(frame.file), line)
-        if not self._files:
-            self._files = short_files(python_files(self.profile)) or {"": ""}
-        return self._add(frame_label(frame, self._files, lines=False).text, visible(frame.file), 0)
+            line = frame.line if self._lines else frame.first_line
+            return visible(frame.name) or NAMELESS, visible(frame.file), line
+        return frame_label(frame, {}, lines=False).text, visible(frame.file), 0
 
-    def _add(self, name: str, file: str, line: int) -> int:
-        index = self._known.setdefault((name, file, line), len(self._known))
-        if index == len(self.table):
-            entry: dict[str, Any] = {"name": name}
-            if file:
-                entry["file"] = file
-            if line > 0:
-                entry["line"] = line
-            self.table.append(entry)
-        return index
+    def table(self) -> list[dict[str, Any]]:
+        """The table as the format has it."""
+        return [
+            {"name": name} | ({"file": file} if file else {}) | ({"line": line} if line > 0 else {})
+            for name, file, line in self._rows
+        ]

@@ -1,21 +1,26 @@
-"""Values of a saved profile's JSON, each checked when it is read: nothing in a file is what it claims to be."""
+"""Values of a saved profile's JSON, each checked when it is read: a file may hold anything.
+
+A table of the file is an object of columns, lists of equal length.  The readers take a whole column, since a recording
+has millions of values.  All of them raise WrongContentError.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
+ReadColumn = Callable[[list[Any]], list[Any]]
 
 
 class WrongContentError(Exception):
-    """Something in the file is not what the format says; the text tells what."""
+    """The file contradicts its format.  The text says where, and follows "the file cannot be read: "."""
 
 
-def columns(table: dict[str, Any], **readers: Callable[[Any], Any]) -> list[list[Any]]:
-    """The named columns, each value through its reader; all of one length."""
-    found = [[reader(value) for value in listed(table, name)] for name, reader in readers.items()]
+def columns(table: dict[str, Any], **readers: ReadColumn) -> list[list[Any]]:
+    """The named columns of a table, each as its reader returns it; all must have one length."""
+    found = [reader(listed(table, name)) for name, reader in readers.items()]
     if len({len(column) for column in found}) > 1:
         raise WrongContentError(f"its columns {', '.join(readers)} differ in length")
     return found
@@ -37,22 +42,47 @@ def listed(document: dict[str, Any], name: str) -> list[Any]:
     return value
 
 
-def chosen_from(choices: Sequence[_Item]) -> Callable[[Any], _Item]:
-    """Reads an index as the choice that it stands for."""
-    index = index_into(choices)
-    return lambda value: choices[index(value)]
+# Whole columns
 
 
-def index_into(choices: Sequence[Any]) -> Callable[[Any], int]:
-    """Reads an index into these."""
-    count = len(choices)
+def chosen_from(choices: Sequence[_Item]) -> Callable[[list[Any]], list[_Item]]:
+    """Reads indices as the choices that they stand for."""
+    indices = indices_into(len(choices))
+    return lambda column: [choices[index] for index in indices(column)]
 
-    def index(value: Any) -> int:
-        if type(value) is not int or not 0 <= value < count:
-            raise WrongContentError(f"it refers to entry {value!r:.20} of a list of {count}")
-        return value
 
-    return index
+def indices_into(count: int) -> Callable[[list[Any]], list[int]]:
+    """Reads indices into a list of this length."""
+
+    def indices(column: list[Any]) -> list[int]:
+        if not _are_all(int, column) or (column and not (min(column) >= 0 and max(column) < count)):
+            wrong = next(value for value in column if type(value) is not int or not 0 <= value < count)
+            raise WrongContentError(f"it refers to entry {wrong!r:.20} of a list of {count}")
+        return column
+
+    return indices
+
+
+def integers(column: list[Any]) -> list[int]:
+    """Reads whole numbers; a truth value is none."""
+    return column if _are_all(int, column) else [integer(value) for value in column]
+
+
+def texts(column: list[Any]) -> list[str]:
+    """Reads texts."""
+    return column if _are_all(str, column) else [text(value) for value in column]
+
+
+def numbers_or_none(column: list[Any]) -> list[float | None]:
+    """Reads finite numbers, and null as None."""
+    return [number_or_none(value) for value in column]
+
+
+def _are_all(kind: type, values: Iterable[Any]) -> bool:
+    return set(map(type, values)) <= {kind}
+
+
+# Single values
 
 
 def integer(value: Any) -> int:
@@ -74,7 +104,7 @@ def number(value: Any) -> float:
 
 
 def number_or_none(value: Any) -> float | None:
-    """Reads a finite number, or that there is none."""
+    """Reads a finite number, and null as None."""
     return None if value is None else number(value)
 
 

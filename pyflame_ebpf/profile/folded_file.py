@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from pyflame_ebpf.profile.file import UnusableProfileError
 from pyflame_ebpf.profile.folded_frames import OWNERS, AustinFrames, Frames, Owner, OwnFrames
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import visible
 from pyflame_ebpf.profile.model import (
     NATIVE_GAPS,
@@ -28,6 +29,7 @@ from pyflame_ebpf.profile.model import (
     FrameKind,
     Gil,
     NativeOutcome,
+    NumberedStack,
     Outcome,
     Process,
     Profile,
@@ -59,7 +61,7 @@ class _BadLineError(Exception):
 class _Folded:
     """All lines: counts by stack, a stack being indices into ``names``; Austin's remarks; lines with two counts."""
 
-    names: dict[str, int] = field(default_factory=dict)
+    names: Numbering[str] = field(default_factory=Numbering)
     counts: Counter[tuple[int, ...]] = field(default_factory=Counter)
     remarks: dict[str, str] = field(default_factory=dict)
     lines: int = 0
@@ -96,7 +98,7 @@ class _Folded:
             self.name_bytes += len(name)
             if self.name_bytes > NAME_BYTES_MAX:
                 raise _BadLineError(f"its names take more than {NAME_BYTES_MAX >> 20} MiB")
-        return self.names.setdefault(name, len(self.names))
+        return self.names[name]
 
 
 def load_folded(stream: BinaryIO, name: str) -> Profile:
@@ -155,7 +157,7 @@ def _profile(folded: _Folded) -> Profile:
         raise _BadLineError("its lines have two counts, as a comparison has; give each of the two by itself")
     if folded.remarks.get("mode") == "memory":
         raise _BadLineError("it counts memory, not time")
-    names = list(folded.names)
+    names = folded.names.distinct
     roots = {names[stack[0]] for stack in folded.counts}
     frames, frequency = _tool(roots, folded)
     builder = _Builder(Profile(Recording(0.0, _duration(folded), frequency, 0)), frames, names, _owner_of(roots))
@@ -196,28 +198,29 @@ def _owner_of(roots: set[str]) -> type[Owner]:
 
 
 class _Builder:
-    """Makes processes, threads, stacks and samples of names."""
+    """Makes processes, threads, frames, stacks and samples of names."""
 
     def __init__(self, profile: Profile, frames: Frames, names: list[str], owner: type[Owner]) -> None:
         self._profile = profile
         self._names = names
-        self._frames = [frames.frame(name) for name in names]
+        self._named = [frames.frame(name) for name in names]
         self._owner = owner
-        self._processes: dict[tuple[int, str, str], int] = {}
-        self._threads: dict[tuple[int, str], int] = {}
-        self._stacks: dict[Stack, int] = {}
+        self._processes: Numbering[tuple[int, str, str]] = Numbering()
+        self._threads: Numbering[tuple[int, str]] = Numbering()
+        self._frames: Numbering[Frame] = Numbering()
+        self._stacks: Numbering[NumberedStack] = Numbering()
         self._python: set[int] = set()
 
     def add(self, indices: tuple[int, ...], count: int) -> None:
         """Takes a stack."""
         owner = self._owner.of([self._names[index] for index in indices[:2]])
-        stack = tuple([self._frames[index] for index in indices[owner.taken :]])
-        process = self._processes.setdefault((owner.pid, owner.name, owner.command), len(self._processes))
-        thread = self._threads.setdefault((owner.tid, owner.thread), len(self._threads))
+        stack = tuple([self._named[index] for index in indices[owner.taken :]])
+        process = self._processes[owner.pid, owner.name, owner.command]
+        thread = self._threads[owner.tid, owner.thread]
         if any(frame.kind is FrameKind.PYTHON for frame in stack):
             self._python.add(process)
         in_kernel = bool(stack) and stack[-1].kind is FrameKind.KERNEL
-        at = self._stacks.setdefault(stack, len(self._stacks))
+        at = self._stacks[tuple([self._frames[frame] for frame in stack])]
         key = SampleKey(0, process, thread, at, in_kernel, Gil.UNKNOWN, _outcome(stack), _native_outcome(stack))
         self._profile.samples[key] += count
 
@@ -227,7 +230,8 @@ class _Builder:
             interpreter = "Python" if index in self._python else ""
             self._profile.processes.append(Process(pid, name or _NAMELESS_PROCESS, command, interpreter))
         self._profile.threads += [Thread(tid, name) for tid, name in self._threads]
-        self._profile.stacks += list(self._stacks)
+        self._profile.frames = self._frames.distinct
+        self._profile.stacks = self._stacks.distinct
         return self._profile
 
 
@@ -237,7 +241,7 @@ _OUTCOME_OF_MARK = {f"[truncated: {outcome.value}]": outcome for outcome in Outc
 _NATIVE_OUTCOME_OF_MARK = {frame: outcome for outcome, frame in NATIVE_GAPS.items()}
 
 
-def _outcome(stack: tuple[Frame, ...]) -> Outcome:
+def _outcome(stack: Stack) -> Outcome:
     for frame in stack:
         if frame.kind is FrameKind.MARK and frame.name in _OUTCOME_OF_MARK:
             return _OUTCOME_OF_MARK[frame.name]
@@ -245,5 +249,5 @@ def _outcome(stack: tuple[Frame, ...]) -> Outcome:
     return Outcome.COMPLETE if is_python else Outcome.NOT_PYTHON
 
 
-def _native_outcome(stack: tuple[Frame, ...]) -> NativeOutcome:
+def _native_outcome(stack: Stack) -> NativeOutcome:
     return next((outcome for frame, outcome in _NATIVE_OUTCOME_OF_MARK.items() if frame in stack), NativeOutcome.NONE)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 
 class FrameKind(str, Enum):
@@ -39,6 +40,7 @@ class Frame:
 
 
 Stack = tuple[Frame, ...]  # outermost first
+NumberedStack = tuple[int, ...]  # the same as numbers of frames, which index a profile's ``frames``
 
 
 class Outcome(str, Enum):
@@ -126,12 +128,11 @@ class Thread:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SampleKey:
+class SampleKey(NamedTuple):
     """What samples that are counted together have in common.
 
-    ``second`` counts from the start of the recording; ``process``, ``thread`` and ``stack`` are indices into the
-    profile's lists; ``kernel_mode`` tells where the tick interrupted the thread.
+    ``second`` counts from the start of the recording.  ``process``, ``thread`` and ``stack`` index the profile's lists.
+    ``kernel_mode`` tells whether the tick interrupted the kernel.
     """
 
     second: int
@@ -169,6 +170,7 @@ class Recording:
 class Profile:
     """A whole recording: what was sampled, how often, and where.
 
+    ``frames`` are distinct.  A stack is a tuple of numbers that index ``frames``, outermost first.
     ``build_ids`` has the build id in hex by ``Frame.file`` of native frames, where the file has one.  ``sources`` has
     the text by ``Frame.file`` of Python frames and line number, of functions that were sampled, where it was asked for.
     """
@@ -176,7 +178,8 @@ class Profile:
     recording: Recording
     processes: list[Process] = field(default_factory=list)
     threads: list[Thread] = field(default_factory=list)
-    stacks: list[Stack] = field(default_factory=list)
+    frames: list[Frame] = field(default_factory=list)
+    stacks: list[NumberedStack] = field(default_factory=list)
     samples: Counter[SampleKey] = field(default_factory=Counter)
     build_ids: dict[str, str] = field(default_factory=dict)
     sources: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -185,6 +188,11 @@ class Profile:
     def total(self) -> int:
         """Samples in all."""
         return sum(self.samples.values())
+
+    def frames_of(self, stack: int) -> Stack:
+        """The frames of the stack with this index, outermost first."""
+        frames = self.frames
+        return tuple([frames[number] for number in self.stacks[stack]])
 
     def seconds_of_cpu(self, samples: int) -> float:
         """CPU time in seconds that so many samples stand for, 0 where the frequency is unknown."""

@@ -48,7 +48,7 @@ class Selection:
         samples: Counter[SampleKey] = Counter()
         for key, count in profile.samples.items():
             if wanted[key.process] and begin <= key.second and (end is None or key.second < end):
-                samples[replace(key, second=key.second - begin) if begin else key] = count
+                samples[key._replace(second=key.second - begin) if begin else key] = count
         return _part(profile, samples, begin, end)
 
     def _takes(self, process: Process) -> bool:

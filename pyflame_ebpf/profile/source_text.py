@@ -101,7 +101,7 @@ def _sampled_functions(profile: Profile) -> dict[_Place, _Function]:
 def _places(profile: Profile, stack: int) -> Iterable[tuple[_Place, set[int]]]:
     """The Python functions of a stack, each once, with their executing lines."""
     places: dict[_Place, set[int]] = {}
-    for frame in profile.stacks[stack]:
+    for frame in profile.frames_of(stack):
         if frame.kind is FrameKind.PYTHON and frame.first_line > 0 and frame.file and not frame.file.startswith("<"):
             lines = places.setdefault((frame.file, frame.name, frame.first_line), set())
             if frame.line > 0:

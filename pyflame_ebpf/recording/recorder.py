@@ -279,7 +279,7 @@ class Recorder:
         if begin:  # the scheduler's figures are of all the time
             known = {identity: replace(process, scheduler_cpu=None) for identity, process in known.items()}
         profile = self._symbolizer.profile(recording, known)
-        files = {frame.file for stack in profile.stacks for frame in stack}
+        files = {frame.file for frame in profile.frames}
         profile.build_ids = {file: build_id for file, build_id in self._native.build_ids.items() if file in files}
         if self._source_files:
             profile.sources = sampled_sources(profile, _reader(self._source_files, known))

@@ -1,4 +1,4 @@
-"""Samples in the sampler's terms to a Profile: gives processes, threads and stacks their numbers as they come."""
+"""Samples in the sampler's terms to a Profile: gives processes, threads, frames and stacks their numbers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.model import (
     Frame,
     FrameKind,
     Gil,
     NativeOutcome,
+    NumberedStack,
     Outcome,
     Process,
     Profile,
@@ -44,7 +46,7 @@ class Counted(NamedTuple):
 
 
 class ProfileBuilder:
-    """Numbers processes, threads and stacks as they come."""
+    """Gives processes, threads, frames and stacks their numbers as they come; ``profile`` has what came until now."""
 
     def __init__(
         self,
@@ -59,9 +61,11 @@ class ProfileBuilder:
         self._numbers: dict[StackKey, int] = {}  # of stacks by what they depend on; many are named alike
         self._lost = -1  # the number of the stack that stands for those that never arrived
         self._thread_names = thread_names
-        self._processes: dict[Identity, int] = {}
-        self._threads: dict[tuple[Identity, int], int] = {}
-        self._stacks: dict[Stack, int] = {}
+        self._processes: Numbering[Identity] = Numbering()
+        self._threads: Numbering[tuple[Identity, int]] = Numbering()
+        self._frames: Numbering[Frame] = Numbering()
+        self._stacks: Numbering[NumberedStack] = Numbering()
+        profile.frames, profile.stacks = self._frames.distinct, self._stacks.distinct
 
     def add(self, counted: Counted, samples: int) -> None:
         """Adds samples that have all of this in common."""
@@ -92,25 +96,23 @@ class ProfileBuilder:
         self._stack_of = lambda _stack_id, _outcome, _native: (NOT_NAMED,)
 
     def _process(self, identity: Identity) -> int:
-        if identity not in self._processes:
-            self._processes[identity] = len(self.profile.processes)
+        number = self._processes[identity]
+        if number == len(self.profile.processes):
             self.profile.processes.append(self._known_processes.get(identity) or Process(identity.tgid, "?"))
-        return self._processes[identity]
+        return number
 
     def _thread(self, identity: Identity, tid: int) -> int:
-        if (identity, tid) not in self._threads:
-            self._threads[identity, tid] = len(self.profile.threads)
+        number = self._threads[identity, tid]
+        if number == len(self.profile.threads):
             self.profile.threads.append(Thread(tid, self._thread_names.get((identity, tid), "")))
-        return self._threads[identity, tid]
+        return number
 
     def _number(self, stack: Stack | None) -> int:
         if stack is None:
-            stack = (Frame(FrameKind.MARK, f"[{Outcome.STACK_LOST.value}]"),)
-            self._lost = self._stacks.get(stack, len(self.profile.stacks))
-        if stack not in self._stacks:
-            self._stacks[stack] = len(self.profile.stacks)
-            self.profile.stacks.append(stack)
-        return self._stacks[stack]
+            self._lost = self._number((Frame(FrameKind.MARK, f"[{Outcome.STACK_LOST.value}]"),))
+            return self._lost
+        frames = self._frames
+        return self._stacks[tuple([frames[frame] for frame in stack])]
 
 
 class Window:

@@ -19,6 +19,7 @@ from pyflame_ebpf.sampling.abi import raw_identity
 from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.stacks import symbolize
 from pyflame_ebpf.tracking.process_table import executable_entry
+from tests.profiles import framed_stacks
 
 HERE = Path(__file__).parent
 BPF = HERE.parent.parent / "bpf"
@@ -193,7 +194,7 @@ class LiveWalker:
 
     def named(self, stack: WalkedStack) -> list[list[object]]:
         """The stack as [name, file, first line, executing line], outermost first."""
-        (frames,) = self.profile(stack).stacks
+        (frames,) = framed_stacks(self.profile(stack))
         return [[frame.name, frame.file, frame.first_line, frame.line] for frame in frames]
 
     def _read(self, identity: Identity, address: int, size: int) -> bytes:

@@ -28,6 +28,7 @@ from pyflame_ebpf.sampling import abi, events
 from pyflame_ebpf.stacks.weave import runs
 from tests.bpf.live_walker import MAX_FRAMES, LiveWalker, MadeUpMemory, compile_fuzzer, compile_harness
 from tests.interpreters import Interpreter, discover
+from tests.profiles import framed_stacks
 from tests.target_process import TargetProcess
 
 pytestmark = pytest.mark.walker
@@ -316,7 +317,7 @@ def test_frame_that_cannot_be_read_ends_the_stack_and_says_so(each_interpreter: 
     stack = target.walker.walk_from(0xDEAD0000)
     assert (stack.outcome, stack.frames) == (Outcome.UNREADABLE_FRAME, ())
     profile = target.walker.profile(stack)
-    ((mark,),) = profile.stacks
+    ((mark,),) = framed_stacks(profile)
     assert (mark.kind, mark.name) == (FrameKind.MARK, "[truncated: frame unreadable]")
 
 

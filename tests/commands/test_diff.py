@@ -19,7 +19,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory):
     directory = tmp_path_factory.mktemp("recordings")
     before = profile_of({(MAIN, FOO): 2250, (MAIN, BAR): 750})
     halves = profile_of({(MAIN, FOO): 2250, (MAIN, BAR): 750}, seconds=20, second_of=lambda _, count: count // 10)
-    for key in [key for key in halves.samples if key.second >= 10 and halves.stacks[key.stack][-1] == FOO]:
+    for key in [key for key in halves.samples if key.second >= 10 and halves.frames_of(key.stack)[-1] == FOO]:
         halves.samples[key] = 24
     after = profile_of({(MAIN, FOO): 240, (MAIN, BAR): 750})
     empty = profile_of({})

@@ -290,7 +290,7 @@ def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(
     assert sorted(path.name for path in directory.iterdir()) == RECORDED_FILES
     with (directory / "profile.json.gz").open("rb") as stream:
         profile = load_profile(stream)
-    names = {frame.name for stack in profile.stacks for frame in stack}
+    names = {frame.name for frame in profile.frames}
     assert {"morning", "evening", "elsewhere"} <= names
     assert profile.total > 99
     view.wait_for(row("elsewhere"))

@@ -14,7 +14,7 @@ from pyflame_ebpf.live.totals import LiveTotals
 from pyflame_ebpf.live.view import Action, ViewState, pressed
 from pyflame_ebpf.profile.model import Process, Profile, Thread
 from pyflame_ebpf.recording.recorder import Progress
-from tests.profiles import HOSTILE_NAMES, python, realistic_profile, recording
+from tests.profiles import HOSTILE_NAMES, profile_with, python, realistic_profile, recording, set_stacks
 
 SITUATION = Situation("all processes", "web-1", 99, 4, Progress(61.5, 6166, 40, 3, 2))
 
@@ -79,7 +79,7 @@ def test_a_label_that_is_too_long_loses_its_middle(totals: LiveTotals) -> None:
 
 def test_the_chosen_process_stays_in_sight(totals: LiveTotals) -> None:
     many = LiveTotals()
-    profile = Profile(
+    profile = profile_with(
         recording(duration=1.0),
         [Process(pid, f"p{pid}") for pid in range(1, 60)],
         [Thread(1, "t")],
@@ -87,7 +87,7 @@ def test_the_chosen_process_stays_in_sight(totals: LiveTotals) -> None:
     )
     example = next(iter(realistic_profile().samples))
     for index in range(59):
-        profile.samples[replace(example, process=index, thread=0, stack=0)] += 100 - index
+        profile.samples[example._replace(process=index, thread=0, stack=0)] += 100 - index
     many.add([profile])
     assert "p50" not in text(ViewState(), many)
     lines = screen(ViewState(cursor=50), many, SITUATION, 120, 40).lines
@@ -114,10 +114,10 @@ def test_every_key_of_the_help_does_something() -> None:
 
 def test_hostile_names_do_nothing_to_the_terminal() -> None:
     profile = Profile(recording(duration=1.0), [Process(1, name, name) for name in HOSTILE_NAMES], [Thread(1, "t")])
-    profile.stacks = [(python(name, name, 1, 1),) for name in HOSTILE_NAMES]
+    set_stacks(profile, [(python(name, name, 1, 1),) for name in HOSTILE_NAMES])
     example = next(iter(realistic_profile().samples))
     for index in range(len(HOSTILE_NAMES)):
-        profile.samples[replace(example, process=index, thread=0, stack=index)] += 1
+        profile.samples[example._replace(process=index, thread=0, stack=index)] += 1
     hostile = LiveTotals()
     hostile.add([profile])
     console = Console(width=120, color_system=None)

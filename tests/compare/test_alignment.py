@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from pyflame_ebpf.compare.alignment import aligned, command_of
 from pyflame_ebpf.compare.comparison import compare
 from pyflame_ebpf.profile.model import Process, Profile, Thread
-from tests.profiles import ProfileWriter, profiles, python, recording
+from tests.profiles import ProfileWriter, framed_stacks, profiles, python, recording
 
 
 def profile_of(*stacks, command: str = "python3 app.py", interpreter: str = "CPython 3.12.4", pid: int = 7):
@@ -19,7 +19,7 @@ def profile_of(*stacks, command: str = "python3 app.py", interpreter: str = "CPy
 
 
 def spelled(before, after):
-    return aligned(before, after).before.stacks
+    return framed_stacks(aligned(before, after).before)
 
 
 def subjects(changes):
@@ -52,7 +52,7 @@ def test_functions_of_one_name_in_one_file_keep_their_own_lines() -> None:
 def test_a_file_that_moved_is_the_same(old: str, new: str) -> None:
     alike = aligned(profile_of((python("run", old, 1, 2),)), profile_of((python("run", new, 1, 2),)))
     assert alike.moved == {old: new}
-    assert alike.before.stacks == alike.after.stacks
+    assert framed_stacks(alike.before) == framed_stacks(alike.after)
 
 
 def test_a_file_is_not_taken_for_one_that_has_none_of_its_functions() -> None:
@@ -110,4 +110,4 @@ def test_samples_are_neither_lost_nor_made(before: Profile, after: Profile) -> N
     alike = aligned(before, after)
     assert (alike.before.samples, alike.after.samples) == (before.samples, after.samples)
     for profile, was in ((alike.before, before), (alike.after, after)):
-        assert all(len(profile.stacks[key.stack]) == len(was.stacks[key.stack]) for key in profile.samples)
+        assert all(len(profile.frames_of(key.stack)) == len(was.frames_of(key.stack)) for key in profile.samples)

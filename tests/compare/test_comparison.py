@@ -39,10 +39,10 @@ def profile_of(counts, *, seconds: int = 10, second_of=None, **circumstances):
 def bursts(samples, **circumstances):
     """47.6 s in which foo has all of its samples in the first seconds of every ten; bar's come steadily."""
     made = steady(samples, **circumstances)
-    moved = {key: count for key, count in made.samples.items() if made.stacks[key.stack][-1] == FOO}
+    moved = {key: count for key, count in made.samples.items() if made.frames_of(key.stack)[-1] == FOO}
     for key, count in moved.items():
         del made.samples[key]
-        made.samples[replace(key, second=key.second // 10 * 10 + key.second % 3)] += count
+        made.samples[key._replace(second=key.second // 10 * 10 + key.second % 3)] += count
     return made
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -70,7 +69,7 @@ def test_title_facts_and_outcome_are_said() -> None:
 def test_long_outcome_takes_as_many_lines_as_it_needs() -> None:
     profile = realistic_profile()
     some = next(iter(profile.samples))
-    profile.samples.update({replace(some, native=outcome): 1000 for outcome in NativeOutcome})
+    profile.samples.update({some._replace(native=outcome): 1000 for outcome in NativeOutcome})
     text = graph(profile)
     muted = [word for word in picture(text).iter(f"{SVG}text") if word.get("class") == "muted"]
     below = sorted((int(word.get("y")), word.text) for word in muted if int(word.get("y")) > 80)

@@ -18,6 +18,7 @@ from tests.profiles import (
     kernel,
     mark,
     native,
+    profile_with,
     profiles,
     python,
     realistic_profile,
@@ -48,7 +49,7 @@ def parsed(text):
 
 def one_sample(*stacks):
     keys = [SampleKey(0, 0, 0, index, False, Gil.HELD, Outcome.COMPLETE) for index in range(len(stacks))]
-    return Profile(recording(), [Process(7, "app")], [Thread(8, "pool")], list(stacks), Counter(keys))
+    return profile_with(recording(), [Process(7, "app")], [Thread(8, "pool")], list(stacks), Counter(keys))
 
 
 STACK = (
@@ -150,7 +151,7 @@ def test_stacks_are_grouped_by_what_is_asked_for_in_that_order(group_by, owners:
 def test_processes_of_one_command_are_summed_when_grouped_by_it() -> None:
     keys = [SampleKey(0, process, 0, 0, False, Gil.HELD, Outcome.COMPLETE) for process in (0, 1)]
     processes = [Process(7, "app", "app"), Process(9, "app", "app")]
-    profile = Profile(recording(), processes, [Thread(8, "pool")], [(python("f", "a.py", 1, 1),)], Counter(keys))
+    profile = profile_with(recording(), processes, [Thread(8, "pool")], [(python("f", "a.py", 1, 1),)], Counter(keys))
     assert folded(profile, group_by=("command",)) == "app;f (a.py:1) 2\n"
 
 

@@ -25,6 +25,7 @@ from tests.profiles import (
     kernel,
     mark,
     native,
+    profile_with,
     profiles,
     python,
     realistic_profile,
@@ -114,7 +115,7 @@ def expected(profile, heading, name_of, **options):
     is_shown = shown_frames(chosen)
     stacks = Counter()
     for key, count in profile.samples.items():
-        names = [name_of(frame) for frame in profile.stacks[key.stack] if is_shown(frame)]
+        names = [name_of(frame) for frame in profile.frames_of(key.stack) if is_shown(frame)]
         stacks[(*heading(profile, chosen, key), *names)] += count
     return stacks
 
@@ -262,6 +263,12 @@ def test_pprof_maps_native_frames_with_their_build_ids() -> None:
     assert "[kernel.kallsyms]" in mappings
 
 
+def test_pprof_has_every_mapping_location_and_function_once_as_its_reader_demands() -> None:
+    message = pprof(realistic_profile())
+    for table in (message.mapping, message.location, message.function):
+        assert [each.id for each in table] == list(range(1, len(table) + 1))
+
+
 def test_pprof_knows_first_and_executing_lines_of_python() -> None:
     message = pprof(realistic_profile())
     (function,) = (each for each in message.function if message.string_table[each.name] == "basket")
@@ -348,7 +355,7 @@ def test_a_json_line_says_all_that_is_known_of_its_samples() -> None:
         SampleKey(second, 0, 0, 0, kernel_mode=True, gil=Gil.NOT_HELD, outcome=Outcome.COMPLETE): count
         for second, count in ((0, 2), (7, 97))
     }
-    profile = Profile(
+    profile = profile_with(
         recording(),
         [Process(7, "app", "app --x", "CPython 3.12.4")],
         [Thread(8, "pool")],

@@ -84,7 +84,7 @@ def expected(profile: Profile) -> Counter:
     for key, count in profile.samples.items():
         frames = [
             f"{kinds.index(each.kind.value)} {visible(each.name) or '?'} {each.line}"
-            for each in profile.stacks[key.stack]
+            for each in profile.frames_of(key.stack)
         ]
         process = profile.processes[key.process]
         owners = (

@@ -21,6 +21,7 @@ from tests.profiles import (
     WORKER,
     hostile_profile,
     native,
+    profile_with,
     profiles,
     python,
     realistic_profile,
@@ -62,7 +63,7 @@ def test_a_row_says_what_the_process_did() -> None:
 def test_the_share_with_the_gil_held_is_of_the_samples_that_tell() -> None:
     gils = {Gil.HELD: 3, Gil.NOT_HELD: 1, Gil.UNKNOWN: 5}
     samples = Counter({SampleKey(0, 0, 0, 0, False, gil, Outcome.COMPLETE): count for gil, count in gils.items()})
-    profile = Profile(recording(), [Process(1, "a")], [Thread(1, "a")], [()], samples)
+    profile = profile_with(recording(), [Process(1, "a")], [Thread(1, "a")], [()], samples)
     assert process_rows(profile)[0].gil_percent == 75
 
 
@@ -72,7 +73,7 @@ def test_the_share_with_the_gil_held_is_blank_where_nothing_tells() -> None:
 
 def test_two_processes_that_had_one_pid_stay_two_rows() -> None:
     samples = Counter({SampleKey(0, at, 0, 0, True, Gil.UNKNOWN, Outcome.NOT_PYTHON): 2 for at in (0, 1)})
-    profile = Profile(recording(), [Process(5, "first"), Process(5, "second")], [Thread(5, "t")], [()], samples)
+    profile = profile_with(recording(), [Process(5, "first"), Process(5, "second")], [Thread(5, "t")], [()], samples)
     rows = process_rows(profile)
     assert sorted(row.name for row in rows) == ["first", "second"]
     assert summed_row(rows).samples == 4
@@ -91,7 +92,7 @@ def with_native_outcomes(**counts):
     samples = Counter(
         {SampleKey(0, 0, 0, 0, False, Gil.UNKNOWN, Outcome.COMPLETE, outcome): count for outcome, count in keys.items()}
     )
-    return Profile(recording(scheduler_cpu=None, lost=0), [Process(1, "a")], [Thread(1, "a")], [()], samples)
+    return profile_with(recording(scheduler_cpu=None, lost=0), [Process(1, "a")], [Thread(1, "a")], [()], samples)
 
 
 def test_the_closing_line_of_a_part_says_that_the_whole_recording_lost_so_many() -> None:
@@ -128,7 +129,7 @@ def test_native_and_plumbing_frames_do_not_change_the_hottest_line() -> None:
     line = python("f", "/srv/app.py", 1, 4)
     stacks = [(line,), (line, native("list_sort")), (line, native("type_call", plumbing=True))]
     samples = Counter({SampleKey(0, 0, 0, at, False, Gil.HELD, Outcome.COMPLETE): 2 for at in range(3)})
-    profile = Profile(recording(), [Process(1, "a")], [Thread(1, "a")], stacks, samples)
+    profile = profile_with(recording(), [Process(1, "a")], [Thread(1, "a")], stacks, samples)
     assert process_rows(profile)[0].hot_line == HotLine("/srv/app.py", "srv/app.py", 4, "f", 6)
 
 

@@ -77,7 +77,7 @@ def stacks_of(profile: Profile) -> Counter[tuple[int, tuple[str, ...]]]:
     is_shown = shown_frames(OPTIONS)
     stacks: Counter[tuple[int, tuple[str, ...]]] = Counter()
     for key, count in profile.samples.items():
-        names = tuple(shown_name(frame) for frame in profile.stacks[key.stack] if is_shown(frame))
+        names = tuple(shown_name(frame) for frame in profile.frames_of(key.stack) if is_shown(frame))
         stacks[profile.processes[key.process].pid, names] += count
     return stacks
 

@@ -67,7 +67,8 @@ def test_a_file_of_the_first_format_has_no_native_stacks_and_no_plumbing() -> No
     del content["frames"]["plumbing"], content["samples"]["native"], content["build_ids"], content["sources"]
     loaded = load_document(content)
     assert {key.native for key in loaded.samples} == {NativeOutcome.NONE}
-    assert loaded.stacks == [tuple(replace(frame, plumbing=False) for frame in stack) for stack in profile.stacks]
+    assert loaded.stacks == profile.stacks
+    assert loaded.frames == [replace(frame, plumbing=False) for frame in profile.frames]
     assert loaded.total == profile.total
 
 

@@ -57,7 +57,7 @@ def folded(profile, **options):
 
 
 def by_stack(profile):
-    return {profile.stacks[key.stack]: count for key, count in profile.samples.items()}
+    return {profile.frames_of(key.stack): count for key, count in profile.samples.items()}
 
 
 @pytest.mark.parametrize("options", [{}, {"group_by": ("process", "thread")}, {"lines": True}], ids=str)

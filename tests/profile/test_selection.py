@@ -48,7 +48,7 @@ def test_a_range_is_widened_to_whole_seconds_and_ends_with_the_recording(
 
 def test_samples_that_were_drained_after_the_last_second_belong_to_it() -> None:
     profile = realistic_profile()
-    late = replace(next(key for key in profile.samples if key.second == 59), second=60)
+    late = next(key for key in profile.samples if key.second == 59)._replace(second=60)
     profile.samples[late] = 5
     assert Selection(0, 60).of(profile).total == profile.total
 

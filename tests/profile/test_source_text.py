@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from pyflame_ebpf.profile import source_text
-from pyflame_ebpf.profile.model import Gil, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile.model import Gil, Outcome, Process, SampleKey, Thread
 from pyflame_ebpf.profile.source_text import function_text, sampled_sources
-from tests.profiles import native, python, recording
+from tests.profiles import native, profile_with, python, recording
 
 TEXT = """\
 import functools
@@ -67,7 +67,7 @@ def test_text_that_is_not_that_of_the_function_is_left_out(name: str, first_line
 
 
 def profile_of(*stacks, processes: int = 1):
-    profile = Profile(
+    profile = profile_with(
         recording(), [Process(1 + index, "app") for index in range(processes)], [Thread(1, "t")], list(stacks)
     )
     for index in range(len(stacks)):

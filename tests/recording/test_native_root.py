@@ -62,7 +62,7 @@ def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innerm
     late = {key: count for key, count in samples.items() if key.second}
     whole = {key for key in samples if key.native is NativeOutcome.COMPLETE}
     assert sum(count for key, count in late.items() if key in whole) >= 0.98 * sum(late.values()) > 0
-    stacks = {key: native_names(profile.stacks[key.stack]) for key in whole}
+    stacks = {key: native_names(profile.frames_of(key.stack)) for key in whole}
     seen_late = {stacks[key] for key in whole & late.keys()}
     assert {names[-1] for names in seen_late} == innermost
     assert all({"main", "kept_in_r11"} <= {*names} for names in seen_late)

@@ -25,6 +25,7 @@ from pyflame_ebpf.recording.recorder import Recorder, RecordOptions, prepared
 from tests.command_line import BusyProcess
 from tests.conftest import StartTarget
 from tests.interpreters import Interpreter, discover
+from tests.profiles import framed_stacks
 from tests.target_process import TargetProcess
 
 pytestmark = pytest.mark.root
@@ -85,7 +86,7 @@ class Recorded:
     def stacks_of(self, pid: int) -> Counter:
         found: Counter = Counter()
         for key, count in samples_of(self.profile, pid).items():
-            found[key.outcome, key.gil, key.kernel_mode, self.profile.stacks[key.stack]] += count
+            found[key.outcome, key.gil, key.kernel_mode, self.profile.frames_of(key.stack)] += count
         return found
 
 
@@ -213,7 +214,7 @@ def test_threads_carry_their_names(recorded: Recorded) -> None:
     found = {
         (recorded.profile.threads[key.thread].name, frame.name)
         for key in samples_of(recorded.profile, recorded.pids["named_threads"])
-        for frame in recorded.profile.stacks[key.stack]
+        for frame in recorded.profile.frames_of(key.stack)
         if frame.name == "spin_as"
     }
     assert found == {("reader", "spin_as"), ("writer", "spin_as")}
@@ -238,7 +239,7 @@ def test_a_process_that_runs_another_program_is_two_processes(recorded: Recorded
     assert [profile.processes[index].interpreter[:11] for index in python] == ["CPython 3.9"]
     assert [profile.processes[index].name for index in other] == ["sh"]
     names = {
-        frame.name for key in samples_of(profile, pid) for frame in profile.stacks[key.stack] if key.process in other
+        frame.name for key in samples_of(profile, pid) for frame in profile.frames_of(key.stack) if key.process in other
     }
     assert not names & {"<module>", "execs", "before_exec"}
 
@@ -288,7 +289,7 @@ def test_only_the_processes_asked_for_are_sampled(start_target: StartTarget) -> 
 def test_a_deep_stack_is_whole(start_target: StartTarget, depth: int) -> None:
     target = start_target(interpreter_of((3, 12)), "workloads.py", "deep", str(depth))
     profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
-    depths = {len(python_frames(stack)) for stack in profile.stacks if python_frames(stack)}
+    depths = {len(python_frames(stack)) for stack in framed_stacks(profile) if python_frames(stack)}
     assert max(depths) == depth
     assert {key.outcome for key in profile.samples} == {Outcome.COMPLETE}
 
@@ -298,7 +299,7 @@ def test_a_stack_too_deep_says_that_frames_are_missing(start_target: StartTarget
     profile = record_for(1, 199, pids=[target.pid], busy=[target.pid])
     (outcome,) = {key.outcome for key in profile.samples}
     assert outcome is Outcome.TOO_DEEP
-    assert all(stack[0].name == "[truncated: too deep]" for stack in profile.stacks)
+    assert all(stack[0].name == "[truncated: too deep]" for stack in framed_stacks(profile))
 
 
 def test_lock_that_cannot_be_opened_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +381,7 @@ def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypa
 
 def stacks_of(profile: Profile, pid: int) -> list[tuple[str, set[str]]]:
     return [
-        (profile.threads[key.thread].name, {frame.name for frame in profile.stacks[key.stack]})
+        (profile.threads[key.thread].name, {frame.name for frame in profile.frames_of(key.stack)})
         for key in profile.samples
         if profile.processes[key.process].pid == pid
     ]

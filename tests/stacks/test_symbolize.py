@@ -28,6 +28,7 @@ from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import CodeEvent, Count, StackEvent
 from pyflame_ebpf.stacks import symbolize
 from pyflame_ebpf.stacks.symbolize import Symbolizer
+from tests.profiles import framed_stacks
 
 LAYOUT = LAYOUTS[3, 9]
 IDENTITY = Identity(start=10**9, tgid=4242, exec_id=1)
@@ -184,7 +185,7 @@ def the_stack(
 ):
     """The only stack of the profile, after one sample of it."""
     symbols.add_counts(0, [count(outcome, native=abi.NATIVE_OUTCOMES.index(native))])
-    (stack,) = symbols.profile(RECORDING, {IDENTITY: process}).stacks
+    (stack,) = framed_stacks(symbols.profile(RECORDING, {IDENTITY: process}))
     return stack
 
 
@@ -512,7 +513,7 @@ def test_sample_taken_before_identification_is_truncated_only_in_a_python_proces
     symbols.add_counts(0, [count(Outcome.NOT_IDENTIFIED)])
     profile = symbols.profile(RECORDING, {IDENTITY: process})
     assert profile.outcomes() == {outcome: 1}
-    is_marked = profile.stacks[0][0].kind is FrameKind.MARK
+    is_marked = profile.frames_of(0)[0].kind is FrameKind.MARK
     assert is_marked == (outcome is Outcome.NOT_IDENTIFIED)
 
 
@@ -522,7 +523,7 @@ def test_counted_stack_that_never_came_is_lost_and_still_counted(outcome) -> Non
     symbols.add_counts(0, [count(outcome, samples=5)])
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
     assert profile.outcomes() == {Outcome.STACK_LOST: 5}
-    assert profile.stacks == [(Frame(FrameKind.MARK, "[stack lost]"),)]
+    assert framed_stacks(profile) == [(Frame(FrameKind.MARK, "[stack lost]"),)]
 
 
 # ---- counts ----
@@ -562,5 +563,5 @@ def test_stacks_that_are_named_alike_are_one() -> None:
         symbols.add_stack(stack_event(python_frame(position), stack_id=stack_id), LAYOUT)
         symbols.add_counts(0, [count(stack_id=stack_id)])
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
-    assert profile.stacks == [(parse_at(11),)]
+    assert framed_stacks(profile) == [(parse_at(11),)]
     assert list(profile.samples.values()) == [2]

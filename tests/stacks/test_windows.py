@@ -14,6 +14,7 @@ from pyflame_ebpf.stacks.symbolize import Symbolizer
 from pyflame_ebpf.symbols import native_symbols
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
 from tests.command_line import environment, pyflame
+from tests.profiles import framed_stacks
 from tests.stacks.test_symbolize import (
     IDENTITY,
     LAYOUT,
@@ -64,7 +65,7 @@ def test_a_window_has_the_samples_of_its_second_and_the_profile_those_of_all(sym
     symbols.add_stack(stack_event(python_frame()), LAYOUT)
     assert window(symbols, 0, count(samples=3)).total == 3
     later = window(symbols, 1, count(samples=4))
-    assert (later.total, later.stacks) == (4, [(parse_at(11),)])
+    assert (later.total, framed_stacks(later)) == (4, [(parse_at(11),)])
     assert symbols.profile(RECORDING, {}).total == symbols.samples == 7
 
 
@@ -72,16 +73,16 @@ def test_a_stack_that_the_window_before_had_is_not_named_again(symbols: Symboliz
     names.known[0x5000] = "work"
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
     first, second = window(symbols, 0, count()), window(symbols, 1, count())
-    assert second.stacks == first.stacks
-    assert second.stacks[0] is first.stacks[0]
+    assert framed_stacks(second) == framed_stacks(first)
+    assert second.frames[0] is first.frames[0]
     assert names.asked == [0x5000]
 
 
 def test_what_had_no_name_is_asked_for_again_in_the_end(symbols: Symbolizer, names: Names) -> None:
     symbols.add_stack(stack_event(native_frame(0x5000)), LAYOUT)
-    assert window(symbols, 0, count()).stacks == [(native("0x5000"),)]
+    assert framed_stacks(window(symbols, 0, count())) == [(native("0x5000"),)]
     names.known[0x5000] = "work"
-    assert symbols.profile(RECORDING, {}).stacks == [(native("work"),)]
+    assert framed_stacks(symbols.profile(RECORDING, {})) == [(native("work"),)]
 
 
 def test_names_that_are_forgotten_are_asked_for_again(symbols: Symbolizer, names: Names) -> None:
@@ -90,14 +91,14 @@ def test_names_that_are_forgotten_are_asked_for_again(symbols: Symbolizer, names
     window(symbols, 0, count())
     names.known[0x5000] = "late"
     symbols.forget_names()
-    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+    assert framed_stacks(symbols.profile(RECORDING, {})) == [(native("late"),)]
 
 
 def test_code_that_comes_after_its_stack_is_named_in_the_end(symbols: Symbolizer) -> None:
     symbols.add_stack(stack_event(python_frame()), LAYOUT)
     window(symbols, 0, count())
     symbols.add_code(code_event(), LAYOUT)
-    assert symbols.profile(RECORDING, {}).stacks == [(parse_at(11),)]
+    assert framed_stacks(symbols.profile(RECORDING, {})) == [(parse_at(11),)]
 
 
 def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols: Symbolizer) -> None:
@@ -105,7 +106,7 @@ def test_samples_that_are_not_named_in_time_count_under_a_mark(symbols: Symboliz
     found = symbols.window(symbols.add_counts(0, [count(samples=5)]), RECORDING, {IDENTITY: PYTHON})
     assert not found.name(0.0)
     profile = found.profile()
-    assert (profile.total, profile.stacks) == (5, [(NOT_NAMED,)])
+    assert (profile.total, framed_stacks(profile)) == (5, [(NOT_NAMED,)])
 
 
 def test_a_stack_that_was_let_go_is_missing_until_it_comes_again(symbols: Symbolizer) -> None:
@@ -124,7 +125,7 @@ def test_seconds_of_a_profile_begin_with_the_samples_that_are_kept(names: Names)
     profile = symbols.profile(RECORDING, {IDENTITY: PYTHON})
     assert symbols.begin > 0
     assert {key.second for key in profile.samples} == set(range(6 - symbols.begin))
-    assert profile.stacks == [(native("0x5000"),)]
+    assert framed_stacks(profile) == [(native("0x5000"),)]
 
 
 def test_a_process_that_is_forgotten_has_no_names(symbols: Symbolizer, names: Names) -> None:
@@ -133,7 +134,7 @@ def test_a_process_that_is_forgotten_has_no_names(symbols: Symbolizer, names: Na
     window(symbols, 0, count())
     symbols.forget({IDENTITY})
     names.known[0x5000] = "late"
-    assert symbols.profile(RECORDING, {}).stacks == [(native("late"),)]
+    assert framed_stacks(symbols.profile(RECORDING, {})) == [(native("late"),)]
 
 
 # ---- what no sample has any more ----
@@ -150,7 +151,7 @@ def starts_of_a_program(symbols: Symbolizer, starts: int) -> None:
         symbols.add_code(code_event(code_id=second + 1), LAYOUT)
         symbols.add_thread(IDENTITY, second, "worker")
         symbols.add_stack(stack_event(python_frame(code_id=second + 1), stack_id=second), LAYOUT)
-        assert window(symbols, second, count(stack_id=second, tid=second)).stacks == [(parse_at(11),)]
+        assert framed_stacks(window(symbols, second, count(stack_id=second, tid=second))) == [(parse_at(11),)]
         symbols.make_room(second + 1)
 
 
@@ -164,7 +165,7 @@ def test_what_is_kept_is_named_after_the_rest_was_forgotten(live: Symbolizer) ->
     starts_of_a_program(live, 6)
     live.forget_unsampled()
     profile = live.profile(RECORDING, {IDENTITY: PYTHON})
-    assert profile.stacks == [(parse_at(11),)]
+    assert framed_stacks(profile) == [(parse_at(11),)]
     assert [(thread.tid, thread.name) for thread in profile.threads] == [(5, "worker")]
 
 

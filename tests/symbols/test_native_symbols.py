@@ -498,7 +498,7 @@ def test_code_that_a_program_made_is_named_though_program_and_perf_map_are_gone(
     profile = record_for(3, 199, started=start, stopping=end)
     pid = started[0].pid
     named = Counter(
-        any((frame.name, frame.file) == ("compiled loop", JIT) for frame in profile.stacks[key.stack])
+        any((frame.name, frame.file) == ("compiled loop", JIT) for frame in profile.frames_of(key.stack))
         for key in profile.samples.elements()
         if profile.processes[key.process].pid == pid
     )

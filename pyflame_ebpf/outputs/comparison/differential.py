@@ -19,6 +19,7 @@ from pyflame_ebpf.outputs.flamegraph import BOXES_MAX, NARROWEST, Graph, Words, 
 from pyflame_ebpf.outputs.folded import folded_name
 from pyflame_ebpf.outputs.labelled_stacks import TalliedStacks, tallied_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import Label
 
 _STEPS = (STANDARD_ERRORS, 6.0, 12.0, 24.0)  # standard errors from which on a change has the next deeper shade
@@ -43,17 +44,14 @@ def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
     """Name every stack of both, each file as short as it can be among those of both."""
     before, after = side_by_side(comparison.before, comparison.after)
     named = [tallied_stacks(side, options) for side in (before, after)]
-    labels: dict[Label, int] = {}
-    for stacks in named:
-        for label in stacks.labels:
-            labels.setdefault(label, len(labels))
+    labels = Numbering(label for stacks in named for label in stacks.labels)
     return BothStacks(*(_by_common_labels(stacks, labels) for stacks in named))
 
 
-def _by_common_labels(stacks: TalliedStacks, labels: Mapping[Label, int]) -> TalliedStacks:
+def _by_common_labels(stacks: TalliedStacks, labels: Numbering[Label]) -> TalliedStacks:
     place = [labels[label] for label in stacks.labels]
     return TalliedStacks(
-        list(labels), {tuple([place[index] for index in stack]): tally for stack, tally in stacks.tallies.items()}
+        labels.distinct, {tuple([place[index] for index in stack]): tally for stack, tally in stacks.tallies.items()}
     )
 
 

@@ -1,0 +1,190 @@
+"""The JSON object of a profile's file as a profile, every value checked; ``file_layout`` describes it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from pyflame_ebpf.profile import columns as checked
+from pyflame_ebpf.profile.columns import WrongContentError
+from pyflame_ebpf.profile.file_layout import FLAGS, GILS, KINDS, NATIVE_OUTCOMES, NO_NODE, OUTCOMES
+from pyflame_ebpf.profile.interning import Numbering
+from pyflame_ebpf.profile.model import (
+    Frame,
+    NativeOutcome,
+    NumberedStack,
+    Process,
+    Profile,
+    Recording,
+    SampleKey,
+    Thread,
+)
+
+_FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
+_HEXADECIMAL = re.compile(r"[0-9a-f]{2,128}")
+
+
+def profile_of(document: dict[str, Any]) -> Profile:
+    """The profile in an object of this version or an older one.  Raises WrongContentError."""
+    if document["version"] <= 1:
+        _fill_version_1(document)
+    if document["version"] <= 2:  # noqa: PLR2004 - a version
+        document |= {"build_ids": {"file": [], "build_id": []}, "sources": {"file": [], "line": [], "text": []}}
+    texts = checked.texts(checked.listed(document, "texts"))
+    processes = _processes(checked.table(document, "processes"), texts)
+    threads = _threads(checked.table(document, "threads"), texts)
+    frames: Numbering[Frame] = Numbering()
+    numbers = [frames[frame] for frame in _frames(checked.table(document, "frames"), texts)]
+    nodes = _Nodes(checked.table(document, "nodes"), numbers)
+    stacks = _stacks(checked.listed(document, "stacks"), nodes)
+    samples = _samples(checked.table(document, "samples"), len(processes), len(threads), len(stacks))
+    return Profile(
+        recording=_recording(checked.table(document, "recording")),
+        processes=processes,
+        threads=threads,
+        frames=frames.distinct,
+        stacks=stacks,
+        samples=samples,
+        build_ids=_build_ids(checked.table(document, "build_ids"), texts),
+        sources=_sources(checked.table(document, "sources"), texts),
+    )
+
+
+def _fill_version_1(document: dict[str, Any]) -> None:
+    """Adds the columns that the first version had not."""
+    frames, samples = checked.table(document, "frames"), checked.table(document, "samples")
+    frames["plumbing"] = [0] * len(checked.listed(frames, "kind"))
+    samples["native"] = [NATIVE_OUTCOMES.index(NativeOutcome.NONE)] * len(checked.listed(samples, "count"))
+
+
+def _recording(table: dict[str, Any]) -> Recording:
+    frequency = checked.integer(table.get("frequency"))
+    if frequency < 0:
+        raise WrongContentError("its sampling frequency is negative")
+    return Recording(
+        started=checked.number(table.get("started")),
+        duration=checked.number(table.get("duration")),
+        frequency=frequency,
+        cpus=checked.integer(table.get("cpus")),
+        host=checked.text(table.get("host")),
+        kernel=checked.text(table.get("kernel")),
+        arguments=tuple(checked.texts(checked.listed(table, "arguments"))),
+        profiler_version=checked.text(table.get("profiler_version")),
+        scheduler_cpu=checked.number_or_none(table.get("scheduler_cpu")),
+        lost=checked.integer(table.get("lost")),
+        counters={name: checked.integer(value) for name, value in checked.table(table, "counters").items()},
+    )
+
+
+def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
+    text = checked.chosen_from(texts)
+    columns = checked.columns(
+        table,
+        pid=checked.integers,
+        name=text,
+        command=text,
+        interpreter=text,
+        interpreter_file=text,
+        scheduler_cpu=checked.numbers_or_none,
+    )
+    return [Process(*row) for row in zip(*columns, strict=True)]
+
+
+def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
+    columns = checked.columns(table, tid=checked.integers, name=checked.chosen_from(texts))
+    return [Thread(*row) for row in zip(*columns, strict=True)]
+
+
+def _frames(table: dict[str, Any], texts: list[str]) -> list[Frame]:
+    text = checked.chosen_from(texts)
+    columns = checked.columns(
+        table,
+        kind=checked.chosen_from(KINDS),
+        name=text,
+        file=text,
+        first_line=checked.integers,
+        line=checked.integers,
+        plumbing=checked.chosen_from(FLAGS),
+    )
+    return [Frame(*row) for row in zip(*columns, strict=True)]
+
+
+class _Nodes:
+    """The tree of stacks as columns: a node's caller, its frame's number, and its frames from the root inwards."""
+
+    def __init__(self, table: dict[str, Any], numbers: list[int]) -> None:
+        self._callers, self._frames = checked.columns(
+            table, caller=checked.integers, frame=checked.chosen_from(numbers)
+        )
+        self._depths: list[int] = []
+        for caller in self._callers:
+            if not NO_NODE <= caller < len(self._depths):
+                raise WrongContentError("a stack's frames are out of order")
+            self._depths.append(1 if caller == NO_NODE else self._depths[caller] + 1)
+
+    def __len__(self) -> int:
+        """Count the nodes."""
+        return len(self._depths)
+
+    def depth(self, end: int) -> int:
+        """How many frames the stack has that ends at a node."""
+        return 0 if end == NO_NODE else self._depths[end]
+
+    def stack(self, end: int) -> NumberedStack:
+        """The stack that ends at a node."""
+        callers, frames = self._callers, self._frames
+        inwards = []
+        while end != NO_NODE:
+            inwards.append(frames[end])
+            end = callers[end]
+        return tuple(inwards[::-1])
+
+
+def _stacks(ends: list[Any], nodes: _Nodes) -> list[NumberedStack]:
+    allowance = _FRAMES_MAX
+    stacks = []
+    for end in checked.integers(ends):
+        if not NO_NODE <= end < len(nodes):
+            raise WrongContentError("a stack refers to frames that are not there")
+        allowance -= nodes.depth(end)
+        if allowance < 0:
+            raise WrongContentError(f"its stacks have more than {_FRAMES_MAX:,} frames")
+        stacks.append(nodes.stack(end))
+    return stacks
+
+
+def _samples(table: dict[str, Any], processes: int, threads: int, stacks: int) -> Counter[SampleKey]:
+    *keys, counts = checked.columns(
+        table,
+        second=checked.integers,
+        process=checked.indices_into(processes),
+        thread=checked.indices_into(threads),
+        stack=checked.indices_into(stacks),
+        kernel_mode=checked.chosen_from(FLAGS),
+        gil=checked.chosen_from(GILS),
+        outcome=checked.chosen_from(OUTCOMES),
+        native=checked.chosen_from(NATIVE_OUTCOMES),
+        count=checked.integers,
+    )
+    if counts and min(counts) < 1:
+        raise WrongContentError("a sample count is not positive")
+    samples: Counter[SampleKey] = Counter()
+    for key, count in zip(map(SampleKey, *keys), counts, strict=True):
+        samples[key] += count
+    return samples
+
+
+def _build_ids(table: dict[str, Any], texts: list[str]) -> dict[str, str]:
+    files, build_ids = checked.columns(table, file=checked.chosen_from(texts), build_id=checked.texts)
+    if not all(_HEXADECIMAL.fullmatch(build_id) for build_id in build_ids):
+        raise WrongContentError("a build id is not one")
+    return dict(zip(files, build_ids, strict=True))
+
+
+def _sources(table: dict[str, Any], texts: list[str]) -> dict[str, dict[int, str]]:
+    sources: dict[str, dict[int, str]] = {}
+    columns = checked.columns(table, file=checked.chosen_from(texts), line=checked.integers, text=checked.texts)
+    for file, line, text in zip(*columns, strict=True):
+        sources.setdefault(file, {})[line] = text
+    return sources
