@@ -152,7 +152,7 @@ class Comparison:
 
 def knows_cores(profile: Profile) -> bool:
     """Whether samples can be told in cores: duration and frequency are known, and long enough for a tick."""
-    return profile.recording.frequency * profile.recording.duration >= 1
+    return profile.unit.per_second * profile.recording.duration >= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +219,16 @@ class Side:
         """The side of a recording."""
         if measure is Measure.SHARE:
             return cls(span, measure, max(1, span.samples), max(1, span.samples))
-        return cls(span, measure, span.ticks_per_cpu, span.ticks_per_cpu * span.cpus)
+        return cls(span, measure, span.counts_per_core, span.counts_per_core * span.cpus)
 
     def variance(self, tally: Tally) -> float:
         """Of the figure of a count."""
         return max(self.spread(tally.samples), self._scatter(tally)) / self.exposure**2
 
     def spread(self, samples: float) -> float:
-        """The variance of a count by the ticks alone."""
+        """The variance of a count by the ticks alone; measured time has none."""
+        if self.span.is_time:
+            return 0.0
         return samples * max(0.0, 1 - samples / self.ticks) if self.ticks else samples
 
     def _scatter(self, tally: Tally) -> float:

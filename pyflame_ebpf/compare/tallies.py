@@ -55,21 +55,23 @@ class Tally:
         self.parts.update(other.parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """The time of a recording, cut into equal parts.
 
-    ``ticks_per_cpu`` is 0 where duration or frequency is unknown.  ``parts`` are the samples in each whole part, none
+    ``counts_per_core`` is the count of one core that is used all the time, 0 where duration or frequency is unknown.
+    ``is_time`` says that counts are measured time, not ticks.  ``parts`` are the samples in each whole part, none
     where there are too few, or no times of samples, to tell how much they scatter; ``parts_in_all`` says how many parts
     the duration is long.
     """
 
     samples: int
-    ticks_per_cpu: float
+    counts_per_core: float
     cpus: int
     part_seconds: int
     parts: tuple[int, ...]
     parts_in_all: float
+    is_time: bool
 
     @classmethod
     def of(cls, profile: Profile) -> Span:
@@ -82,8 +84,15 @@ class Span:
             counts[key.second // width] += count
         has_times = recording.started > 0  # what other tools wrote has all of its samples in the first second
         parts = tuple(counts[part] for part in range(whole)) if has_times and whole >= _PARTS_MIN else ()
-        ticks = recording.frequency * recording.duration
-        return cls(counts.total(), ticks, recording.cpus, width, parts, recording.duration / width)
+        return cls(
+            samples=counts.total(),
+            counts_per_core=profile.unit.per_second * recording.duration,
+            cpus=recording.cpus,
+            part_seconds=width,
+            parts=parts,
+            parts_in_all=recording.duration / width,
+            is_time=profile.unit.is_time,
+        )
 
 
 def part_seconds(profile: Profile) -> int:

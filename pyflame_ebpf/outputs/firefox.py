@@ -33,7 +33,10 @@ _Counts = Counter[tuple[int, int]]  # samples by second and stack
 
 
 def write_firefox(profile: Profile, stream: BinaryIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write the profile; weights are samples, CPU time is given where the frequency is known."""
+    """Write the profile.
+
+    Weights are samples, with their CPU time where the frequency is known; of a profile in nanoseconds milliseconds.
+    """
     document = {
         "meta": _meta(profile),
         "libs": [],
@@ -47,13 +50,13 @@ def write_firefox(profile: Profile, stream: BinaryIO, options: OutputOptions = D
 
 
 def _meta(profile: Profile) -> dict[str, Any]:
-    recording = profile.recording
+    recording, unit = profile.recording, profile.unit
     return {
         "version": _GECKO_VERSION,
         "preprocessedProfileVersion": _VERSION,
         "product": f"pyflame-ebpf {visible(recording.profiler_version)}".rstrip(),
         "startTime": recording.started * _MILLISECONDS,
-        "interval": _MILLISECONDS / recording.frequency if recording.frequency else 1,
+        "interval": 1 if unit.is_time or not unit.per_second else _MILLISECONDS / unit.per_second,
         "processType": 0,
         "debug": False,
         "stackwalk": 1,
@@ -157,8 +160,12 @@ class _Track:
             "weight": [count for _, count in ordered],
             "weightType": "samples",
         }
-        if frequency := self._profile.recording.frequency:
-            samples["threadCPUDelta"] = [round(count * _MICROSECONDS / frequency) for _, count in ordered]
+        unit = self._profile.unit
+        if unit.is_time:
+            samples["weight"] = [unit.seconds(count) * _MILLISECONDS for _, count in ordered]
+            samples["weightType"] = "tracing-ms"
+        elif unit.per_second:
+            samples["threadCPUDelta"] = [round(count * _MICROSECONDS / unit.per_second) for _, count in ordered]
         return samples
 
     def _end(self, stack: int) -> int | None:

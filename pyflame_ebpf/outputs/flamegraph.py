@@ -23,7 +23,7 @@ from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
 from pyflame_ebpf.outputs.labelled_stacks import LabelledStacks, labelled_stacks
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
-from pyflame_ebpf.profile.labels import Label, LabelKind, visible
+from pyflame_ebpf.profile.labels import Label, LabelKind, time_name, visible
 from pyflame_ebpf.profile.model import Profile
 
 _WIDTH = 1200  # of the picture, in pixels; a window's own width is the script's business
@@ -84,7 +84,7 @@ def write_flamegraph(profile: Profile, stream: TextIO, options: OutputOptions = 
     stacks = labelled_stacks(profile, options)
     boxes = flame_boxes(stacks, NARROWEST, BOXES_MAX)
     words = Words(_title(profile), _facts(profile), _outcome(profile, boxes), _legend(stacks))
-    frequency = profile.recording.frequency
+    frequency = profile.unit.per_second
     style = [_box_class(label) for label in boxes.labels]
     draw(Graph(boxes, words, frequency, style, lambda box: _details(boxes, box, frequency)), stream)
 
@@ -132,13 +132,13 @@ def _title(profile: Profile) -> str:
 
 def _facts(profile: Profile) -> str:
     recording = profile.recording
+    unit = profile.unit
+    rate = "" if unit.is_time else f" at {recording.frequency:,} Hz"
     processes = len({key.process for key in profile.samples})
     facts = [
         f"{profile.total:,} samples of {processes:,} process{'' if processes == 1 else 'es'}",
-        f"{profile.seconds_of_cpu(profile.total):,.1f} s of CPU" if recording.frequency else "",
-        f"{recording.duration:,.1f} s at {recording.frequency:,} Hz on {recording.cpus:,} CPUs"
-        if recording.cpus
-        else "",
+        f"{unit.seconds(profile.total):,.1f} s of {time_name(unit.clock)}" if unit.per_second else "",
+        f"{recording.duration:,.1f} s{rate} on {recording.cpus:,} CPUs" if recording.cpus else "",
         _when(recording.started) if recording.started else "",
         visible(recording.kernel),
         f"pyflame-ebpf {visible(recording.profiler_version)}".rstrip(),

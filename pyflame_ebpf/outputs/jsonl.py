@@ -45,7 +45,7 @@ def _line(profile: Profile, options: OutputOptions, key: SampleKey, seconds: Cou
         "tid": thread.tid,
         "thread": thread.name,
         "samples": seconds.total(),
-        "cpu_seconds": round(profile.seconds_of_cpu(seconds.total()), 9),
+        "cpu_seconds": round(profile.unit.seconds(seconds.total()), 9),
         "seconds": sorted(seconds.items()),
         "outcome": key.outcome.value,
         "native_outcome": key.native.value,

@@ -15,14 +15,13 @@ from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.outputs.pprof_messages import profile_class
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
-from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
+from pyflame_ebpf.profile.model import NANOSECONDS, Frame, FrameKind, Profile
 
-_NANOSECONDS = 1_000_000_000
 _KERNEL = "[kernel.kallsyms]"  # what perf calls the kernel's own mapping
 
 
 def write_pprof(profile: Profile, stream: BinaryIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write the profile; values are samples and nanoseconds of CPU, the latter only where the frequency is known."""
+    """Write the profile; values are samples and nanoseconds, the latter only where the frequency is known."""
     message = _Message(profile, options).finished()
     with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
         packed.write(message.SerializeToString(deterministic=True))
@@ -56,15 +55,16 @@ class _Message:
 
     def _circumstances(self) -> None:
         recording = self._profile.recording
-        self._message.sample_type.add(type=self._texts["samples"], unit=self._texts["count"])
-        if recording.frequency:
-            self._message.sample_type.add(type=self._texts["cpu"], unit=self._texts["nanoseconds"])
-            self._message.period_type.type = self._texts["cpu"]
-            self._message.period_type.unit = self._texts["nanoseconds"]
-            self._message.period = round(_NANOSECONDS / recording.frequency)
-            self._message.default_sample_type = self._texts["cpu"]
-        self._message.time_nanos = _bounded(recording.started * _NANOSECONDS)
-        self._message.duration_nanos = _bounded(recording.duration * _NANOSECONDS)
+        unit = self._profile.unit
+        if not unit.is_time:
+            self._message.sample_type.add(type=self._texts["samples"], unit=self._texts["count"])
+        if unit.per_second:
+            self._message.sample_type.add(type=self._texts[unit.clock.value], unit=self._texts["nanoseconds"])
+            self._message.period_type.CopyFrom(self._message.sample_type[-1])
+            self._message.period = round(NANOSECONDS / unit.per_second)
+            self._message.default_sample_type = self._texts[unit.clock.value]
+        self._message.time_nanos = _bounded(recording.started * NANOSECONDS)
+        self._message.duration_nanos = _bounded(recording.duration * NANOSECONDS)
         comments = (f"host {recording.host}", f"kernel {recording.kernel}", " ".join(recording.arguments))
         self._message.comment.extend(self._texts[visible(comment)] for comment in comments)
 
@@ -73,9 +73,8 @@ class _Message:
         known = self._location_of_frame
         frames = [known[number] or self._location(number) for number in self._shown(stack)]
         locations = [*owners, *frames] or [self._owner(NOTHING_SHOWN)]
-        values = [count]
-        if self._profile.recording.frequency:
-            values.append(count * _NANOSECONDS // self._profile.recording.frequency)
+        unit = self._profile.unit
+        values = ([] if unit.is_time else [count]) + ([unit.nanoseconds(count)] if unit.per_second else [])
         sample = self._message.sample.add(location_id=locations[::-1], value=values)  # leaf first
         self._label(sample, process, thread)
 

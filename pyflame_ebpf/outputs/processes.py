@@ -10,8 +10,9 @@ from typing import TextIO, TypeVar
 
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
-from pyflame_ebpf.profile.labels import short_files, visible
+from pyflame_ebpf.profile.labels import short_files, time_name, visible
 from pyflame_ebpf.profile.model import (
+    Clock,
     FrameKind,
     Gil,
     NativeOutcome,
@@ -120,7 +121,7 @@ def _row(profile: Profile, process: Process, samples: Counter[SampleKey], hot_li
         kernel_samples=_count(samples, lambda key: key.kernel_mode),
         gil_known=_count(samples, lambda key: key.gil is not Gil.UNKNOWN),
         gil_held=_count(samples, lambda key: key.gil is Gil.HELD),
-        cpu_percent=100 * profile.seconds_of_cpu(total) / duration if duration > 0 else 0.0,
+        cpu_percent=100 * profile.unit.seconds(total) / duration if duration > 0 else 0.0,
         hot_line=hot_line,
         scheduler_cpu=process.scheduler_cpu,
     )
@@ -175,7 +176,7 @@ def closing_line(profile: Profile) -> str:
         [
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
-            *([_cpu_clause(profile)] if profile.recording.frequency else []),
+            *([_cpu_clause(profile)] if profile.unit.per_second else []),
         ]
     )
 
@@ -203,7 +204,10 @@ def _native_clause(outcomes: Counter[NativeOutcome]) -> Iterator[str]:
 
 
 def _cpu_clause(profile: Profile) -> str:
-    accounted = f"they account for {profile.seconds_of_cpu(profile.total):,.1f} s of CPU"
+    unit = profile.unit
+    accounted = f"they account for {unit.seconds(profile.total):,.1f} s of {time_name(unit.clock)}"
+    if unit.clock is not Clock.CPU:
+        return accounted
     if profile.recording.scheduler_cpu is not None:
         return f"{accounted}, the scheduler charged {profile.recording.scheduler_cpu:,.1f} s"
     charged = [profile.processes[index].scheduler_cpu for index in {key.process for key in profile.samples}]

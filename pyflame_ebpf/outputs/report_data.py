@@ -274,7 +274,7 @@ def _circumstances(facts: Recording) -> dict[str, Any]:
     return {
         "started": facts.started,
         "duration": facts.duration,
-        "frequency": facts.frequency,
+        "frequency": facts.unit.per_second,
         "cpus": facts.cpus,
         "host": visible(facts.host),
         "kernel": visible(facts.kernel),

@@ -14,7 +14,7 @@ from pyflame_ebpf.outputs.labelled_stacks import NOTHING_SHOWN, group_labels, sh
 from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import NAMELESS, frame_label, visible
-from pyflame_ebpf.profile.model import Frame, FrameKind, Profile
+from pyflame_ebpf.profile.model import Frame, FrameKind, Profile, SampleUnit
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
@@ -22,7 +22,7 @@ _Counts = Counter[tuple[int, int]]  # samples by second and stack
 
 
 def write_speedscope(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write the profile; weights are seconds of CPU, or samples where the frequency is unknown."""
+    """Write the profile; weights are seconds, or samples where the frequency is unknown."""
     frames = _Frames(profile, options)
     groups = sorted(_grouped(profile, options).items(), key=lambda item: (-item[1].total(), item[0]))
     document = {
@@ -30,7 +30,7 @@ def write_speedscope(profile: Profile, stream: TextIO, options: OutputOptions = 
         "name": visible(profile.recording.host) or "CPU profile",
         "exporter": f"pyflame-ebpf {visible(profile.recording.profiler_version)}".rstrip(),
         "activeProfileIndex": 0,
-        "profiles": [_sampled(name, counts, frames, profile.recording.frequency) for name, counts in groups],
+        "profiles": [_sampled(name, counts, frames, profile.unit) for name, counts in groups],
         "shared": {"frames": frames.table()},
     }
     json.dump(document, stream, separators=(",", ":"))
@@ -48,13 +48,13 @@ def _grouped(profile: Profile, options: OutputOptions) -> dict[str, _Counts]:
     return groups
 
 
-def _sampled(name: str, counts: _Counts, frames: _Frames, frequency: int) -> dict[str, Any]:
+def _sampled(name: str, counts: _Counts, frames: _Frames, unit: SampleUnit) -> dict[str, Any]:
     ordered = sorted(counts.items())
-    weights = [count / frequency if frequency else count for _, count in ordered]
+    weights = [unit.seconds(count) if unit.per_second else count for _, count in ordered]
     return {
         "type": "sampled",
         "name": name,
-        "unit": "seconds" if frequency else "none",
+        "unit": "seconds" if unit.per_second else "none",
         "startValue": 0,
         "endValue": sum(weights),
         "samples": [frames.of(stack) for (_, stack), _ in ordered],

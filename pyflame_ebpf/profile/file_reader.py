@@ -8,9 +8,19 @@ from typing import Any
 
 from pyflame_ebpf.profile import columns as checked
 from pyflame_ebpf.profile.columns import WrongContentError
-from pyflame_ebpf.profile.file_layout import FLAGS, GILS, KINDS, NATIVE_OUTCOMES, NO_NODE, OUTCOMES
+from pyflame_ebpf.profile.file_layout import (
+    CLOCKS,
+    FLAGS,
+    GILS,
+    KINDS,
+    NATIVE_OUTCOMES,
+    NO_NODE,
+    OUTCOMES,
+    VERSION_OF_TICKS,
+)
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.model import (
+    Clock,
     Frame,
     NativeOutcome,
     NumberedStack,
@@ -31,6 +41,8 @@ def profile_of(document: dict[str, Any]) -> Profile:
         _fill_version_1(document)
     if document["version"] <= 2:  # noqa: PLR2004 - a version
         document |= {"build_ids": {"file": [], "build_id": []}, "sources": {"file": [], "line": [], "text": []}}
+    if document["version"] <= VERSION_OF_TICKS:
+        checked.table(document, "recording")["unit"] = {"clock": CLOCKS.index(Clock.CPU), "nanoseconds": 0}
     texts = checked.texts(checked.listed(document, "texts"))
     processes = _processes(checked.table(document, "processes"), texts)
     threads = _threads(checked.table(document, "threads"), texts)
@@ -62,6 +74,9 @@ def _recording(table: dict[str, Any]) -> Recording:
     frequency = checked.integer(table.get("frequency"))
     if frequency < 0:
         raise WrongContentError("its sampling frequency is negative")
+    unit = checked.table(table, "unit")
+    (clock,) = checked.chosen_from(CLOCKS)([unit.get("clock")])
+    (in_nanoseconds,) = checked.chosen_from(FLAGS)([unit.get("nanoseconds")])
     return Recording(
         started=checked.number(table.get("started")),
         duration=checked.number(table.get("duration")),
@@ -74,6 +89,8 @@ def _recording(table: dict[str, Any]) -> Recording:
         scheduler_cpu=checked.number_or_none(table.get("scheduler_cpu")),
         lost=checked.integer(table.get("lost")),
         counters={name: checked.integer(value) for name, value in checked.table(table, "counters").items()},
+        clock=clock,
+        in_nanoseconds=in_nanoseconds,
     )
 
 

@@ -6,9 +6,19 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pyflame_ebpf.profile.file_layout import FORMAT, GILS, KINDS, NATIVE_OUTCOMES, NO_NODE, OUTCOMES, VERSION
+from pyflame_ebpf.profile.file_layout import (
+    CLOCKS,
+    FORMAT,
+    GILS,
+    KINDS,
+    NATIVE_OUTCOMES,
+    NO_NODE,
+    OUTCOMES,
+    VERSION,
+    VERSION_OF_TICKS,
+)
 from pyflame_ebpf.profile.interning import Numbering
-from pyflame_ebpf.profile.model import Frame, NumberedStack, Profile, Recording, SampleKey
+from pyflame_ebpf.profile.model import Clock, Frame, NumberedStack, Profile, Recording, SampleKey
 
 
 def document_of(profile: Profile) -> dict[str, Any]:
@@ -18,7 +28,7 @@ def document_of(profile: Profile) -> dict[str, Any]:
     texts: Numbering[str] = Numbering()
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION_OF_TICKS if _counts_ticks_of_cpu(profile.recording) else VERSION,
         "recording": _recording(profile.recording),
         "stacks": _stack_ends(profile.stacks, used, nodes),
         "nodes": {"caller": [caller for caller, _ in nodes], "frame": [frame for _, frame in nodes]},
@@ -62,7 +72,15 @@ def _recording(recording: Recording) -> dict[str, Any]:
         "scheduler_cpu": recording.scheduler_cpu,
         "lost": recording.lost,
         "counters": recording.counters,
-    }
+    } | ({} if _counts_ticks_of_cpu(recording) else {"unit": _unit(recording)})
+
+
+def _counts_ticks_of_cpu(recording: Recording) -> bool:
+    return recording.clock is Clock.CPU and not recording.in_nanoseconds
+
+
+def _unit(recording: Recording) -> dict[str, Any]:
+    return {"clock": CLOCKS.index(recording.clock), "nanoseconds": int(recording.in_nanoseconds)}
 
 
 def _processes(profile: Profile, texts: Numbering[str]) -> dict[str, list[Any]]:

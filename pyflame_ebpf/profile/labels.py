@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from pyflame_ebpf.profile.model import Frame, FrameKind, Process, Recording, Thread
+from pyflame_ebpf.profile.model import Clock, Frame, FrameKind, Process, Recording, Thread
 
 NAMELESS = "?"
 NOT_PYTHON = "not Python"
@@ -147,6 +147,11 @@ def interpreter_label(process: Process) -> Label:
 def host_label(recording: Recording) -> Label:
     """The host's name."""
     return Label(_name(recording.host), LabelKind.PROCESS)
+
+
+def time_name(clock: Clock) -> str:
+    """What seconds of a clock are seconds of: ``3.5 s of CPU``."""
+    return {Clock.CPU: "CPU", Clock.OFF_CPU: "waiting", Clock.WALL: "time"}[clock]
 
 
 def frame_label(frame: Frame, files: Mapping[str, str], *, lines: bool) -> Label:

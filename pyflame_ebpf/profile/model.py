@@ -145,11 +145,47 @@ class SampleKey(NamedTuple):
     native: NativeOutcome = NativeOutcome.NONE
 
 
+class Clock(str, Enum):
+    """The time that a recording measures."""
+
+    CPU = "cpu"  # that threads ran
+    OFF_CPU = "off-cpu"  # that threads waited
+    WALL = "wall"  # both
+
+
+NANOSECONDS = 1_000_000_000  # in a second
+
+
+@dataclass(frozen=True, slots=True)
+class SampleUnit:
+    """What a profile counts: ticks of a clock, or the nanoseconds that it measured.
+
+    ``per_second`` counts are one second of the clock; 0 where the rate of the ticks is unknown.
+    """
+
+    clock: Clock
+    per_second: int
+
+    @property
+    def is_time(self) -> bool:
+        """True for nanoseconds, which were measured; False for ticks, of which each is a throw of its own."""
+        return self.per_second == NANOSECONDS
+
+    def seconds(self, count: float) -> float:
+        """Seconds of the clock that a count stands for, 0 where the rate is unknown."""
+        return count / self.per_second if self.per_second else 0.0
+
+    def nanoseconds(self, count: int) -> int:
+        """Whole nanoseconds of the clock that a count stands for, 0 where the rate is unknown."""
+        return count * NANOSECONDS // self.per_second if self.per_second else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC.
 
-    Where other tools wrote the stacks ``started``, ``duration``, ``frequency`` and ``cpus`` may be 0: unknown.
+    Where another tool wrote the stacks, ``started``, ``duration``, ``frequency`` and ``cpus`` may be 0: unknown.
+    ``clock`` is what was measured.  Counts of samples are nanoseconds of it if ``in_nanoseconds``, else ticks.
     """
 
     started: float
@@ -164,6 +200,13 @@ class Recording:
     lost: int = 0  # ticks known to have been taken of which no sample was kept
     counters: dict[str, int] = field(default_factory=dict)  # every early exit of the BPF programs, by name
     part_of: int = 0  # samples of the recording that this is a part of: its are ``lost`` and ``counters``; 0: a whole
+    clock: Clock = Clock.CPU
+    in_nanoseconds: bool = False
+
+    @property
+    def unit(self) -> SampleUnit:
+        """What the counts of samples are."""
+        return SampleUnit(self.clock, NANOSECONDS if self.in_nanoseconds else self.frequency)
 
 
 @dataclass(slots=True)
@@ -194,9 +237,10 @@ class Profile:
         frames = self.frames
         return tuple([frames[number] for number in self.stacks[stack]])
 
-    def seconds_of_cpu(self, samples: int) -> float:
-        """CPU time in seconds that so many samples stand for, 0 where the frequency is unknown."""
-        return samples / self.recording.frequency if self.recording.frequency else 0.0
+    @property
+    def unit(self) -> SampleUnit:
+        """What the counts of samples are, and how they become time."""
+        return self.recording.unit
 
     def outcomes(self) -> Counter[Outcome]:
         """Samples by the way their capture ended."""

@@ -53,7 +53,7 @@ def test_common_callers_are_stored_once() -> None:
 
 
 def test_a_file_of_a_newer_format_says_to_upgrade() -> None:
-    content = {**document(realistic_profile()), "version": 4}
+    content = {**document(realistic_profile()), "version": 5}
     with pytest.raises(UnusableProfileError) as caught:
         load_document(content)
     assert "newer pyflame-ebpf" in caught.value.message

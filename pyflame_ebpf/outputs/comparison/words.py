@@ -99,7 +99,8 @@ def _recorded(profile: Profile) -> str:
     recording = profile.recording
     facts = [f"{profile.total:,} samples"]
     if knows_cores(profile):
-        facts.append(f"{recording.duration:,.1f} s at {recording.frequency:,} Hz")
+        rate = "" if profile.unit.is_time else f" at {recording.frequency:,} Hz"
+        facts.append(f"{recording.duration:,.1f} s{rate}")
     if recording.cpus:
         facts.append(f"{recording.cpus:,} CPUs")
     if recording.host:
