@@ -27,13 +27,12 @@ class Writer(Protocol):
 class OutputFormat:
     """One kind of output.
 
-    ``name`` is what ``--format`` calls it, ``file_name`` its file in the output directory, ``write`` takes a binary
-    stream, ``recorded`` says whether a recording writes it unasked.
+    ``name`` is what ``--format`` calls it, and ``file_name`` its file in the output directory.  ``recorded`` says
+    whether a recording writes it unasked.
     """
 
     name: str
     file_name: str
-    description: str
     write: Writer
     recorded: bool = True
 
@@ -71,53 +70,16 @@ def _write_profile(profile: Profile, stream: BinaryIO, options: OutputOptions) -
 OUTPUT_FORMATS: dict[str, OutputFormat] = {
     each.name: each
     for each in (
-        OutputFormat("profile", "profile.json.gz", "the recording itself, for later reports", _write_profile),
-        OutputFormat(
-            "folded", "stacks.folded", "folded stacks for other flame-graph tools", _utf8("folded", "write_folded")
-        ),
-        OutputFormat("svg", "flamegraph.svg", "interactive flame graph", _utf8("flamegraph", "write_flamegraph")),
-        OutputFormat(
-            "html",
-            "report.html",
-            "the incident report: everything, to explore in a browser",
-            _utf8("html_report", "write_html_report"),
-        ),
-        OutputFormat("csv", "processes.csv", "CPU use of every process", _utf8("processes", "write_processes_csv")),
-        OutputFormat(
-            "table",
-            "processes.txt",
-            "the same as a table of plain text",
-            _utf8("table", "write_process_table"),
-            recorded=False,
-        ),
-        OutputFormat(
-            "pprof",
-            "profile.pb.gz",
-            "for pprof and what reads its format",
-            _bytes("pprof", "write_pprof"),
-            recorded=False,
-        ),
-        OutputFormat(
-            "speedscope",
-            "speedscope.json",
-            "for speedscope.app, a profile for each process",
-            _utf8("speedscope", "write_speedscope"),
-            recorded=False,
-        ),
-        OutputFormat(
-            "firefox",
-            "firefox-profile.json.gz",
-            "for profiler.firefox.com, with time and threads",
-            _bytes("firefox", "write_firefox"),
-            recorded=False,
-        ),
-        OutputFormat(
-            "jsonl",
-            "stacks.jsonl",
-            "one JSON object a line for each stack",
-            _utf8("jsonl", "write_jsonl"),
-            recorded=False,
-        ),
+        OutputFormat("profile", "profile.json.gz", _write_profile),
+        OutputFormat("folded", "stacks.folded", _utf8("folded", "write_folded")),
+        OutputFormat("svg", "flamegraph.svg", _utf8("flamegraph", "write_flamegraph")),
+        OutputFormat("html", "report.html", _utf8("html_report", "write_html_report")),
+        OutputFormat("csv", "processes.csv", _utf8("processes", "write_processes_csv")),
+        OutputFormat("table", "processes.txt", _utf8("table", "write_process_table"), recorded=False),
+        OutputFormat("pprof", "profile.pb.gz", _bytes("pprof", "write_pprof"), recorded=False),
+        OutputFormat("speedscope", "speedscope.json", _utf8("speedscope", "write_speedscope"), recorded=False),
+        OutputFormat("firefox", "firefox-profile.json.gz", _bytes("firefox", "write_firefox"), recorded=False),
+        OutputFormat("jsonl", "stacks.jsonl", _utf8("jsonl", "write_jsonl"), recorded=False),
     )
 }
 

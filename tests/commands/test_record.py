@@ -164,7 +164,7 @@ def signalling_writer(number: int) -> OutputFormat:
         os.kill(os.getpid(), number)
         stream.write(b"whole")
 
-    return OutputFormat("svg", "flamegraph.svg", "", write)
+    return OutputFormat("svg", "flamegraph.svg", write)
 
 
 def test_a_signal_while_the_other_outputs_are_written_keeps_the_profile(
@@ -185,7 +185,7 @@ def test_a_signal_while_the_profile_is_written_leaves_it_whole(tmp_path: Path, m
         os.kill(os.getpid(), signal.SIGTERM)
         save_profile(profile, stream)
 
-    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "profile", OutputFormat("profile", "profile.json.gz", "", write))
+    monkeypatch.setitem(outputs.OUTPUT_FORMATS, "profile", OutputFormat("profile", "profile.json.gz", write))
     with StopSignals() as signals, OutputDirectory(tmp_path / "out") as directory:
         signals.note_only()
         with pytest.raises(Interrupted):

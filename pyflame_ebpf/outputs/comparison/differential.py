@@ -136,7 +136,7 @@ def _graph(comparison: Comparison, boxes: Boxes, changes: list[Change], options:
         lambda box: f"{boxes.labels[boxes.label[box]].text}: {_in_words(changes[box], comparison.measure)}",
         [shade(change) for change in changes],
         {"compared": _for_the_script(comparison, changes, options)},
-        resource("differential.css"),
+        resource("comparison/differential.css"),
     )
 
 
