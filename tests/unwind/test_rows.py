@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, open_regular
-from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, unpack_rows
-from pyflame_ebpf.unwind.rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows, UnwindTable
+from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, unpack_rows
+from pyflame_ebpf.unwind.rows import UnwindTable
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 CHECK_UNWIND_ROWS = Path(__file__).parent.parent.parent / "scripts" / "check_unwind_rows.py"
 NONE = (CfaKind.NONE, 0, RbpKind.SAME, 0)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.unwind.registers import Registers
-from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, UnwindRow
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, UnwindRow
 from pyflame_ebpf.unwind.walk import FRAMES_MAX, StackMemory, WalkStopped, walk
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 STACK = 0x7FFF_0000
 LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000
