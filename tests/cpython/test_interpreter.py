@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.host import proc
 
 WAIT = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read()"

@@ -14,15 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyflame_ebpf.cpython import debug_offsets
 from pyflame_ebpf.cpython.debug_offsets import (
     DEBUG_OFFSETS_READ,
     DebugOffsetsError,
     UnsupportedPythonError,
-    layout_for_version,
     layout_from_debug_offsets,
 )
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind
+from pyflame_ebpf.cpython.published_offsets import PUBLISHED
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
 
@@ -97,7 +96,7 @@ def example(minor: int, free_threaded: bool = False) -> dict[str, int]:
 def published(minor: int, changes: dict[str, int] | None = None, free_threaded: bool = False) -> bytes:
     """The bytes of a _Py_DebugOffsets with ``changes`` to what CPython would write."""
     members = example(minor, free_threaded) | (changes or {})
-    names = debug_offsets._PUBLISHED[3, minor].names
+    names = PUBLISHED[3, minor].names
     values = (members.get(name, 8) for name in names)
     return struct.pack(f"<8s{2 + len(names)}Q", b"xdebugpy", 3 << 24 | minor << 16 | 0xF0, free_threaded, *values)
 
@@ -129,7 +128,7 @@ def test_row_is_what_dwarf_says(release) -> None:
     elf = installed(*release)
     if elf is None:
         pytest.skip(f"CPython {release[0]}.{release[1]} is not installed under {PYENV}")
-    assert row_script.layout_from_elf(elf) == layout_for_version(*release)
+    assert row_script.layout_from_elf(elf) == LAYOUTS[release]
 
 
 def test_printed_row_is_the_committed_one() -> None:
@@ -252,13 +251,6 @@ def test_unknown_release_in_debug_offsets_is_named(release: tuple[int, ...]) -> 
         layout_from_debug_offsets(bytes(data))
 
 
-@pytest.mark.parametrize("release", [(2, 7), (3, 5), (3, 13), (3, 16)])
-def test_release_without_row_is_an_error_with_a_hint(release: tuple[int, ...]) -> None:
-    with pytest.raises(UnsupportedPythonError) as error:
-        layout_for_version(*release)
-    assert error.value.hint
-
-
 @settings(max_examples=500)
 @given(
     minor=st.sampled_from([13, 14, 15]),
@@ -266,7 +258,7 @@ def test_release_without_row_is_an_error_with_a_hint(release: tuple[int, ...]) -
     changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2**64 - 1) | st.integers(0, 300)), max_size=4),
 )
 def test_hostile_members_give_a_sane_layout_or_a_clear_error(minor, free_threaded: bool, changes) -> None:
-    names = debug_offsets._PUBLISHED[3, minor].names
+    names = PUBLISHED[3, minor].names
     data = published(minor, {names[index % len(names)]: value for index, value in changes}, free_threaded)
     try:
         layout = layout_from_debug_offsets(data)
