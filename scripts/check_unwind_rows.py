@@ -26,8 +26,9 @@ from pathlib import Path
 
 from pyflame_ebpf.elf.image import ElfImage, open_regular
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX
 from pyflame_ebpf.unwind.row import CfaKind, RbpKind, unpack_rows
-from pyflame_ebpf.unwind.rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, UnwindTable
+from pyflame_ebpf.unwind.rows import UnwindTable
 
 Row = tuple[CfaKind, int, RbpKind, int]  # how the CFA is found, how rbp is
 Rows = list[tuple[int, Row]]  # from an address on; sorted

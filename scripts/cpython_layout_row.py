@@ -217,7 +217,6 @@ def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLa
         line_table_format=_line_table_format(release),
         interpreters_head=_optional(at("_PyRuntimeState", "interpreters.head")),
         tstate_current=_optional(at("_PyRuntimeState", "gilstate.tstate_current")),
-        has_qualname=at(code, "co_qualname") != OFFSET_NONE,
         free_threaded=False,
     )
 

@@ -29,8 +29,9 @@ from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.elf.plt import PltStubs
 from pyflame_ebpf.symbols.debug_files import checksum, debug_paths, is_debug_file_of, unpack_debug_data, wanted_by
 from pyflame_ebpf.symbols.perf_map import PerfMap
+from pyflame_ebpf.unwind.page_rows import TooManyRows
 from pyflame_ebpf.unwind.row import unpack_rows
-from pyflame_ebpf.unwind.rows import TooManyRows, UnwindTable
+from pyflame_ebpf.unwind.rows import UnwindTable
 
 INPUT_MAX = 1 << 16  # bytes
 TIME_MAX = 10  # seconds of one input
@@ -45,11 +46,12 @@ INSTRUMENTED = (
     "unwind.frame_index",
     "elf.function_table",
     "symbols.perf_map",
-    "unwind.plain_frames",
     "elf.plt",
     "elf.symbol_search",
+    "unwind.page_rows",
     "unwind.row",
     "unwind.rows",
+    "unwind.x86_64",
 )
 SOURCE = """
 static __attribute__((noinline, used)) int hidden(int x) { return x * 3; }

@@ -14,7 +14,8 @@ from pathlib import Path
 from pyflame_ebpf import __version__
 from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges
 from pyflame_ebpf.commands.targets import why_not_python
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus

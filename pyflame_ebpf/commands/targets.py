@@ -11,7 +11,8 @@ from typing import Protocol
 
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.terminal import say, warn
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.errors import Interrupted, PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.launch import HeldProgram

@@ -1,4 +1,4 @@
-"""Where each CPython release keeps what is read, and what it means: interpreters, code objects, line tables.
+"""CPython itself: which release a process runs, where each release keeps its frames, what code objects say.
 
 Knows no sample.  Releases are rows, never branches.
 """

@@ -1,6 +1,6 @@
-"""Code objects as the walker copied them: names out of str objects, the line of a position.
+"""Code objects: their names out of str objects, and the line of a position in them.
 
-Pure: what the walker could not copy is read by a function of the caller's.
+Pure: memory of another process is read by a function that the caller passes in.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pyflame_ebpf.cpython.layout import CPythonLayout, InstructionKind
 from pyflame_ebpf.cpython.line_table import LineRanges
 from pyflame_ebpf.profile.model import Frame, FrameKind
 
-NAME_MAX = 4096  # characters of a name or file name that are read when the walker could not
-LINE_TABLE_MAX = 1 << 20
-INIT_CLEANUP = "__init__"  # name and file of the code object that 3.13 and later run below each __init__ they inline
+NAME_MAX = 4096  # characters; a longer str is no name
+LINE_TABLE_MAX = 1 << 20  # bytes
+INIT_CLEANUP = "__init__"  # name and file of the code object that 3.13 and later run below each inlined __init__
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code object's name, file, first line, and its lines where the table could be read."""
+    """A code object; ``lines`` is None when its line table could not be read."""
 
     name: str
     file: str
@@ -28,7 +28,7 @@ class Code:
     layout: CPythonLayout
 
     def line_at(self, position: int) -> int:
-        """The line at a position as a frame gives it; the first line where the table gives none, 0 without table."""
+        """The line at a frame's position: the first line where the table has none, 0 without a table."""
         if self.lines is None:
             return 0
         lasti = byte_offset(self.layout, position)
@@ -36,7 +36,10 @@ class Code:
 
 
 def byte_offset(layout: CPythonLayout, position: int) -> int:
-    """Byte offset of the executing instruction, negative before the first, from what the frame says of its place."""
+    """The executing instruction's offset in the bytecode, in bytes; negative before the first instruction.
+
+    ``position`` is what the frame says, in the release's own unit.
+    """
     if layout.instruction_kind == InstructionKind.LASTI_UNITS:
         return position * 2
     if layout.instruction_kind == InstructionKind.LASTI_BYTES:
@@ -45,14 +48,14 @@ def byte_offset(layout: CPythonLayout, position: int) -> int:
 
 
 def python_frame(code: Code, position: int) -> Frame:
-    """The frame that runs a code object, at a position as the frame gives it."""
+    """The frame that runs a code object at a position, which is in the release's own unit."""
     if code.name == code.file == INIT_CLEANUP:
         return Frame(FrameKind.PYTHON, code.name, code.file, plumbing=True)
     return Frame(FrameKind.PYTHON, code.name, code.file, code.first_line, code.line_at(position))
 
 
 def decode_str(layout: CPythonLayout, data: bytes) -> str | None:
-    """The characters of a compact PEP 393 str object, from its memory; None when it is not one or is incomplete."""
+    """The characters of a compact PEP 393 str object, from its memory; None when it is no such str or is cut short."""
     size = str_size(layout, data)
     if size is None or len(data) < size:
         return None
@@ -64,7 +67,7 @@ def decode_str(layout: CPythonLayout, data: bytes) -> str | None:
 
 
 def str_size(layout: CPythonLayout, header: bytes) -> int | None:
-    """Bytes of a str object with its characters, from its header; None when it is not a compact str."""
+    """The size of a str object with its characters, in bytes, from its header; None when it is not a compact str."""
     if len(header) < max(layout.str_length + 8, layout.str_state + 1):
         return None
     state = header[layout.str_state]
@@ -77,7 +80,7 @@ def str_size(layout: CPythonLayout, header: bytes) -> int | None:
 
 
 def read_str(layout: CPythonLayout, read: Callable[[int, int], bytes], address: int) -> str | None:
-    """A str object of another process, None when it cannot be read."""
+    """The characters of a str object of another process, None when they cannot be read."""
     header = read(address, max(layout.str_length + 8, layout.str_state + 1))
     size = str_size(layout, header)
     return None if size is None else decode_str(layout, read(address, size))

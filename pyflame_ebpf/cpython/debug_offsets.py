@@ -1,202 +1,39 @@
-"""Where a CPython build keeps what the walker reads: a row per release to 3.12, the process's own word from 3.13 on.
+"""The layout of CPython 3.13 and later, from the _Py_DebugOffsets that a process publishes.
 
-From 3.13 on, _PyRuntime starts with _Py_DebugOffsets.  Its layout differs in every minor release and it comes from a
-process that may be hostile, so everything taken from it is checked before use.
+_PyRuntime starts with that structure.  It differs in every minor release and comes from a process that may be hostile,
+so every value is checked before use.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.cpython.line_table import LineTableFormat
-from pyflame_ebpf.cpython.rows import LAYOUTS
+from pyflame_ebpf.cpython.published_offsets import HEADER, PUBLISHED, PublishedOffsets
 from pyflame_ebpf.errors import PyflameError
 
 FRAME_READ_MAX = 128  # PF_FRAME_READ_MAX
 CODE_IDENTITY_SIZE = 96  # PF_CODE_IDENTITY_SIZE
 
 DEBUG_OFFSETS_COOKIE = b"xdebugpy"
-_HEADER = struct.Struct("<8sQQ")  # cookie, PY_VERSION_HEX, free_threaded
 _LARGEST_STRUCT = 1 << 24  # bytes; the largest published, 3.15's free-threaded _PyRuntimeState, has 409,296
 
 
 class UnsupportedPythonError(PyflameError):
-    """The interpreter's release is not one whose stacks can be read."""
+    """The stacks of the interpreter's release cannot be read."""
 
     exit_code = 17
 
 
 class DebugOffsetsError(PyflameError):
-    """What a process has where _Py_DebugOffsets should be is not one that CPython writes."""
+    """A process has bytes that no CPython writes where its _Py_DebugOffsets should be."""
 
     exit_code = 19
 
 
-def layout_for_version(major: int, minor: int) -> CPythonLayout:
-    """The row of a release up to 3.12; UnsupportedPythonError for any other."""
-    row = LAYOUTS.get((major, minor))
-    if row is not None:
-        return row
-    if (major, minor) in _PUBLISHED:
-        raise UnsupportedPythonError(
-            f"CPython {major}.{minor} has no fixed layout: it publishes its own in _Py_DebugOffsets",
-            "Read it from the process.",
-        )
-    raise _unsupported(major, minor)
-
-
-def _unsupported(major: int, minor: int) -> UnsupportedPythonError:
-    newest = max(_PUBLISHED)
-    return UnsupportedPythonError(
-        f"CPython {major}.{minor} is not supported",
-        f"Supported are 3.6 to {newest[0]}.{newest[1]}; a newer pyflame-ebpf may know more.",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Published:
-    """What one minor release publishes, and the facts about it that it leaves out.
-
-    ``names`` are the 8-byte members of struct _Py_DebugOffsets behind the header, in order
-    (Include/internal/pycore_runtime.h in 3.13, pycore_debug_offsets.h from 3.14).  Offsets in code objects and strings
-    are those of the build with the GIL.
-    """
-
-    names: tuple[str, ...]
-    tstate_state: int  # PyThreadState.state: 1 is _Py_THREAD_ATTACHED (internal/pycore_pystate.h)
-    holds_gil: int  # PyThreadState.holds_gil (cpython/pystate.h)
-    first_traceable: int  # PyCodeObject._co_firsttraceable (cpython/code.h)
-    owner_shim: int  # the first of enum _frameowner that is no Python frame
-    code_tag_mask: int  # Py_TAG_BITS of f_executable (internal/pycore_stackref.h)
-    thread_local_bytecode: bool  # free-threaded builds run copies of the bytecode, co_tlbc
-    free_threaded_state_byte: int  # free-threaded: byte of PyASCIIObject.state that holds kind, compact and ascii
-
-    @property
-    def size(self) -> int:
-        """sizeof(struct _Py_DebugOffsets)."""
-        return _HEADER.size + 8 * len(self.names)
-
-
-def _order(text: str) -> tuple[str, ...]:
-    """Dotted names from lines of a struct's name and its members."""
-    lines = (line.split() for line in text.strip().splitlines())
-    return tuple(f"{line[0]}.{member}" for line in lines for member in line[1:])
-
-
-_ORDER_313 = _order("""
-    runtime_state size finalizing interpreters_head
-    interpreter_state size id next threads_head gc imports_modules sysdict builtins ceval_gil
-    interpreter_state gil_runtime_state gil_runtime_state_enabled gil_runtime_state_locked gil_runtime_state_holder
-    thread_state size prev next interp current_frame thread_id native_thread_id datastack_chunk status
-    interpreter_frame size previous executable instr_ptr localsplus owner
-    code_object size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds
-    code_object co_code_adaptive
-    pyobject size ob_type
-    type_object size tp_name tp_repr tp_flags
-    tuple_object size ob_item ob_size
-    list_object size ob_item ob_size
-    dict_object size ma_keys ma_values
-    float_object size ob_fval
-    long_object size lv_tag ob_digit
-    bytes_object size ob_size ob_sval
-    unicode_object size state length asciiobject_size
-    gc size collecting
-""")
-
-_ORDER_314 = _order("""
-    runtime_state size finalizing interpreters_head
-    interpreter_state size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil
-    interpreter_state gil_runtime_state gil_runtime_state_enabled gil_runtime_state_locked gil_runtime_state_holder
-    interpreter_state code_object_generation tlbc_generation
-    thread_state size prev next interp current_frame thread_id native_thread_id datastack_chunk status
-    interpreter_frame size previous executable instr_ptr localsplus owner stackpointer tlbc_index
-    code_object size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds
-    code_object co_code_adaptive co_tlbc
-    pyobject size ob_type
-    type_object size tp_name tp_repr tp_flags
-    tuple_object size ob_item ob_size
-    list_object size ob_item ob_size
-    set_object size used table mask
-    dict_object size ma_keys ma_values
-    float_object size ob_fval
-    long_object size lv_tag ob_digit
-    bytes_object size ob_size ob_sval
-    unicode_object size state length asciiobject_size
-    gc size collecting
-    gen_object size gi_name gi_iframe gi_frame_state
-    llist_node next prev
-    debugger_support eval_breaker remote_debugger_support remote_debugging_enabled debugger_pending_call
-    debugger_support debugger_script_path debugger_script_path_size
-""")
-
-_ORDER_315 = _order("""
-    runtime_state size finalizing interpreters_head
-    interpreter_state size id next threads_head threads_main gc imports_modules sysdict builtins ceval_gil
-    interpreter_state gil_runtime_state gil_runtime_state_enabled gil_runtime_state_locked gil_runtime_state_holder
-    interpreter_state code_object_generation tlbc_generation
-    thread_state size prev next interp current_frame base_frame last_profiled_frame last_profiled_frame_seq
-    thread_state thread_id native_thread_id datastack_chunk status holds_gil gil_requested current_exception exc_state
-    err_stackitem exc_value
-    interpreter_frame size previous executable instr_ptr localsplus owner stackpointer tlbc_index
-    code_object size filename name qualname linetable firstlineno argcount localsplusnames localspluskinds
-    code_object co_code_adaptive co_tlbc
-    pyobject size ob_type
-    type_object size tp_name tp_repr tp_flags tp_basicsize tp_dictoffset
-    heap_type_object size ht_cached_keys
-    tuple_object size ob_item ob_size
-    list_object size ob_item ob_size
-    set_object size used table mask
-    dict_object size ma_keys ma_values
-    float_object size ob_fval
-    long_object size lv_tag ob_digit
-    bytes_object size ob_size ob_sval
-    unicode_object size state length asciiobject_size compactunicodeobject_size
-    gc size collecting frame generation_stats_size generation_stats
-    gen_object size gi_name gi_iframe gi_frame_state
-    llist_node next prev
-    debugger_support eval_breaker remote_debugger_support remote_debugging_enabled debugger_pending_call
-    debugger_support debugger_script_path debugger_script_path_size
-""")
-
-# Sources: the headers of CPython 3.13.0, 3.14.10 and 3.15.2, with and without Py_GIL_DISABLED.  Owners of 3 and more
-# are 3.13: FRAME_OWNED_BY_CSTACK; 3.14: FRAME_OWNED_BY_INTERPRETER, ..._CSTACK; 3.15: FRAME_OWNED_BY_INTERPRETER.
-_PUBLISHED: dict[tuple[int, int], _Published] = {
-    (3, 13): _Published(
-        names=_ORDER_313,
-        tstate_state=40,
-        holds_gil=OFFSET_NONE,
-        first_traceable=184,
-        owner_shim=3,
-        code_tag_mask=0,
-        thread_local_bytecode=False,
-        free_threaded_state_byte=0,
-    ),
-    (3, 14): _Published(
-        names=_ORDER_314,
-        tstate_state=44,
-        holds_gil=36,
-        first_traceable=192,
-        owner_shim=3,
-        code_tag_mask=3,
-        thread_local_bytecode=True,
-        free_threaded_state_byte=1,
-    ),
-    (3, 15): _Published(
-        names=_ORDER_315,
-        tstate_state=48,
-        holds_gil=36,
-        first_traceable=192,
-        owner_shim=3,
-        code_tag_mask=3,
-        thread_local_bytecode=True,
-        free_threaded_state_byte=1,
-    ),
-}
-
-DEBUG_OFFSETS_READ = max(release.size for release in _PUBLISHED.values())  # bytes to read, whatever the release
+DEBUG_OFFSETS_READ = max(release.size for release in PUBLISHED.values())  # bytes: enough of every release
 
 _FREE_THREADED_SHIFT = 16  # PyObject has 32 bytes without the GIL, 16 with it (Include/object.h)
 _POINTER_FIELDS = (  # 8-byte members that are read, by the struct they are in
@@ -224,16 +61,16 @@ _BYTE_FIELDS = ("interpreter_frame.owner", "code_object.co_code_adaptive", "byte
 
 
 def layout_from_debug_offsets(data: bytes) -> CPythonLayout:
-    """The layout that 3.13 or later publishes; ``data`` are DEBUG_OFFSETS_READ bytes from the address of _PyRuntime.
+    """The layout that a process of 3.13 or later publishes.
 
-    Fewer bytes do where the release's structure is shorter.  Raises DebugOffsetsError for what no CPython writes and
-    UnsupportedPythonError for a release that is not known.
+    ``data`` are DEBUG_OFFSETS_READ bytes from the address of _PyRuntime; fewer do where the release's structure is
+    shorter.  Raises DebugOffsetsError for bytes that no CPython writes, UnsupportedPythonError for an unknown release.
     """
     release, free_threaded = _header(data)
-    facts = _PUBLISHED[release]
+    facts = PUBLISHED[release]
     if len(data) < facts.size:
         raise _implausible(f"{len(data)} bytes of {facts.size} could be read")
-    values = struct.unpack_from(f"<{len(facts.names)}Q", data, _HEADER.size)
+    values = struct.unpack_from(f"<{len(facts.names)}Q", data, HEADER.size)
     offsets = dict(zip(facts.names, values, strict=True))
     _check_members(offsets)
     layout = _layout(release, facts, offsets, free_threaded)
@@ -242,22 +79,33 @@ def layout_from_debug_offsets(data: bytes) -> CPythonLayout:
 
 
 def _header(data: bytes) -> tuple[tuple[int, int], bool]:
-    """Release and whether the build is free-threaded."""
-    if len(data) < _HEADER.size:
+    """(release, whether the build is free-threaded).  Raises DebugOffsetsError, UnsupportedPythonError."""
+    if len(data) < HEADER.size:
         raise _implausible(f"only {len(data)} bytes could be read")
-    cookie, version, free_threaded = _HEADER.unpack_from(data)
+    cookie, version, free_threaded = HEADER.unpack_from(data)
     if cookie != DEBUG_OFFSETS_COOKIE:
         raise _implausible("it does not start with the cookie 'xdebugpy'")
     if version >> 32 or free_threaded not in (0, 1):
         raise _implausible(f"version {version:#x} or free_threaded {free_threaded:#x} is out of range")
     release = (version >> 24, version >> 16 & 0xFF)
-    if release not in _PUBLISHED:
+    if release not in PUBLISHED:
         raise _unsupported(*release)
     return release, bool(free_threaded)
 
 
+def _unsupported(major: int, minor: int) -> UnsupportedPythonError:
+    newest = max(PUBLISHED)
+    return UnsupportedPythonError(
+        f"CPython {major}.{minor} is not supported",
+        f"Supported are 3.6 to {newest[0]}.{newest[1]}; a newer pyflame-ebpf may know more.",
+    )
+
+
 def _check_members(offsets: Mapping[str, int]) -> None:
-    """Every member that is read lies, aligned, in its struct, and no struct is larger than any CPython has."""
+    """Check that structs have a plausible size, and that each member that is read lies in its struct, aligned.
+
+    Raises DebugOffsetsError.
+    """
     for name, value in offsets.items():
         if name.endswith(".size") and not 0 < value <= _LARGEST_STRUCT and name != "gc.size":
             raise _implausible(f"{name} is {value}")
@@ -274,7 +122,7 @@ def _check_member(offsets: Mapping[str, int], name: str, width: int) -> None:
 
 
 def _layout(
-    release: tuple[int, int], facts: _Published, offsets: Mapping[str, int], free_threaded: bool
+    release: tuple[int, int], facts: PublishedOffsets, offsets: Mapping[str, int], free_threaded: bool
 ) -> CPythonLayout:
     shift = _FREE_THREADED_SHIFT if free_threaded else 0
     bytecode_copies = free_threaded and facts.thread_local_bytecode
@@ -333,26 +181,31 @@ def _layout(
         line_table_format=LineTableFormat.LOCATIONS,
         interpreters_head=offsets["runtime_state.interpreters_head"],
         tstate_current=None,
-        has_qualname=True,
         free_threaded=free_threaded,
     )
 
 
-def _gil_kind(facts: _Published, free_threaded: bool) -> GilKind:
-    """Free-threaded builds have a GIL that is off unless a module turns it on, so no one holds it as a rule."""
+def _gil_kind(facts: PublishedOffsets, free_threaded: bool) -> GilKind:
+    """How the GIL's holder is found.
+
+    Free-threaded builds have a GIL that is off unless a module turns it on, so no thread holds it as a rule.
+    """
     if free_threaded:
         return GilKind.UNKNOWN
     return GilKind.INTERPRETER if facts.holds_gil == OFFSET_NONE else GilKind.THREAD_FLAG
 
 
 def _frame_size(offsets: Mapping[str, int], bytecode_copies: bool) -> int:
-    """Bytes up to the end of the last field that the walker reads, in whole words."""
+    """Bytes of a frame up to the end of the last field that the walker reads, in whole words of 8 bytes."""
     names = ["previous", "executable", "instr_ptr", "owner"] + ["tlbc_index"] * bytecode_copies
     return max(offsets[f"interpreter_frame.{name}"] // 8 * 8 + 8 for name in names)
 
 
 def _check_layout(layout: CPythonLayout, offsets: Mapping[str, int]) -> None:
-    """What _check_members cannot see: members given by other means, and how they lie to each other."""
+    """Check what _check_members cannot see: members that are not published, and how members lie to each other.
+
+    Raises DebugOffsetsError.
+    """
     code_size = offsets["code_object.size"]
     frame_size = offsets["interpreter_frame.size"]
     thread_size = offsets["thread_state.size"]
@@ -377,7 +230,7 @@ def _check_layout(layout: CPythonLayout, offsets: Mapping[str, int]) -> None:
 
 
 def _fits(offset: int, width: int, size: int) -> bool:
-    """Whether a member is aligned and inside its struct, or there is none."""
+    """True when a member is aligned and inside its struct, or when there is none."""
     return offset == OFFSET_NONE or (offset >= 0 and offset % width == 0 and offset + width <= size)
 
 

@@ -11,7 +11,7 @@ OFFSET_NONE = 0xFFFF  # PF_OFFSET_NONE: this release has no such field
 
 
 class InstructionKind(IntEnum):
-    """How a frame says where it is in its code: enum instruction_kind of bpf/sample.h."""
+    """How a frame says which instruction it is at: enum instruction_kind of bpf/sample.h."""
 
     LASTI_BYTES = 0
     LASTI_UNITS = 1
@@ -28,15 +28,15 @@ class GilKind(IntEnum):
     THREAD_FLAG = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CPythonLayout:
     """Byte offsets in one build's structs, OFFSET_NONE where there is no such field.
 
     The fields of ``struct cpython_layout`` in bpf/sample.h, which documents them, have their names and order here.
-    The rest is for user space: ``frame_is_entry`` (3.11: this frame began a C call of the evaluation loop),
-    ``frame_tlbc_index`` and ``code_tlbc`` (free-threaded builds from 3.14 on run copies of the bytecode),
-    ``code_first_traceable`` (_co_firsttraceable, in code units), and ``interpreters_head`` and ``tstate_current``,
-    offsets in _PyRuntime, None where the release keeps the value elsewhere (3.6: the symbols interp_head and
+    User space alone uses the others: ``frame_is_entry`` (3.11: this frame began a C call of the evaluation loop);
+    ``frame_tlbc_index`` and ``code_tlbc`` (free-threaded builds from 3.14 on run copies of the bytecode);
+    ``code_first_traceable`` (_co_firsttraceable, in code units); ``interpreters_head`` and ``tstate_current``, offsets
+    in _PyRuntime, None where the release keeps the value elsewhere (3.6: the symbols interp_head and
     _PyThreadState_Current) or not at all.
     """
 
@@ -92,5 +92,4 @@ class CPythonLayout:
     line_table_format: LineTableFormat
     interpreters_head: int | None
     tstate_current: int | None
-    has_qualname: bool
     free_threaded: bool

@@ -1,4 +1,4 @@
-"""From a code object's line table to the line of each instruction; tables may be cut short or garbage.
+"""From a code object's line table to the line of each instruction; a table may be cut short, or garbage.
 
 Sources: Objects/lnotab_notes.txt (3.6 to 3.10), Objects/locations.md (3.11 and 3.12), InternalDocs/code_objects.md.
 """
@@ -27,14 +27,17 @@ class LineTableFormat(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LineRanges:
-    """The lines of one code object: ``lines[i]`` from byte ``starts[i]`` up to the next start; 0 is no line."""
+    """The lines of one code object.
+
+    ``lines[i]`` holds from byte ``starts[i]`` of the bytecode up to the next start; 0 stands for no line.
+    """
 
     first_line: int
     starts: tuple[int, ...]  # strictly ascending
     lines: tuple[int, ...]
 
     def line_at(self, lasti: int) -> int:
-        """The line at byte ``lasti`` of the bytecode; the first line before a frame has started (negative)."""
+        """The line at byte ``lasti`` of the bytecode; the first line for a frame not yet started (negative)."""
         if lasti < 0:
             return self.first_line
         index = bisect_right(self.starts, lasti) - 1
@@ -42,7 +45,7 @@ class LineRanges:
 
 
 def decode_lines(table_format: LineTableFormat, table: bytes, first_line: int) -> LineRanges:
-    """Decode a whole table; never fails: a position that the table does not tell has no line."""
+    """Decode a whole table.  Never fails: a position that the table says nothing of has no line."""
     starts: list[int] = []
     lines: list[int] = []
     for start, raw in _DECODERS[table_format](table, first_line):
@@ -64,7 +67,7 @@ def _pairs(table: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _decode_lnotab_unsigned(table: bytes, first_line: int) -> Iterator[tuple[int, int]]:
-    """2.7: (bytecode delta, line delta) pairs; the last line holds to the end."""
+    """2.7: pairs of a bytecode delta and a line delta; the last line holds to the end."""
     start, line = 0, first_line
     yield start, line
     for width, delta in _pairs(table):
@@ -84,7 +87,7 @@ def _decode_lnotab(table: bytes, first_line: int) -> Iterator[tuple[int, int]]:
 
 
 def _decode_linetable_310(table: bytes, first_line: int) -> Iterator[tuple[int, int]]:
-    """3.10: (bytecode width, line delta) pairs, the delta first; behind the last entry there is no line."""
+    """3.10: pairs of a bytecode width and the line delta that comes before it; behind the last there is no line."""
     start, line = 0, first_line
     for width, delta in _pairs(table):
         if delta != _NO_LINE_310:
@@ -95,7 +98,7 @@ def _decode_linetable_310(table: bytes, first_line: int) -> Iterator[tuple[int, 
 
 
 def _decode_locations(table: bytes, first_line: int) -> Iterator[tuple[int, int]]:
-    """3.11 and later: entries of a head byte 1cccclll and payload bytes below 0x80; lll+1 units of kind cccc."""
+    """3.11 and later: entries of a head byte 1cccclll and payload bytes below 0x80, for lll + 1 units of kind cccc."""
     start, line = 0, first_line
     for index, head in enumerate(table):
         if not head & 0x80:
@@ -108,9 +111,9 @@ def _decode_locations(table: bytes, first_line: int) -> Iterator[tuple[int, int]
 
 
 class _Kind:
-    """Codes of enum _PyCodeLocationInfoKind (cpython/code.h); those below ONE_LINE_0 stay on the line."""
+    """Codes of enum _PyCodeLocationInfoKind (cpython/code.h); entries below ONE_LINE_0 stay on the line."""
 
-    ONE_LINE_0 = 10  # to 12: the line delta is what is over 10
+    ONE_LINE_0 = 10  # 10 to 12: the line delta is 0 to 2
     NO_COLUMNS = 13
     LONG = 14
     NONE = 15
@@ -124,7 +127,7 @@ def _line_delta(kind: int, table: bytes, payload: int) -> int:
 
 
 def _varint(table: bytes, start: int) -> int:
-    """Chunks of 6 bits, the lowest first; bit 6 says that another follows."""
+    """A number in chunks of 6 bits, the lowest first; bit 6 says that another chunk follows."""
     value = 0
     for position, byte in enumerate(table[start : start + _VARINT_CHUNKS]):
         value |= (byte & 0x3F) << 6 * position

@@ -1,9 +1,9 @@
-"""Which native functions of CPython only carry calls from one function to the next.
+"""Plumbing: the native functions of CPython that only carry calls from one function to the next.
 
-By name, for every release from 3.6 on (Objects/call.c, methodobject.c, descrobject.c, typeobject.c, genobject.c,
-Python/ceval.c, pythonrun.c, Modules/main.c).  A function that does something for the program stays, whether Python
-called it (``list.sort``, ``exec``, ``functools.partial``) or the interpreter does the work for it (imports, the wait
-for the GIL, the end of an object).
+They are known by name, for every release from 3.6 on (Objects/call.c, methodobject.c, descrobject.c, typeobject.c,
+genobject.c, Python/ceval.c, pythonrun.c, Modules/main.c).  A function that works for the program is no plumbing,
+whether Python called it (``list.sort``, ``exec``, ``functools.partial``) or the interpreter does the work by itself
+(imports, the wait for the GIL, the end of an object).
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ _FIRST = re.compile(r"(\w+::)*g_initialstub(\(.*)?|_ZN\w*13g_initialstubE\w*")
 
 
 def is_evaluation_loop(name: str) -> bool:
-    """Whether this is the function, or a part of it, that runs Python frames."""
+    """True for the function that runs Python frames, and for parts of it."""
     return _LOOP.fullmatch(name) is not None
 
 
 def is_plumbing(name: str) -> bool:
-    """Whether a function of the interpreter's own file only carries calls."""
+    """True when a function of the interpreter's own file only carries calls; the evaluation loop is one."""
     return _LOOP.fullmatch(name) is not None or _PLUMBING.fullmatch(name) is not None
 
 
 def is_unnamed(name: str) -> bool:
-    """Whether this is a place in a file, ``file+0xoffset``, for want of a function's name."""
+    """True for a place in a file, ``file+0xoffset``, which stands where a function's name is not known."""
     return _PLACE.search(name) is not None
 
 
 def is_first_of_greenlet(name: str) -> bool:
-    """Whether this is the function of the greenlet library that is at the root of each greenlet's stack."""
+    """True for the greenlet library's function at the root of each greenlet's stack."""
     return _FIRST.fullmatch(name) is not None

@@ -1,8 +1,7 @@
 """One row per CPython release up to 3.12: where it keeps what the walker reads, on 64-bit Linux.
 
 Rows are printed by scripts/cpython_layout_row.py and not edited; a test compares each with the DWARF of an installed
-build.
-Later releases publish their layout themselves (debug_offsets.layout_from_debug_offsets).
+build.  Later releases publish their layout themselves (debug_offsets.layout_from_debug_offsets).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LNOTAB, interpreters_head=None,
-        tstate_current=None, has_qualname=False, free_threaded=False,
+        tstate_current=None, free_threaded=False,
     ),
     # CPython 3.7.16: Include/internal/pystate.h (_PyRuntimeState, _is), Include/pystate.h (_ts),
     # Include/frameobject.h, Include/code.h
@@ -44,7 +43,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LNOTAB, interpreters_head=24,
-        tstate_current=1480, has_qualname=False, free_threaded=False,
+        tstate_current=1480, free_threaded=False,
     ),
     # CPython 3.8.18: Include/internal/pycore_pystate.h (_PyRuntimeState, _is), Include/cpython/pystate.h (_ts),
     # Include/frameobject.h, Include/code.h
@@ -61,7 +60,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LNOTAB, interpreters_head=32,
-        tstate_current=1368, has_qualname=False, free_threaded=False,
+        tstate_current=1368, free_threaded=False,
     ),
     # CPython 3.9.18: Include/internal/pycore_runtime.h, pycore_interp.h, Include/cpython/pystate.h, frameobject.h,
     # code.h
@@ -78,7 +77,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LNOTAB, interpreters_head=32,
-        tstate_current=568, has_qualname=False, free_threaded=False,
+        tstate_current=568, free_threaded=False,
     ),
     # CPython 3.10.13: Include/internal/pycore_runtime.h, pycore_interp.h, Include/cpython/pystate.h, frameobject.h,
     # code.h
@@ -95,7 +94,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LINETABLE_310, interpreters_head=32,
-        tstate_current=568, has_qualname=False, free_threaded=False,
+        tstate_current=568, free_threaded=False,
     ),
     # CPython 3.11.7: Include/internal/pycore_runtime.h, pycore_interp.h, pycore_frame.h, Include/cpython/pystate.h,
     # code.h
@@ -114,7 +113,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=48, str_compact_data=72, bytes_size=16,
         line_table_format=LineTableFormat.LOCATIONS, interpreters_head=40,
-        tstate_current=576, has_qualname=True, free_threaded=False,
+        tstate_current=576, free_threaded=False,
     ),
     # CPython 3.12.1: Include/internal/pycore_runtime.h, pycore_interp.h, pycore_gil.h, pycore_frame.h,
     # Include/cpython/pystate.h, code.h
@@ -131,7 +130,7 @@ LAYOUTS: dict[tuple[int, int], CPythonLayout] = {
         str_length=16, str_state=32, str_kind_shift=2, str_compact_shift=5, str_ascii_shift=6, bytes_value=32,
         str_ascii_data=40, str_compact_data=56, bytes_size=16,
         line_table_format=LineTableFormat.LOCATIONS, interpreters_head=40,
-        tstate_current=None, has_qualname=True, free_threaded=False,
+        tstate_current=None, free_threaded=False,
     ),
 }
 # fmt: on

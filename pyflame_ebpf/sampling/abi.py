@@ -275,7 +275,7 @@ _BYTE_FIELDS = {
     "str_ascii_shift",
     "bytes_value",
 }
-_USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "has_qualname", "free_threaded"} | {
+_USER_SPACE_ONLY = {"line_table_format", "interpreters_head", "tstate_current", "free_threaded"} | {
     "frame_tlbc_index",
     "code_first_traceable",
     "code_tlbc",

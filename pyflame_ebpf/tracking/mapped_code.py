@@ -28,8 +28,9 @@ from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.abi import UnwindPage, UnwindPageKey
 from pyflame_ebpf.sampling.sampler import Sampler
+from pyflame_ebpf.unwind.page_rows import PAGE_SIZE, TooManyRows
 from pyflame_ebpf.unwind.row import UnwindRow, unpack_row
-from pyflame_ebpf.unwind.rows import PAGE_SIZE, TooManyRows, UnwindTable
+from pyflame_ebpf.unwind.rows import UnwindTable
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]
 NO_FILE = 0

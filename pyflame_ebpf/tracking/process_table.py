@@ -15,8 +15,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import BinaryIO
 
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, Interpreter, Recipe, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.cpython.layout import CPythonLayout
+from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.proc import Mapping

@@ -21,11 +21,14 @@ _POINTER_FORMATS = {
 }
 _POINTER_ULEB, _POINTER_SLEB = 0x1, 0x9
 _ADDRESS_MASK = (1 << 64) - 1
-_LEB_BITS_MAX = 70  # ten bytes, what 64 bits need
+_LEB_BITS_MAX = 70  # ten bytes: as many as 64 bits need
 
 
 class Reader:
-    """Numbers out of bytes that are loaded at an address; IndexError or struct.error past the end."""
+    """Reads numbers from bytes that are loaded at an address.
+
+    Every method raises IndexError or struct.error past the end of the bytes, and BadElf for an encoding that cannot be.
+    """
 
     __slots__ = ("data", "position", "vaddr")
 
@@ -47,10 +50,10 @@ class Reader:
         return value
 
     def uleb(self) -> int:
-        """Read an unsigned LEB128."""
+        """Read an unsigned LEB128 of at most 10 bytes."""
         value = self.data[self.position]
         self.position += 1
-        if value < 0x80:  # noqa: PLR2004 - nearly all of them
+        if value < 0x80:  # noqa: PLR2004 - nearly all numbers take one byte
             return value
         value &= 0x7F
         for shift in range(7, _LEB_BITS_MAX, 7):
@@ -61,14 +64,14 @@ class Reader:
         raise BadElf("a number in .eh_frame is too long")
 
     def sleb(self) -> int:
-        """Read a signed LEB128."""
+        """Read a signed LEB128 of at most 10 bytes."""
         begin = self.position
         value = self.uleb()
         bits = 7 * (self.position - begin)
         return value - (1 << bits) if value >> (bits - 1) else value
 
     def block(self) -> bytes:
-        """Read as many bytes as the ULEB128 before them says."""
+        """Read a block: its size as an unsigned LEB128, then its bytes."""
         size = self.uleb()
         begin = self.position
         self.position += size
@@ -77,7 +80,7 @@ class Reader:
         return self.data[begin : self.position]
 
     def pointer(self, encoding: int, data_vaddr: int | None = None) -> int:
-        """Read an address by its DW_EH_PE encoding; ``data_vaddr`` is what a data-relative one is relative to."""
+        """Read an address by its DW_EH_PE encoding; a data-relative address is relative to ``data_vaddr``."""
         origin = {
             POINTER_ABSOLUTE: 0,
             _POINTER_PC_RELATIVE: self.vaddr + self.position,

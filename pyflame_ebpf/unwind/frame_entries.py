@@ -1,4 +1,4 @@
-"""The entries of .eh_frame: CIEs, and the FDEs that refer to them; x86-64.
+"""The entries of .eh_frame: common entries (CIEs), and the entries of functions (FDEs), which refer to them.
 
 Source: Linux Standard Base Core 5.0, 10.6.1 (the layout of .eh_frame).
 """
@@ -9,29 +9,30 @@ import struct
 from typing import NamedTuple
 
 from pyflame_ebpf.elf.image import BadElf
-from pyflame_ebpf.unwind.call_frame_information import NOTHING_SAID, CommonEntry, Machine, Rules
+from pyflame_ebpf.unwind.call_frame_information import CommonEntry, Machine
 from pyflame_ebpf.unwind.dwarf_numbers import POINTER_ABSOLUTE, Reader
+from pyflame_ebpf.unwind.rules import NOTHING_SAID, Rules
 
 _U32 = struct.Struct("<I")
 _CIE_VERSIONS = (1, 3)
 _NEAR, _NEAR_ADDRESSES = 0x1B, struct.Struct("<ii")  # DW_EH_PE_pcrel | DW_EH_PE_sdata4
-_INSTRUCTIONS = 17  # of an entry with such addresses and no augmentation data
+_INSTRUCTIONS = 17  # where they begin in an entry with such addresses and no augmentation data
 _ADDRESS_MASK = (1 << 64) - 1
 
 
 class FrameEntry(NamedTuple):
-    """An FDE, still encoded: the addresses [start, end) and where its instructions are."""
+    """An FDE of the code addresses [start, end), whose instructions are still encoded."""
 
     common: CommonEntry
-    vaddr: int  # of the entry
+    vaddr: int  # of the entry itself
     start: int
     end: int
-    data: bytes  # the whole entry
-    instructions: int  # offset in data
+    data: bytes  # the whole entry, its length included
+    instructions: int  # where they begin in ``data``
 
 
 def parse_common(data: bytes, vaddr: int) -> CommonEntry:
-    """Parse a whole CIE, its length included; BadElf."""
+    """Parse a whole CIE, its length included.  Raises BadElf."""
     try:
         return _parse_common(Reader(data, vaddr, 4))
     except (IndexError, struct.error) as error:
@@ -51,13 +52,13 @@ def _parse_common(reader: Reader) -> CommonEntry:
     return_register = reader.byte() if version == 1 else reader.uleb()
     encoding = _parse_augmentation(reader, augmentation) if augmentation else POINTER_ABSOLUTE
     unready = CommonEntry(
-        code_alignment,
-        data_alignment,
-        return_register,
-        encoding,
-        bool(augmentation),
-        b"S" in augmentation,
-        NOTHING_SAID,
+        code_alignment=code_alignment,
+        data_alignment=data_alignment,
+        return_register=return_register,
+        pointer_encoding=encoding,
+        augmented=bool(augmentation),
+        is_signal_frame=b"S" in augmentation,
+        initial=NOTHING_SAID,
     )
     machine = Machine(reader.data, reader.vaddr, reader.position, unready)
     machine.run(1)
@@ -65,7 +66,7 @@ def _parse_common(reader: Reader) -> CommonEntry:
 
 
 def _parse_augmentation(reader: Reader, augmentation: bytes) -> int:
-    """The encoding of the FDEs' addresses; leaves the reader behind the augmentation data."""
+    """Read the encoding of the FDEs' addresses, and leave the reader behind the augmentation data."""
     size = reader.uleb()
     end = reader.position + size
     encoding = POINTER_ABSOLUTE
@@ -83,7 +84,7 @@ def _parse_augmentation(reader: Reader, augmentation: bytes) -> int:
 
 
 def common_entry_vaddr(data: bytes, vaddr: int) -> int:
-    """Address of the CIE that an FDE belongs to; BadElf for bytes that are not an FDE."""
+    """The address of the CIE that an FDE refers to.  Raises BadElf for bytes that are not an FDE."""
     distance = int.from_bytes(data[4:8], "little")
     if len(data) < 8 or not distance:  # noqa: PLR2004
         raise BadElf("not a frame entry of .eh_frame")
@@ -91,9 +92,9 @@ def common_entry_vaddr(data: bytes, vaddr: int) -> int:
 
 
 def parse_frame(data: bytes, vaddr: int, common: CommonEntry) -> FrameEntry:
-    """Parse the head of a whole FDE, its length included; BadElf."""
+    """Parse the head of a whole FDE, its length included.  Raises BadElf."""
     if common.pointer_encoding == _NEAR and common.augmented and len(data) > _INSTRUCTIONS and not data[16]:
-        distance, size = _NEAR_ADDRESSES.unpack_from(data, 8)  # all that compilers write for C
+        distance, size = _NEAR_ADDRESSES.unpack_from(data, 8)  # the form that compilers write for C
         start = vaddr + 8 + distance & _ADDRESS_MASK
         return FrameEntry(common, vaddr, start, start + size, data, _INSTRUCTIONS)
     reader = Reader(data, vaddr, 8)
@@ -108,11 +109,14 @@ def parse_frame(data: bytes, vaddr: int, common: CommonEntry) -> FrameEntry:
 
 
 def frame_rules(frame: FrameEntry, begin: int, stop: int) -> list[tuple[int, Rules]]:
-    """(address, rules from there on) for the addresses in [begin, stop), the first at or before ``begin``; BadElf."""
+    """Decode (address, rules from there on) for the addresses in [begin, stop).
+
+    The first address is at or before ``begin``.  Raises BadElf.
+    """
+    stop = min(stop, frame.end)
     machine = Machine(frame.data, frame.vaddr, frame.instructions, frame.common)
     machine.location = frame.start
     machine.wanted_from = begin
-    stop = min(stop, frame.end)
     try:
         machine.run(stop)
     except (IndexError, struct.error) as error:

@@ -1,7 +1,7 @@
 """Where in .eh_frame the entries of an address range are, without decoding the section.
 
-The linker's binary-search table (.eh_frame_hdr) is searched in the file, so that opening a file and finding a page cost
-the same for every size of file.  Without a table, the section is walked once.
+The linker's binary-search table (.eh_frame_hdr) is searched in the file, so that opening a file and finding a page take
+the same time for every size of file.  Without a table, the section is walked once.
 
 Source: Linux Standard Base Core 5.0, 10.6.2 (.eh_frame_hdr).
 """
@@ -20,15 +20,15 @@ from pyflame_ebpf.unwind.dwarf_numbers import Reader
 from pyflame_ebpf.unwind.frame_entries import common_entry_vaddr, parse_common, parse_frame
 
 _VERSION = 1
-_TABLE_ENCODING = 0x3B  # signed 32 bits, relative to .eh_frame_hdr: the one that can be searched, the one linkers write
+_TABLE_ENCODING = 0x3B  # signed 32 bits, relative to .eh_frame_hdr: linkers write no other
 _OMITTED = 0xFF  # DW_EH_PE_omit
-_HEADER_MAX = 32  # bytes before the table
+_HEADER_MAX = 32  # bytes in front of the table
 _PAIR = struct.Struct("<ii")
 _CHUNK = 64  # entries read at a time
 _PROBED_MAX = 1024
-_ENTRIES_MAX = 4097  # in one page: one for each byte, one that began before
+_ENTRIES_MAX = 4097  # of one page: an entry for each byte, and one that began before the page
 _ENTRY_GUESS = 512  # bytes; most entries take less than 100
-_ENTRY_MAX = 1 << 18  # bytes; the largest that was met, in rustc, takes 34 KB
+_ENTRY_MAX = 1 << 18  # bytes; the largest entry that was met, in rustc, takes 34 KB
 _WALK_MAX = 16 << 20  # bytes of a section without a table
 _WALK_ENTRIES_MAX = 1 << 18
 _TERMINATOR, _LONG_FORM = 0, 0xFFFFFFFF
@@ -36,21 +36,21 @@ _SMALLEST_ENTRY = 8
 
 
 class Found(NamedTuple):
-    """An FDE by its first address and its own address; what covers [start, the next one's start) is in it."""
+    """Where an FDE is.  It alone can cover the addresses from its start up to the next FDE's start."""
 
-    start: int
-    vaddr: int
+    start: int  # the first address of its code
+    vaddr: int  # the FDE's own address
 
 
 class FrameIndex(Protocol):
     """Finds the FDEs of an address range."""
 
     def find(self, begin: int, end: int) -> list[Found]:
-        """Find those that start in [begin, end), and the last that starts before; sorted by start."""
+        """Find the FDEs that start in [begin, end) and the last that starts before, sorted by start."""
 
 
 class _NoFrames:
-    """The index of a file that has none."""
+    """The index of a file that has no FDEs."""
 
     def find(self, begin: int, end: int) -> list[Found]:  # noqa: ARG002
         """Find nothing."""
@@ -61,14 +61,14 @@ NO_FRAMES: FrameIndex = _NoFrames()
 
 
 class _SearchTable:
-    """The linker's table, in the file."""
+    """The linker's table of ``count`` pairs (start, FDE), which stays in the file."""
 
     def __init__(self, image: ElfImage, header: int, table: int, count: int) -> None:
         self._image = image
         self._header = header
         self._table = table
         self._count = count
-        self._probed: dict[int, int] = {}  # entry → where it starts: pages that lie together ask for the same ones
+        self._probed: dict[int, int] = {}  # index → start: pages that lie together ask for the same entries
 
     def _start(self, index: int) -> int:
         start = self._probed.get(index)
@@ -83,7 +83,7 @@ class _SearchTable:
         return [Found(start + self._header, vaddr + self._header) for start, vaddr in _PAIR.iter_unpack(data)]
 
     def find(self, begin: int, end: int) -> list[Found]:
-        """Find by bisection; entries out of order end the search."""
+        """Find by bisection; an entry out of order ends the search."""
         first = self._last_before(begin)
         found: list[Found] = []
         while first < self._count and len(found) < _ENTRIES_MAX:
@@ -91,13 +91,13 @@ class _SearchTable:
                 if entry.start >= end or (found and entry.start < found[-1].start):
                     return found
                 if entry.start <= begin:
-                    found.clear()  # a later one is nearer
+                    found.clear()  # this entry is nearer
                 found.append(entry)
             first += _CHUNK
         return found
 
     def _last_before(self, vaddr: int) -> int:
-        """An entry at most ``_CHUNK`` before the last that starts at or before an address."""
+        """The index of an entry at most ``_CHUNK`` entries before the last one that starts at or before an address."""
         low, high = 0, self._count
         while high - low > _CHUNK:
             middle = (low + high) // 2
@@ -109,7 +109,7 @@ class _SearchTable:
 
 
 class _Walked:
-    """An index made by walking the section."""
+    """An index that was made by walking the section."""
 
     def __init__(self, entries: list[Found]) -> None:
         entries.sort()
@@ -124,7 +124,10 @@ class _Walked:
 
 
 def open_index(image: ElfImage) -> FrameIndex:
-    """Find the search table, or without a usable one walk the section; NO_FRAMES when a file has neither; BadElf."""
+    """Find the search table; where there is no usable one, walk the section; NO_FRAMES for a file without either.
+
+    Raises BadElf for a table that contradicts itself.
+    """
     frames = 0
     header = image.unwind_index
     if header:
@@ -142,7 +145,7 @@ def open_index(image: ElfImage) -> FrameIndex:
 
 
 def _parse_header(reader: Reader) -> tuple[int, int]:
-    """(address of .eh_frame, entries of the table or 0); leaves the reader at the table."""
+    """Read (address of .eh_frame or 0, number of the table's entries or 0), and leave the reader at the table."""
     version, frames_encoding, count_encoding, table_encoding = (reader.byte() for _ in range(4))
     if version != _VERSION:
         raise BadElf(f"version {version} of .eh_frame_hdr is not supported")
@@ -153,10 +156,10 @@ def _parse_header(reader: Reader) -> tuple[int, int]:
 
 
 def _walk(image: ElfImage, vaddr: int, size: int) -> FrameIndex:
-    """Read the heads of all entries; what follows a damaged one is left out."""
+    """Read the heads of all entries up to the first whose length cannot be."""
     try:
         data = image.read_virtual_up_to(vaddr, min(size, _WALK_MAX))
-    except BadElf:  # linkers leave the address of a section that turned out empty
+    except BadElf:  # linkers leave the address of a section that turned out to be empty
         return NO_FRAMES
     entries: list[Found] = []
     commons: dict[int, CommonEntry | None] = {}
@@ -166,14 +169,14 @@ def _walk(image: ElfImage, vaddr: int, size: int) -> FrameIndex:
         if length in (_TERMINATOR, _LONG_FORM) or length > min(_ENTRY_MAX, len(data) - position):
             break
         entry = data[position : position + 4 + length]
-        with suppress(BadElf):  # the length still tells where the next one is
+        with suppress(BadElf):  # the length still tells where the next entry is
             _note(entry, vaddr + position, entries, commons)
         position += 4 + length
     return _Walked(entries) if entries else NO_FRAMES
 
 
 def _note(entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, CommonEntry | None]) -> None:
-    """Keep a CIE, or where an FDE starts."""
+    """Keep a CIE, or where an FDE is.  Raises BadElf."""
     if not int.from_bytes(entry[4:8], "little"):
         commons[vaddr] = parse_common(entry, vaddr)
         return
@@ -185,7 +188,7 @@ def _note(entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, Com
 
 
 def read_entry(image: ElfImage, vaddr: int, limit: int = _ENTRY_MAX) -> bytes:
-    """Read a whole CIE or FDE, its length included; BadElf, also for one of more than ``limit`` bytes."""
+    """Read a whole CIE or FDE, its length included.  Raises BadElf, also for more than ``limit`` bytes."""
     data = image.read_virtual_up_to(vaddr, _ENTRY_GUESS)
     size = 4 + int.from_bytes(data[:4], "little")
     if not _SMALLEST_ENTRY <= size <= limit:

@@ -1,4 +1,4 @@
-"""The registers of a frame whose caller is to be found."""
+"""The registers of a frame, from which its caller is found."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """Those of a frame whose caller is to be found.
+    """The registers of one frame.
 
-    ``exact`` tells that ``ip`` is the instruction that was interrupted, not a return address, ``callee_exact`` the same
-    of the frame that this one called.  ``interrupted`` holds the other registers of the frame that was interrupted, by
-    ``row.OtherRegister``.
+    ``exact``: ``ip`` is the instruction that was interrupted, not a return address.  ``callee_exact``: the same of the
+    frame that this one called.  ``interrupted`` holds the other registers of the frame that was interrupted, in the
+    order of the architecture's ``OtherRegister``.
     """
 
     ip: int

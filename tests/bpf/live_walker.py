@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf.cpython.interpreter import Interpreter, Recipe
+from pyflame_ebpf.cpython.interpreter import Interpreter
 from pyflame_ebpf.cpython.layout import CPythonLayout
+from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Profile, Recording

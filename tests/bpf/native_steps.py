@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.sampling.abi import NATIVE_OUTCOMES
 from pyflame_ebpf.unwind.registers import Registers
-from pyflame_ebpf.unwind.row import FRAME_POINTER_BODY, ROW, OtherRegister, UnwindRow
+from pyflame_ebpf.unwind.row import FRAME_POINTER_BODY, ROW, UnwindRow
 from pyflame_ebpf.unwind.walk import NativeFrame, RowAt, StackMemory, WalkStopped
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 PAGE = 4096
 STEP_CALLER = 0  # PF_STEP_CALLER
@@ -62,6 +63,7 @@ class PagedMemory(StackMemory):
 
     def word(self, address: int) -> int:
         """As a copy of the stack gives it that holds the pages around the address."""
+        address %= 1 << 64
         for part in self.parts:
             if part.start <= address <= part.start + len(part.data) - 8:
                 return part.word(address)

@@ -7,7 +7,7 @@ Differences by design, and the only ones that are allowed here:
 - User space stops at the sixteenth frame that was interrupted, the programs at their limit of tail calls, and the limit
   of frames is looked at once in a stage, not once in a frame.  What is too deep in user space begins as it does there.
 
-Rows are those that unwind_row.py makes: BELOW_CFA saves rbp 2 to 127 words below the CFA.
+Rows are those that unwind/x86_64.py makes: BELOW_CFA saves rbp 2 to 127 words below the CFA.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.unwind import walk
 from pyflame_ebpf.unwind.registers import Registers
-from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, UnwindRow
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, UnwindRow
 from pyflame_ebpf.unwind.walk import WalkStopped
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 from tests.bpf.live_walker import compile_harness
 from tests.bpf.native_steps import PAGE, NativeSteps, PagedMemory, Step
 

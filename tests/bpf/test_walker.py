@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter as CPython
+from pyflame_ebpf.cpython.interpreter import interpreter_of
 from pyflame_ebpf.cpython.layout import GilKind
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.host import proc

@@ -1,17 +1,22 @@
 """Interpreters found in live processes: shared, static, stripped, renamed, in a venv, embedded."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
 import time
 import venv
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, Interpreter, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
+from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.host import proc
 
 WAIT = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read()"
@@ -22,8 +27,9 @@ SYSTEM = Path("/usr/bin/python3")
 
 
 @contextmanager
-def running(command, **options):
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options) as process:
+def running(command: Sequence[str | Path], env: dict[str, str] | None = None) -> Iterator[int]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         try:
             yield process.pid
@@ -31,16 +37,16 @@ def running(command, **options):
             process.kill()
 
 
-def version_of(python):
+def version_of(python: Path) -> str:
     program = "import sys; print('%d.%d.%d' % sys.version_info[:3])"
     return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def word(pid, address):
+def word(pid: int, address: int) -> int:
     return int.from_bytes(proc.read_memory(pid, address, 8), "little")
 
 
-def first_thread_id(pid, found):
+def first_thread_id(pid: int, found: Interpreter) -> int:
     """thread_id of the main interpreter's only thread state, reached from the roots; it is pthread_self()."""
     layout = found.layout
     if found.interpreters_head:
@@ -53,7 +59,7 @@ def first_thread_id(pid, found):
     return word(pid, thread + layout.tstate_thread_id)
 
 
-def roots_by_recipe(pid, recipe):
+def roots_by_recipe(pid: int, recipe: Recipe) -> tuple[int, ...]:
     """(interpreters_head, tstate_current) found as a BPF program finds them."""
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     bias = int(fields[23]) - recipe.first_text_vaddr  # startcode, mm->start_code
@@ -69,7 +75,7 @@ def roots_by_recipe(pid, recipe):
     return tuple(bias + vaddr if vaddr else 0 for vaddr in heads)
 
 
-def assert_found(pid, version):
+def assert_found(pid: int, version: str) -> Interpreter:
     found = interpreter_of(pid, FileFactsCache())
     assert isinstance(found, Interpreter), found
     assert found.name == f"CPython {version}"
@@ -80,7 +86,7 @@ def assert_found(pid, version):
 
 
 @pytest.mark.parametrize("python", PYTHON3, ids=lambda path: path.parts[-3])
-def test_installed_interpreters_are_found_with_their_roots(python) -> None:
+def test_installed_interpreters_are_found_with_their_roots(python: Path) -> None:
     with running([python, "-c", WAIT]) as pid:
         assert_found(pid, python.parts[-3])
 
@@ -105,7 +111,7 @@ def test_a_venv_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHON3, ids=lambda path: path.parts[-3])
-def test_a_stripped_library_is_found(python, tmp_path: Path) -> None:
+def test_a_stripped_library_is_found(python: Path, tmp_path: Path) -> None:
     library = next(python.parents[1].glob("lib/libpython3.*.so.1.0"))
     subprocess.run(["strip", "-o", tmp_path / library.name, library], check=True)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "LD_PRELOAD": str(tmp_path / library.name)}
@@ -121,7 +127,7 @@ int main(void) { Py_Initialize(); return PyRun_SimpleString(WAIT); }
 
 
 @pytest.mark.parametrize("python", PYTHON3[-1:], ids=lambda path: path.parts[-3])
-def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path: Path) -> None:
+def test_an_interpreter_embedded_in_another_program_is_found(python: Path, tmp_path: Path) -> None:
     prefix = python.parents[1]
     include = next(prefix.glob("include/python3.*"))
     library = next(prefix.glob("lib/libpython3.*.so.1.0"))
@@ -152,7 +158,7 @@ def test_an_interpreter_embedded_in_another_program_is_found(python, tmp_path: P
 @pytest.mark.parametrize(
     "python", [python for python in PYENV if python not in PYTHON3], ids=lambda path: path.parts[-3]
 )
-def test_python_2_is_named_and_said_to_be_unsupported(python) -> None:
+def test_python_2_is_named_and_said_to_be_unsupported(python: Path) -> None:
     with running([python, "-c", WAIT]) as pid:
         found = interpreter_of(pid, FileFactsCache())
     assert isinstance(found, UnsupportedInterpreter)

@@ -7,6 +7,7 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,15 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyflame_ebpf.cpython import debug_offsets
 from pyflame_ebpf.cpython.debug_offsets import (
     DEBUG_OFFSETS_READ,
     DebugOffsetsError,
     UnsupportedPythonError,
-    layout_for_version,
     layout_from_debug_offsets,
 )
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind
+from pyflame_ebpf.cpython.published_offsets import PUBLISHED
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
 
@@ -30,6 +30,8 @@ ROOT = Path(__file__).parent.parent.parent
 PYENV = Path("~/.pyenv/versions").expanduser()
 
 spec = importlib.util.spec_from_file_location("cpython_layout_row", ROOT / "scripts" / "cpython_layout_row.py")
+assert spec
+assert spec.loader
 row_script = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = row_script
 spec.loader.exec_module(row_script)
@@ -97,7 +99,7 @@ def example(minor: int, free_threaded: bool = False) -> dict[str, int]:
 def published(minor: int, changes: dict[str, int] | None = None, free_threaded: bool = False) -> bytes:
     """The bytes of a _Py_DebugOffsets with ``changes`` to what CPython would write."""
     members = example(minor, free_threaded) | (changes or {})
-    names = debug_offsets._PUBLISHED[3, minor].names
+    names = PUBLISHED[3, minor].names
     values = (members.get(name, 8) for name in names)
     return struct.pack(f"<8s{2 + len(names)}Q", b"xdebugpy", 3 << 24 | minor << 16 | 0xF0, free_threaded, *values)
 
@@ -125,11 +127,11 @@ def test_some_release_with_dwarf_is_installed() -> None:
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_row_is_what_dwarf_says(release) -> None:
+def test_row_is_what_dwarf_says(release: tuple[int, int]) -> None:
     elf = installed(*release)
     if elf is None:
         pytest.skip(f"CPython {release[0]}.{release[1]} is not installed under {PYENV}")
-    assert row_script.layout_from_elf(elf) == layout_for_version(*release)
+    assert row_script.layout_from_elf(elf) == LAYOUTS[release]
 
 
 def test_printed_row_is_the_committed_one() -> None:
@@ -138,35 +140,38 @@ def test_printed_row_is_the_committed_one() -> None:
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_row_fits_what_is_copied(release) -> None:
+def test_row_fits_what_is_copied(release: tuple[int, int]) -> None:
     assert sane(LAYOUTS[release])
 
 
 def test_contract_takes_its_fields_from_the_layout_in_order() -> None:
-    struct_text = re.search(r"struct cpython_layout \{(.*?)\n\};", (ROOT / "bpf" / "sample.h").read_text(), re.DOTALL)[
-        1
-    ]
+    header = (ROOT / "bpf" / "sample.h").read_text()
+    found = re.search(r"struct cpython_layout \{(.*?)\n\};", header, re.DOTALL)
+    assert found
     derived = {"reserved", "frame_is_entry_mask", "frame_always_entry"}  # follow from the others: bpf_abi.pack_layout
-    names = [name for name in re.findall(r"^    pf_u\d+ (\w+);", struct_text, re.MULTILINE) if name not in derived]
+    names = [name for name in re.findall(r"^    pf_u\d+ (\w+);", found[1], re.MULTILINE) if name not in derived]
     assert names == [field.name for field in fields(CPythonLayout) if field.name in names]
 
 
 @pytest.fixture
-def running_313():
+def running_313() -> Iterator[int]:
     pythons = sorted(PYENV.glob("3.13.*/bin/python3.13"))
     if not pythons:
         pytest.skip(f"CPython 3.13 is not installed under {PYENV}")
     program = "print('ready', flush=True); input()"
     with subprocess.Popen([pythons[0], "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin
+        assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         yield child.pid
         child.stdin.close()
 
 
 @pytest.mark.root
-def test_live_313_publishes_what_its_dwarf_says(running_313) -> None:
+def test_live_313_publishes_what_its_dwarf_says(running_313: int) -> None:
     layout = row_script.layout_from_process(running_313)
     elf = installed(3, 13)
+    assert elf
     with elf.open("rb") as stream:
         structs = row_script.Structs(row_script.ELFFile(stream).get_dwarf_info())
         said = {
@@ -252,21 +257,16 @@ def test_unknown_release_in_debug_offsets_is_named(release: tuple[int, ...]) -> 
         layout_from_debug_offsets(bytes(data))
 
 
-@pytest.mark.parametrize("release", [(2, 7), (3, 5), (3, 13), (3, 16)])
-def test_release_without_row_is_an_error_with_a_hint(release: tuple[int, ...]) -> None:
-    with pytest.raises(UnsupportedPythonError) as error:
-        layout_for_version(*release)
-    assert error.value.hint
-
-
 @settings(max_examples=500)
 @given(
     minor=st.sampled_from([13, 14, 15]),
     free_threaded=st.booleans(),
     changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 2**64 - 1) | st.integers(0, 300)), max_size=4),
 )
-def test_hostile_members_give_a_sane_layout_or_a_clear_error(minor, free_threaded: bool, changes) -> None:
-    names = debug_offsets._PUBLISHED[3, minor].names
+def test_hostile_members_give_a_sane_layout_or_a_clear_error(
+    minor: int, free_threaded: bool, changes: list[tuple[int, int]]
+) -> None:
+    names = PUBLISHED[3, minor].names
     data = published(minor, {names[index % len(names)]: value for index, value in changes}, free_threaded)
     try:
         layout = layout_from_debug_offsets(data)

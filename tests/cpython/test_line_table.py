@@ -62,7 +62,9 @@ def test_frame_that_has_not_started_is_on_the_first_line() -> None:
     first_line=st.integers(-(2**31), 2**31 - 1),
     lastis=st.lists(st.integers(-(2**31), 2**31 - 1)),
 )
-def test_garbage_gives_a_line_or_none(table_format, table: bytes, first_line: int, lastis) -> None:
+def test_garbage_gives_a_line_or_none(
+    table_format: LineTableFormat, table: bytes, first_line: int, lastis: list[int]
+) -> None:
     decoded = decode_lines(table_format, table, first_line)
     assert all(0 <= decoded.line_at(lasti) < 2**31 for lasti in lastis)
     assert list(decoded.starts) == sorted(set(decoded.starts))
@@ -78,9 +80,9 @@ def test_cut_table_tells_the_same_lines_as_far_as_it_goes(table: bytes, cut: int
 
 
 @pytest.mark.parametrize("interpreter", INTERPRETERS)
-def test_lines_are_those_of_the_interpreter_itself(interpreter) -> None:
+def test_lines_are_those_of_the_interpreter_itself(interpreter: str) -> None:
     """Sixty files of its standard library, every instruction of every code object."""
-    command = [sys.executable, CHECK_LINES, "--sample", "60", interpreter]
+    command = [sys.executable, str(CHECK_LINES), "--sample", "60", interpreter]
     run = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=False)
     figures = re.search(r"^1 interpreters, (\d+) positions: (\d+) wrong$", run.stdout, re.MULTILINE)
     assert figures, run.stdout + run.stderr

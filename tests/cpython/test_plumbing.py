@@ -158,7 +158,7 @@ def test_what_calls_the_evaluation_loop_is_not_it(name: str) -> None:
     assert not is_evaluation_loop(name)
 
 
-def interpreter_image(interpreter) -> Path:
+def interpreter_image(interpreter: Interpreter) -> Path:
     """The file that holds the interpreter, seen from here."""
     said = subprocess.run([*interpreter.argv, "-c", PROBE], capture_output=True, text=True, check=True).stdout
     path = said.rstrip("\n").split(" ", 2)[2]
@@ -169,7 +169,9 @@ def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_inter
     with interpreter_image(each_interpreter).open("rb") as file:
         image = ElfImage(file)
         loop = image.symbol("_PyEval_EvalFrameDefault")
+        assert loop
         named = image.symbol_at(loop.vaddr + 1)
+    assert named
     assert is_evaluation_loop(named[0])
 
 

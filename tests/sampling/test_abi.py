@@ -20,9 +20,10 @@ from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome
 from pyflame_ebpf.sampling import abi, events, sampler
 from pyflame_ebpf.sampling.abi import raw_identity
 from pyflame_ebpf.unwind import walk
+from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, ROWS_MAX
 from pyflame_ebpf.unwind.registers import Registers
-from pyflame_ebpf.unwind.row import ROW, CfaKind, OtherRegister, RbpKind
-from pyflame_ebpf.unwind.rows import PAGE_SHIFT, ROWS_MAX
+from pyflame_ebpf.unwind.row import ROW, CfaKind, RbpKind
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 BPF = Path(__file__).parent.parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()

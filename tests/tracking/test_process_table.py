@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.cpython.interpreter import FileFactsCache, Recipe, interpreter_of
-from pyflame_ebpf.elf.image import ElfType
+from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.interpreter import interpreter_of
+from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.identity import Identity
@@ -449,8 +450,7 @@ def test_memory_of_a_running_process_can_be_read_and_what_is_not_there_is_empty(
 # ---- what the programs read ----
 
 RECIPE = Recipe(
-    ElfType.DYN,
-    0x1000,
+    first_text_vaddr=0x1000,
     interpreters_head=0x5000,
     tstate_current=0x6000,
     in_library=True,

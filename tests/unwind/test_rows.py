@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,52 +17,75 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, open_regular
-from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, unpack_rows
-from pyflame_ebpf.unwind.rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows, UnwindTable
+from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, unpack_rows
+from pyflame_ebpf.unwind.rows import UnwindTable
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
+from tests.unwind.made_files import (
+    CODE_AT,
+    COMMON,
+    FRAMES_AT,
+    HEADER_AT,
+    NONE,
+    ROOT,
+    UNSUPPORTED,
+    Rows,
+    as_rule,
+    decode,
+    elf,
+    entry,
+    frames,
+    in_memory,
+    rsp,
+    with_table,
+)
+
+Assemble = Callable[..., Path]  # of a source and flags of gcc: a library
 
 CHECK_UNWIND_ROWS = Path(__file__).parent.parent.parent / "scripts" / "check_unwind_rows.py"
-NONE = (CfaKind.NONE, 0, RbpKind.SAME, 0)
-ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
-UNSUPPORTED = (CfaKind.UNSUPPORTED, 0, RbpKind.SAME, 0)
 
 
-def rsp(offset, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0):
-    return (CfaKind.RSP, offset, rbp, rbp_offset)
-
-
-def escape(*values):
+def escape(*values: int) -> str:
     return f".cfi_escape {','.join(map(str, values))}\n"
 
 
-def function(body, name: str = "f", directives: str = ""):
+def function(body: str, name: str = "f", directives: str = "") -> str:
     head = f".globl {name}\n.type {name},@function\n{name}: .cfi_startproc\n{directives}\n"
     return f"{head}{body}\n.cfi_endproc\n.size {name}, . - {name}\n"
 
 
 @pytest.fixture(scope="module")
-def assemble(tmp_path_factory: pytest.TempPathFactory):
+def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
     folder = tmp_path_factory.mktemp("unwind")
 
-    def run(source, *flags):
+    def run(source: str, *flags: str) -> Path:
         target = folder / f"{len(list(folder.iterdir()))}.so"
         text = f".text\n.p2align 12\nbegin: .globl begin\n{source}\n.section .note.GNU-stack\n"
-        command = ["gcc", "-shared", "-nostdlib", "-x", "assembler", "-", "-o", target, *flags]
+        command = ["gcc", "-shared", "-nostdlib", "-x", "assembler", "-", "-o", str(target), *flags]
         subprocess.run(command, input=text.encode(), check=True)
         return target
 
     return run
 
 
-def pages(path, count: int = 1, first=None):
+def first_page(image: ElfImage) -> int:
+    """The page of ``begin``."""
+    begin = image.symbol("begin")
+    assert begin
+    return begin.vaddr >> PAGE_SHIFT
+
+
+def pages(path: Path, count: int = 1, first: int | None = None) -> list[Rows]:
     """The rows of pages from that of ``begin`` on, each as (start, what)."""
     with open_regular(str(path)) as file:
         image = ElfImage(file)
-        page = image.symbol("begin").vaddr >> PAGE_SHIFT if first is None else first
+        page = first_page(image) if first is None else first
         table = UnwindTable(image)
-        return [[(row[0], row[1:]) for row in unpack_rows(table.rows(number))] for number in range(page, page + count)]
+        numbers = range(page, page + count)
+        return [[(row.start, as_rule(row)) for row in unpack_rows(table.rows(number))] for number in numbers]
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[str, Rows]] = {
     "a frame pointer": (
         """push %rbp
         .cfi_def_cfa_offset 16
@@ -227,12 +251,14 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize(("body", "expected"), FUNCTIONS.values(), ids=FUNCTIONS)
-def test_rows_say_how_each_address_finds_its_caller(assemble, body, expected) -> None:
+def test_rows_say_how_each_address_finds_its_caller(assemble: Assemble, body: str, expected: Rows) -> None:
     assert pages(assemble(function(body))) == [expected]
 
 
 @pytest.mark.parametrize("flags", [(), ("-Wl,--no-eh-frame-hdr",)], ids=["search table", "no search table"])
-def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(assemble, flags) -> None:
+def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(
+    assemble: Assemble, flags: tuple[str, ...]
+) -> None:
     body = ".skip 10, 0x90\n.cfi_def_cfa_offset 64\n.skip 9000, 0x90\n.cfi_def_cfa_offset 32\n.skip 100, 0x90"
     tail = f".skip 2000, 0x90\n{function('nop', 'g')}"
     assert pages(assemble(function(body) + tail, *flags), 4) == [
@@ -243,47 +269,44 @@ def test_a_page_begins_with_the_row_in_force_of_a_function_from_pages_before(ass
     ]
 
 
-def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble) -> None:
+def test_pages_that_nothing_covers_have_one_row_of_nothing(assemble: Assemble) -> None:
     path = assemble(function("nop"))
     assert pages(path, first=0) == pages(path, first=1 << 40) == pages(path, first=(1 << 52) - 1) == [[(0, NONE)]]
 
 
-ROOT = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
-
-
 @pytest.mark.parametrize("code", ["xor %ebp,%ebp\nmov %rsp,%rdi", "mov %rsp,%rdi\ncall g"])
-def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble, code: str) -> None:
+def test_the_entry_point_has_no_caller_though_no_entry_says_so(assemble: Assemble, code: str) -> None:
     path = assemble(f".skip 16, 0x90\n.globl start\nstart: {code}\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,start")
     assert pages(path) == [[(0, NONE), (16, ROOT), (32, rsp(8)), (33, NONE)]]
 
 
-def test_a_library_s_first_function_is_no_entry_point(assemble) -> None:
+def test_a_library_s_first_function_is_no_entry_point(assemble: Assemble) -> None:
     path = assemble(f"lea 0(%rip),%rdi\nret\n.p2align 5\n{function('nop', 'g')}", "-Wl,-e,begin")
     assert pages(path) == [[(0, NONE), (32, rsp(8)), (33, NONE)]]
 
 
-def test_what_an_entry_says_of_the_entry_point_counts(assemble) -> None:
+def test_what_an_entry_says_of_the_entry_point_counts(assemble: Assemble) -> None:
     assert pages(assemble(function("xor %ebp,%ebp"), "-Wl,-e,f")) == [[(0, rsp(8)), (2, NONE)]]
 
 
-def test_a_file_without_unwind_data_is_empty(assemble) -> None:
+def test_a_file_without_unwind_data_is_empty(assemble: Assemble) -> None:
     with open_regular(str(assemble("nop\n"))) as file:
         table = UnwindTable(ElfImage(file))
         assert table.empty
         assert unpack_rows(table.rows(1)) == ((0, *NONE),)
 
 
-def test_equal_rows_of_neighbouring_functions_are_one(assemble) -> None:
+def test_equal_rows_of_neighbouring_functions_are_one(assemble: Assemble) -> None:
     source = "".join(function("nop\nret", f"f{number}") for number in range(9))
     assert pages(assemble(source)) == [[(0, rsp(8)), (18, NONE)]]
 
 
-def test_padding_between_functions_goes_when_a_page_has_too_many_rows(assemble) -> None:
+def test_padding_between_functions_goes_when_a_page_has_too_many_rows(assemble: Assemble) -> None:
     source = "".join(f".p2align 3\n{function('nop', f'f{number}')}" for number in range(512))
     assert pages(assemble(source)) == [[(0, rsp(8))]]
 
 
-def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble) -> None:
+def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble: Assemble) -> None:
     body = "".join(f"nop\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(ROWS_MAX))
     found = pages(assemble(function(f"{body}.skip 50, 0x90")))[0]
     assert len(found) == ROWS_MAX
@@ -291,13 +314,13 @@ def test_pushes_are_given_up_when_a_page_still_has_too_many_rows(assemble) -> No
     assert found[-3:] == [(511, rsp(16)), (512, rsp(24)), (562, NONE)]
 
 
-def test_a_page_with_more_rows_than_the_maps_hold_is_refused(assemble) -> None:
+def test_a_page_with_more_rows_than_the_maps_hold_is_refused(assemble: Assemble) -> None:
     body = "".join(f".skip 6, 0x90\n.cfi_def_cfa_offset {16 + 8 * (number % 2)}\n" for number in range(600))
     with pytest.raises(TooManyRows):
         pages(assemble(function(f"{body}nop")))
 
 
-def test_a_damaged_entry_leaves_the_functions_around_it(assemble) -> None:
+def test_a_damaged_entry_leaves_the_functions_around_it(assemble: Assemble) -> None:
     source = function("nop", "f") + function(f"nop\n{escape(0x3E)}nop", "g") + function("nop", "h")
     assert pages(assemble(source)) == [[(0, rsp(8)), (1, NONE), (3, rsp(8)), (4, NONE)]]
 
@@ -310,7 +333,9 @@ def test_the_kernels_own_library_is_read_like_any_other() -> None:
         data = memory.read(int(end, 16) - int(begin, 16))
     with in_memory(data) as file:
         image = ElfImage(file)
-        vaddr = image.symbol("__vdso_clock_gettime").vaddr
+        symbol = image.symbol("__vdso_clock_gettime")
+        assert symbol
+        vaddr = symbol.vaddr
         rows = unpack_rows(UnwindTable(image).rows(vaddr >> PAGE_SHIFT))
         assert [row.cfa for row in rows if row.start <= vaddr % PAGE_SIZE][-1] == CfaKind.RSP
 
@@ -318,65 +343,11 @@ def test_the_kernels_own_library_is_read_like_any_other() -> None:
 def test_a_whole_library_and_an_executable_agree_with_readelf() -> None:
     mapped = Path("/proc/self/maps").read_text()
     libc = next(line.split()[-1] for line in mapped.splitlines() if "/libc.so" in line or "/libc-" in line)
-    command = [sys.executable, CHECK_UNWIND_ROWS, libc, sys.executable]
+    command = [sys.executable, str(CHECK_UNWIND_ROWS), libc, sys.executable]
     environment = {**os.environ, "PYTHONPATH": str(CHECK_UNWIND_ROWS.parent.parent)}
     checked = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert checked.stdout.endswith("rows: 0 wrong\n"), checked.stdout + checked.stderr
     assert checked.returncode == 0
-
-
-# A file made here: program headers, .eh_frame_hdr at 0x100, .eh_frame from 0x1000 on, code said to be at 0x100000.
-HEADER_AT, FRAMES_AT, CODE_AT = 0x100, 0x1000, 0x100000
-COMMON = b"\1zR\0" + b"\1\x78\x10\1\x1b" + b"\x0c\7\x08\x90\1"
-
-
-def in_memory(data):
-    handle = os.memfd_create("elf")
-    os.write(handle, data)
-    return os.fdopen(handle, "rb", buffering=0)
-
-
-def entry(reference, body):
-    return struct.pack("<II", len(body) + 4, reference) + body
-
-
-def frames(*instructions, common=COMMON, size: int = 1000):
-    """(.eh_frame, addresses of the FDEs) of functions side by side."""
-    data = entry(0, common)
-    places = []
-    for number, code in enumerate(instructions):
-        vaddr = FRAMES_AT + len(data)
-        places.append(vaddr)
-        start = CODE_AT + number * size - (vaddr + 8)
-        data += entry(len(data) + 4, struct.pack("<iI", start, size) + b"\0" + code)
-    return data, places
-
-
-def elf(section, table):
-    """An ELF file with this .eh_frame and search table of (start, address of FDE)."""
-    count = len(table)
-    head = struct.pack("<4Bii", 1, 0x1B, 3, 0x3B, FRAMES_AT - HEADER_AT - 4, count)
-    head += b"".join(struct.pack("<ii", start - HEADER_AT, place - HEADER_AT) for start, place in table)
-    assert HEADER_AT + len(head) <= FRAMES_AT
-    size = FRAMES_AT + len(section)
-    ident = b"\x7fELF\2\1\1" + bytes(9)
-    data = struct.pack("<16sHHIQQQIHHHHHH", ident, 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 64, 0, 0)
-    data += struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, size, size, 4096)
-    data += struct.pack("<IIQQQQQQ", 0x6474E550, 4, *[HEADER_AT] * 3, len(head), len(head), 4)
-    return (data.ljust(HEADER_AT, b"\0") + head).ljust(FRAMES_AT, b"\0") + section
-
-
-def decode(data, page=CODE_AT >> PAGE_SHIFT):
-    """The rows of a page; fails if they are not as BPF may rely on."""
-    with in_memory(data) as file:
-        packed = UnwindTable(ElfImage(file)).rows(page)
-    rows = unpack_rows(packed)
-    starts = [row.start for row in rows]
-    assert starts[0] == 0
-    assert starts == sorted(set(starts))
-    assert starts[-1] < PAGE_SIZE
-    assert len(rows) <= ROWS_MAX
-    return [(row[0], row[1:]) for row in rows]
 
 
 def test_files_made_here_are_sound() -> None:
@@ -466,11 +437,6 @@ def test_a_header_of_another_version_is_refused(version: int) -> None:
         decode(data)
 
 
-def with_table(made, size: int = 1000):
-    section, places = made
-    return section, [(CODE_AT + number * size, place) for number, place in enumerate(places)]
-
-
 def test_a_header_without_a_table_leads_to_the_entries() -> None:
     data = bytearray(elf(*with_table(frames(b"", b"\x0e\x20"))))
     data[HEADER_AT + 2 : HEADER_AT + 4] = b"\xff\xff"
@@ -489,7 +455,7 @@ def test_a_page_costs_a_bounded_time_whatever_its_entries_claim() -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=4), st.sampled_from([1, 1000, 5000]))
-def test_any_instructions_give_sound_rows(instructions, size) -> None:
+def test_any_instructions_give_sound_rows(instructions: list[bytes], size: int) -> None:
     decode(elf(*with_table(frames(*instructions, size=size), size)))
 
 
@@ -515,15 +481,16 @@ def test_any_header_gives_sound_rows_or_is_refused(header: bytes) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("-Wl,--no-eh-frame-hdr",)], ids=["search table", "no search table"])
-def test_a_damaged_library_gives_sound_rows_or_is_refused(assemble, flags) -> None:
+def test_a_damaged_library_gives_sound_rows_or_is_refused(assemble: Assemble, flags: tuple[str, ...]) -> None:
     bodies = [body for body, _ in FUNCTIONS.values()]
     path = assemble("".join(function(body, f"f{number}") for number, body in enumerate(bodies)), *flags)
     whole = path.read_bytes()
     with open_regular(str(path)) as file:
         image = ElfImage(file)
         section = image.section(".eh_frame")
+        assert section
         begin = min(section.offset, image.unwind_index.offset if image.unwind_index else section.offset)
-        page = image.symbol("begin").vaddr >> PAGE_SHIFT
+        page = first_page(image)
     chance = random.Random(7)
     for _ in range(600):
         data = bytearray(whole)

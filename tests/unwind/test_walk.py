@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,29 +12,33 @@ from hypothesis import strategies as st
 
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.unwind.registers import Registers
-from pyflame_ebpf.unwind.row import CfaKind, OtherRegister, RbpKind, UnwindRow
-from pyflame_ebpf.unwind.walk import FRAMES_MAX, StackMemory, WalkStopped, walk
+from pyflame_ebpf.unwind.row import CfaKind, RbpKind, UnwindRow
+from pyflame_ebpf.unwind.walk import FRAMES_MAX, NativeFrame, StackMemory, WalkStopped, walk
+from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 STACK = 0x7FFF_0000
 LEAF, CALLER, ROOT = 0x1000, 0x2000, 0x3000
 RBP = 0xB0B
 
 
-def row(cfa, offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0):
+def row(cfa: CfaKind, offset: int = 0, rbp: RbpKind = RbpKind.SAME, rbp_offset: int = 0) -> UnwindRow:
     return UnwindRow(0, cfa, offset, rbp, rbp_offset)
 
 
-def walked(words, rows, **registers):
-    """Walk a stack of words; ``rows`` by the page of an address, others are unknown code."""
-    known = {"ip": LEAF, "sp": STACK, "bp": RBP, "interrupted": range(100, 115), "exact": True} | registers
+AT_LEAF = Registers(LEAF, STACK, RBP, tuple(range(100, 115)), exact=True)
 
-    def row_at(address):
+
+def walked(
+    words: list[int], rows: Mapping[int, UnwindRow | None], at: Registers = AT_LEAF
+) -> tuple[list[NativeFrame], NativeOutcome]:
+    """Walk a stack of words; ``rows`` by the page of an address, others are unknown code."""
+
+    def row_at(address: int) -> UnwindRow | None:
         if address >> 12 not in rows:
             raise WalkStopped(NativeOutcome.NO_MAPPING)
         return rows[address >> 12]
 
-    memory = StackMemory(STACK, struct.pack(f"<{len(words)}Q", *words))
-    return walk(Registers(**known), memory, row_at)
+    return walk(at, StackMemory(STACK, struct.pack(f"<{len(words)}Q", *words)), row_at)
 
 
 def test_frames_are_followed_by_the_stack_pointer_to_the_root() -> None:
@@ -48,7 +54,7 @@ def test_a_return_address_of_nought_is_the_root() -> None:
 
 
 def test_interrupted_instruction_is_not_moved_into_the_call_before_it() -> None:
-    frames, _ = walked([0], {1: row(CfaKind.RSP, 8), 0: row(CfaKind.RSP, 8)}, exact=False)
+    frames, _ = walked([0], {1: row(CfaKind.RSP, 8), 0: row(CfaKind.RSP, 8)}, replace(AT_LEAF, exact=False))
     assert frames == [(LEAF - 1, STACK + 8)]
 
 
@@ -60,22 +66,25 @@ def test_saved_frame_pointer_is_the_caller_s() -> None:
 
 @pytest.mark.parametrize(("ip", "end"), [(0x1004, 8), (0x100B, 16)])
 def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip: int, end: int) -> None:
-    frames, _ = walked([0, 0], {1: row(CfaKind.PLT, 11)}, ip=ip)
+    frames, _ = walked([0, 0], {1: row(CfaKind.PLT, 11)}, replace(AT_LEAF, ip=ip))
     assert frames == [(ip, STACK + end)]
 
 
 @pytest.mark.parametrize(
-    ("rule", "registers"),
+    ("rule", "at"),
     [
-        (row(CfaKind.RBP_DEREF, -8), {"bp": STACK + 8}),
-        (row(CfaKind.RSP_DEREF_PLUS, 0), {}),
-        (row(CfaKind.RBP_DEREF_PLUS, 8 << 16 | 0xFFF0), {"bp": STACK + 24}),
-        (row(CfaKind.REGISTER, 8 << 4 | OtherRegister.R10), {"interrupted": (0, 0, STACK + 16, *[0] * 12)}),
-        (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), {"interrupted": (0, -2, *[0] * 13)}),
+        (row(CfaKind.RBP_DEREF, -8), replace(AT_LEAF, bp=STACK + 8)),
+        (row(CfaKind.RSP_DEREF_PLUS, 0), AT_LEAF),
+        (row(CfaKind.RBP_DEREF_PLUS, 8 << 16 | 0xFFF0), replace(AT_LEAF, bp=STACK + 24)),
+        (
+            row(CfaKind.REGISTER, 8 << 4 | OtherRegister.R10),
+            replace(AT_LEAF, interrupted=(0, 0, STACK + 16, *[0] * 12)),
+        ),
+        (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), replace(AT_LEAF, interrupted=(0, -2, *[0] * 13))),
     ],
 )
-def test_realigned_stacks_are_followed(rule, registers) -> None:
-    frames, outcome = walked([STACK + 24, STACK + 16, 0, 0], {1: rule}, **registers)
+def test_realigned_stacks_are_followed(rule: UnwindRow, at: Registers) -> None:
+    frames, outcome = walked([STACK + 24, STACK + 16, 0, 0], {1: rule}, at)
     assert (frames, outcome) == ([(LEAF, STACK + 24)], NativeOutcome.COMPLETE)
 
 
@@ -94,7 +103,8 @@ def test_scratch_registers_are_believed_in_the_caller_s_frame_too_but_no_further
     end = STACK + 8 * frames_out
     rows = {1: row(CfaKind.RSP, 8), 2: row(CfaKind.REGISTER, 8 << 4 | register)}
     words = [*[LEAF + 1] * (frames_out - 1), *[CALLER + 1] * bool(frames_out), 0]
-    found = walked(words, rows, ip=LEAF if frames_out else CALLER, interrupted=[end] * 15)
+    at = replace(AT_LEAF, ip=LEAF if frames_out else CALLER, interrupted=(end,) * 15)
+    found = walked(words, rows, at)
     assert found[1] is outcome
 
 
@@ -107,7 +117,7 @@ def test_signal_frame_gives_the_interrupted_instruction() -> None:
 
 
 def test_code_without_unwind_data_is_followed_by_frame_pointers() -> None:
-    frames, outcome = walked([0, STACK + 8, CALLER + 1, 0, 0], {1: None, 2: None}, bp=STACK + 8)
+    frames, outcome = walked([0, STACK + 8, CALLER + 1, 0, 0], {1: None, 2: None}, replace(AT_LEAF, bp=STACK + 8))
     assert outcome is NativeOutcome.NO_UNWIND_DATA
     assert frames == [(LEAF, STACK + 24), (CALLER, 0)]
 
@@ -122,8 +132,8 @@ def test_code_without_unwind_data_is_followed_by_frame_pointers() -> None:
         ({1: row(CfaKind.RSP, 8)}, NativeOutcome.NO_MAPPING),
     ],
 )
-def test_what_stops_the_walk_is_told(rules, outcome: NativeOutcome) -> None:
-    frames, found = walked([0, CALLER + 1], rules, sp=STACK + 8)
+def test_what_stops_the_walk_is_told(rules: dict[int, UnwindRow], outcome: NativeOutcome) -> None:
+    frames, found = walked([0, CALLER + 1], rules, replace(AT_LEAF, sp=STACK + 8))
     assert (found, frames[0][0]) == (outcome, LEAF)
 
 
@@ -149,8 +159,8 @@ def test_signal_frames_in_a_circle_come_to_an_end() -> None:
     ),
     sp=st.integers(0, 2**64 - 1) | st.sampled_from([STACK, STACK + 8]),
 )
-def test_any_rows_and_memory_come_to_an_end(words, rows, sp: int) -> None:
-    frames, outcome = walked(words, rows, sp=sp)
+def test_any_rows_and_memory_come_to_an_end(words: list[int], rows: dict[int, UnwindRow], sp: int) -> None:
+    frames, outcome = walked(words, rows, replace(AT_LEAF, sp=sp))
     assert frames[0][0] == LEAF
     assert len(frames) <= FRAMES_MAX
     assert isinstance(outcome, NativeOutcome)
