@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,8 @@ from pyflame_ebpf.cpython.debug_offsets import (
     UnsupportedPythonError,
     layout_from_debug_offsets,
 )
-from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind
+from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
+from pyflame_ebpf.cpython.line_table import LineTableFormat
 from pyflame_ebpf.cpython.published_offsets import PUBLISHED
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
@@ -236,6 +237,204 @@ def test_free_threaded_313_keeps_string_state_in_its_first_byte() -> None:
 def test_member_out_of_place_is_refused(changes: dict[str, int]) -> None:
     with pytest.raises(DebugOffsetsError):
         layout_from_debug_offsets(published(13, changes))
+
+
+OF_313 = CPythonLayout(
+    version=0x030D,
+    instruction_kind=InstructionKind.INSTR_PTR,
+    gil_kind=GilKind.INTERPRETER,
+    interp_next=7264,
+    interp_threads_head=7344,
+    interp_gil=16,
+    gil_last_holder=8,
+    gil_locked=16,
+    tstate_prev=0,
+    tstate_next=8,
+    tstate_interp=16,
+    tstate_thread_id=152,
+    tstate_frame=72,
+    tstate_active=40,
+    tstate_active_mask=1,
+    tstate_holds_gil=OFFSET_NONE,
+    cframe_current_frame=OFFSET_NONE,
+    frame_size=72,
+    frame_previous=8,
+    frame_code=0,
+    frame_instruction=56,
+    frame_owner=70,
+    frame_owner_shim=3,
+    frame_code_tag_mask=0,
+    frame_is_entry=OFFSET_NONE,
+    frame_tlbc_index=OFFSET_NONE,
+    code_identity=48,
+    code_first_line=68,
+    code_filename=112,
+    code_name=128,
+    code_line_table=136,
+    code_instructions=200,
+    code_first_traceable=184,
+    code_tlbc=OFFSET_NONE,
+    str_length=16,
+    str_state=32,
+    str_kind_shift=2,
+    str_compact_shift=5,
+    str_ascii_shift=6,
+    bytes_value=32,
+    str_ascii_data=40,
+    str_compact_data=56,
+    bytes_size=16,
+    line_table_format=LineTableFormat.LOCATIONS,
+    interpreters_head=632,
+    tstate_current=None,
+    free_threaded=False,
+)
+
+
+def with_free_threads(layout: CPythonLayout) -> CPythonLayout:
+    """The layout without the GIL, whose objects have 16 bytes more in front."""
+    moved = (
+        *("code_identity", "code_first_line", "code_filename", "code_name", "code_line_table", "code_instructions"),
+        *("code_first_traceable", "str_length", "str_state", "bytes_value", "str_ascii_data", "str_compact_data"),
+        "bytes_size",
+    )
+    places = {name: getattr(layout, name) + 16 for name in moved}
+    return replace(layout, gil_kind=GilKind.UNKNOWN, free_threaded=True, **places)
+
+
+def with_bytecode_copies(layout: CPythonLayout) -> CPythonLayout:
+    """The layout of 3.14 and later without the GIL: threads run their own bytecode, a str has a state in bytes."""
+    changed = with_free_threads(layout)
+    return replace(
+        changed,
+        frame_owner=layout.frame_owner + 4,
+        frame_tlbc_index=72,
+        code_instructions=changed.code_instructions + 8,
+        code_tlbc=224,
+        str_state=changed.str_state + 1,
+        str_kind_shift=0,
+        str_compact_shift=3,
+        str_ascii_shift=4,
+    )
+
+
+OF_314 = replace(
+    OF_313,
+    version=0x030E,
+    gil_kind=GilKind.THREAD_FLAG,
+    tstate_active=44,
+    tstate_holds_gil=36,
+    frame_size=80,
+    frame_owner=74,
+    frame_code_tag_mask=3,
+    code_instructions=208,
+    code_first_traceable=192,
+    interpreters_head=808,
+)
+OF_315 = replace(OF_314, version=0x030F, tstate_active=48, tstate_holds_gil=44, interpreters_head=936)
+
+
+@pytest.mark.parametrize(
+    ("minor", "free_threaded", "layout"),
+    [
+        (13, False, OF_313),
+        (13, True, with_free_threads(OF_313)),
+        (14, False, OF_314),
+        (14, True, with_bytecode_copies(OF_314)),
+        (15, False, OF_315),
+        (15, True, with_bytecode_copies(OF_315)),
+    ],
+)
+def test_a_published_layout_is_understood_in_every_member(
+    minor: int, free_threaded: bool, layout: CPythonLayout
+) -> None:
+    published_flag = {"thread_state.holds_gil": 44} if minor == 15 else {}
+    assert layout_from_debug_offsets(published(minor, published_flag, free_threaded)) == layout
+
+
+# The largest value of each member that is accepted in the example of 3.13; 8 or 4 bytes more, or 1, are refused.
+LARGEST = {
+    "interpreter_state.next": (65528, 8),
+    "thread_state.prev": (296, 8),
+    "thread_state.status": (300, 4),
+    "interpreter_frame.owner": (79, 1),
+    "code_object.firstlineno": (140, 4),
+    "code_object.co_code_adaptive": (207, 1),
+    "bytes_object.ob_sval": (39, 1),
+    "unicode_object.length": (56, 8),
+    "unicode_object.asciiobject_size": (48, 1),
+}
+
+
+@pytest.mark.parametrize(("name", "largest", "width"), [(name, *bound) for name, bound in LARGEST.items()])
+def test_a_member_may_lie_at_the_end_of_its_struct_and_no_further(name: str, largest: int, width: int) -> None:
+    layout_from_debug_offsets(published(13, {name: largest}))
+    with pytest.raises(DebugOffsetsError, match=name.partition(".")[0]):
+        layout_from_debug_offsets(published(13, {name: largest + width}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"interpreter_state.next": OFFSET_NONE // 8 * 8 + 8}, "interpreter_state.next is at 65536 of"),
+        ({"thread_state.next": 4}, "thread_state.next is at 4 of 304 bytes"),
+        ({"code_object.firstlineno": 66}, "code_object.firstlineno is at 66 of"),
+        ({"runtime_state.size": 0}, "runtime_state.size is 0"),
+        ({"runtime_state.size": (1 << 24) + 1}, "runtime_state.size is 16777217"),
+        ({"interpreter_frame.size": 4096, "interpreter_frame.owner": 128}, "interpreter_frame does not fit"),
+        ({"interpreter_state.gil_runtime_state": 7768}, "gil_runtime_state_holder does not fit"),
+        ({"interpreter_state.gil_runtime_state_locked": 7770}, "gil_runtime_state_locked does not fit"),
+        ({"interpreter_state.gil_runtime_state_locked": 7752 + OFFSET_NONE - 3}, "gil_runtime_state_locked does not"),
+        ({"thread_state.size": 160, "thread_state.thread_id": 0}, None),
+        ({"code_object.size": 184}, "code_object.co_code_adaptive is at"),
+        ({"code_object.linetable": 96}, "code_object does not fit"),
+        ({"pyobject.size": 56}, "code_object does not fit"),
+        ({"pyobject.size": 48}, None),
+        ({"unicode_object.state": 64}, "unicode_object.state does not fit"),
+        ({"unicode_object.asciiobject_size": 32}, "unicode_object.asciiobject_size does not fit"),
+        ({"unicode_object.asciiobject_size": 33}, None),
+        ({"unicode_object.asciiobject_size": 49}, "unicode_object.size does not fit"),
+        ({"unicode_object.size": OFFSET_NONE}, "unicode_object.size does not fit"),
+        ({"unicode_object.size": OFFSET_NONE - 1}, None),
+        ({"bytes_object.size": 4096, "bytes_object.ob_sval": 255}, None),
+        ({"bytes_object.size": 4096, "bytes_object.ob_sval": 256}, "bytes_object.ob_sval does not fit"),
+        ({"gc.size": 0}, None),
+    ],
+)
+def test_structures_that_contradict_each_other_are_refused(changes: dict[str, int], message: str | None) -> None:
+    if message is None:
+        layout_from_debug_offsets(published(13, changes))
+        return
+    with pytest.raises(DebugOffsetsError, match=message):
+        layout_from_debug_offsets(published(13, changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"interpreter_frame.tlbc_index": 74},
+        {"interpreter_frame.tlbc_index": 88},
+        {"code_object.co_tlbc": 228},
+        {"code_object.co_tlbc": 240},
+        {"thread_state.size": 48 - 8, "thread_state.thread_id": 0, "thread_state.current_frame": 0},
+    ],
+)
+def test_members_of_free_threaded_builds_are_checked_as_well(changes: dict[str, int]) -> None:
+    with pytest.raises(DebugOffsetsError):
+        layout_from_debug_offsets(published(14, changes, free_threaded=True))
+
+
+@pytest.mark.parametrize(("version", "free_threaded"), [(1 << 32 | 0x030D00F0, 0), (0x030D00F0, 2)])
+def test_a_header_out_of_range_is_refused(version: int, free_threaded: int) -> None:
+    data = bytearray(published(13))
+    struct.pack_into("<QQ", data, 8, version, free_threaded)
+    with pytest.raises(DebugOffsetsError, match="out of range"):
+        layout_from_debug_offsets(bytes(data))
+
+
+def test_as_many_bytes_as_the_release_publishes_are_enough() -> None:
+    data = published(13)
+    assert len(data) < DEBUG_OFFSETS_READ == len(published(15))
+    assert layout_from_debug_offsets(data) == layout_from_debug_offsets(data.ljust(DEBUG_OFFSETS_READ, b"\xff"))
 
 
 @pytest.mark.parametrize("length", [0, 8, 23, 24, 583])

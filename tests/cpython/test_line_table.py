@@ -88,3 +88,59 @@ def test_lines_are_those_of_the_interpreter_itself(interpreter: str) -> None:
     assert figures, run.stdout + run.stderr
     assert int(figures[1]) > 10_000
     assert (int(figures[2]), run.returncode) == (0, 0), run.stdout
+
+
+LONG = bytes([0x80 | 14 << 3, 0x40, 0b100, 1, 2, 3])  # one unit, line delta 128 in two chunks
+
+
+@pytest.mark.parametrize(
+    ("table_format", "table", "expected"),
+    [
+        (LineTableFormat.LNOTAB, bytes([6, 1, 4]), LineRanges(20, (0, 6), (20, 21))),
+        (LineTableFormat.LNOTAB_UNSIGNED, bytes([6, 1, 4]), LineRanges(20, (0, 6), (20, 21))),
+        (LineTableFormat.LINETABLE_310, bytes([6, 1, 4]), LineRanges(20, (0, 6), (21, 0))),
+        (LineTableFormat.LOCATIONS, LONG[:1], LineRanges(20, (0, 2), (20, 0))),
+        (LineTableFormat.LOCATIONS, LONG[:2], LineRanges(20, (0, 2), (20, 0))),
+        (LineTableFormat.LOCATIONS, LONG[:3], LineRanges(20, (0, 2), (148, 0))),
+        (LineTableFormat.LOCATIONS, b"\x12" + LONG, LineRanges(20, (0, 2), (148, 0))),
+    ],
+)
+def test_a_table_that_is_cut_short_tells_what_is_left_of_it(
+    table_format: LineTableFormat, table: bytes, expected: LineRanges
+) -> None:
+    assert decode_lines(table_format, table, 20) == expected
+
+
+def varint_of(*chunks: int) -> LineRanges:
+    """What a line delta of these chunks makes of line 1, in an entry of one unit."""
+    return decode_lines(LineTableFormat.LOCATIONS, bytes([0x80 | 13 << 3, *chunks]), 1)
+
+
+def test_a_line_delta_takes_six_chunks_and_no_more() -> None:
+    assert varint_of(0b10).lines == (2, 0)
+    assert varint_of(0x42, 1).lines == (1 + (2 | 1 << 6) // 2, 0)
+    assert varint_of(0x40, 0x40, 0x40, 0x40, 0x40, 0x02).lines == (1 + (1 << 30), 0)
+    assert varint_of(0x40, 0x40, 0x40, 0x40, 0x40, 0x04).lines == (0,)  # more lines than there are
+    assert varint_of(0x40, 0x40, 0x40, 0x40, 0x02).lines == (1 + (1 << 24), 0)
+    assert varint_of(0x42, 0x40, 0x40, 0x40, 0x40, 0x40, 0x01).lines == (2, 0)
+
+
+@pytest.mark.parametrize(("first_line", "line"), [(0, 0), (1, 1), (2**31 - 1, 2**31 - 1), (2**31, 0), (-1, 0)])
+def test_lines_are_positive_c_ints(first_line: int, line: int) -> None:
+    decoded = decode_lines(LineTableFormat.LNOTAB, b"", first_line)
+    assert decoded == LineRanges(max(first_line, 0), (0,), (line,))
+
+
+@pytest.mark.parametrize(("lasti", "line"), [(-1, 10), (0, 10), (5, 10), (6, 11), (9, 11), (10, 14), (9999, 14)])
+def test_a_line_holds_up_to_the_next_start(lasti: int, line: int) -> None:
+    assert LineRanges(10, (0, 6, 10), (10, 11, 14)).line_at(lasti) == line
+
+
+def test_before_the_first_start_there_is_no_line() -> None:
+    assert LineRanges(10, (4,), (11,)).line_at(3) == 0
+
+
+@pytest.mark.parametrize(("kind", "delta"), [(0, 0), (9, 0), (10, 0), (11, 1), (12, 2)])
+def test_short_kinds_go_on_by_two_lines_at_most(kind: int, delta: int) -> None:
+    table = bytes([0x80 | kind << 3 | 3, 1])
+    assert decode_lines(LineTableFormat.LOCATIONS, table, 20) == LineRanges(20, (0, 8), (20 + delta, 0))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.cpython.plumbing import is_evaluation_loop, is_first_of_greenlet, is_plumbing
+from pyflame_ebpf.cpython.plumbing import is_evaluation_loop, is_first_of_greenlet, is_plumbing, is_unnamed
 from pyflame_ebpf.elf.image import ElfImage
 from tests.interpreters import PROBE, Interpreter
 
@@ -181,12 +181,43 @@ def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_inter
         "g_initialstub",
         "greenlet::UserGreenlet::g_initialstub(void*)",
         "_ZN8greenlet12UserGreenlet13g_initialstubEPv",
+        "_ZN8greenlet8Greenlet13g_initialstubEPv",
+        "_ZN13g_initialstubE",
+        "greenlet::Greenlet::g_initialstub",
     ],
 )
 def test_root_of_a_greenlet_is_known_in_every_spelling(name: str) -> None:
     assert is_first_of_greenlet(name)
 
 
-@pytest.mark.parametrize("name", ["g_switch", "my_g_initialstub", "_PyEval_EvalFrameDefault"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "g_switch",
+        "my_g_initialstub",
+        "g_initialstub_again",
+        "greenlet::g_initialstub::other(void*)",
+        "_ZN8greenlet12UserGreenlet8g_switchEv",
+        "_ZN8greenlet12UserGreenlet13g_initialstubEPv.cold",
+        "_PyEval_EvalFrameDefault",
+        "",
+    ],
+)
 def test_other_functions_are_no_root_of_a_greenlet(name: str) -> None:
     assert not is_first_of_greenlet(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("libfoo.so+0x12af", True),
+        ("a file+0x0", True),
+        ("operator+", False),
+        ("libfoo.so+0x12ag", False),
+        ("libfoo.so+0x", False),
+        ("libfoo.so+0x12af (deleted)", False),
+        ("memcpy", False),
+    ],
+)
+def test_a_place_in_a_file_is_no_name(name: str, expected: bool) -> None:
+    assert is_unnamed(name) is expected

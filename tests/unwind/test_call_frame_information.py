@@ -54,6 +54,12 @@ def test_every_advance_goes_as_far_as_it_says(advance: bytes, distance: int) -> 
     assert rules_of(advance + b"\x0e\x10") == [(0, INITIAL), (distance, ((7, 16, None), SAME, at_cfa(-8)))]
 
 
+@pytest.mark.parametrize("advance", [b"\x02\xff", b"\x03\xff\xff", b"\x04" + b"\xff" * 4, b"\x1d" + b"\xff" * 8])
+def test_distances_have_no_sign(advance: bytes) -> None:
+    common = COMMON._replace(code_alignment=SIZE)
+    assert rules_of(advance + b"\x0e\x10", common=common) == [(0, INITIAL)]
+
+
 def test_to_advance_by_nothing_notes_nothing() -> None:
     assert rules_of(b"\x40\x0e\x10\x02\0\x0e\x18") == [(0, ((7, 24, None), SAME, at_cfa(-8)))]
 

@@ -429,6 +429,113 @@ def test_a_table_out_of_order_is_read_to_where_order_ends() -> None:
     assert rows == [(0, NONE), (1000, rsp(8)), (2000, NONE)]
 
 
+def test_code_for_other_machines_has_no_rows() -> None:
+    section, table = with_table(frames(b""))
+    for machine in (3, 183):
+        assert decode(elf(section, table, machine=machine)) == [(0, NONE)]
+
+
+START_CODE = b"\x31\xed" + b"\x90" * 14  # xor %ebp,%ebp
+
+
+def at_entry_point(place: int, code: bytes = START_CODE) -> Rows:
+    """The rows of a page of the section's own bytes, in which the entry point is."""
+    body = bytearray(4096)
+    start, size = FRAMES_AT + 64, 32
+    section = entry(0, COMMON)
+    fde = FRAMES_AT + len(section)
+    section += entry(len(section) + 4, struct.pack("<iI", start - fde - 8, size) + b"\0")
+    body[: len(section)] = section
+    body[place : place + len(code)] = code
+    return decode(elf(bytes(body), [(start, fde)], entry_point=FRAMES_AT + place), FRAMES_AT >> PAGE_SHIFT)
+
+
+def test_an_entry_point_in_a_gap_is_the_root_up_to_the_next_function() -> None:
+    assert at_entry_point(200) == [(0, NONE), (64, rsp(8)), (96, NONE), (200, ROOT)]
+
+
+def test_an_entry_point_in_a_function_leaves_its_rows() -> None:
+    assert at_entry_point(72) == [(0, NONE), (64, rsp(8)), (96, NONE)]
+
+
+@pytest.mark.parametrize(
+    ("code", "is_root"),
+    [
+        (b"\x48\x89\xe7", True),
+        (b"\x90" * 14 + b"\x31\xed", True),
+        (b"\x90" * 15 + b"\x31\xed", False),
+        (b"\x90" * 16, False),
+    ],
+)
+def test_an_entry_point_is_known_by_what_only_it_does(code: bytes, is_root: bool) -> None:
+    assert ((200, ROOT) in at_entry_point(200, code)) is is_root
+
+
+def test_an_entry_point_in_another_page_leaves_this_one() -> None:
+    section, table = with_table(frames(b""))
+    for place in (CODE_AT - 1, CODE_AT + 4096):
+        assert decode(elf(section, table, entry_point=place)) == [(0, rsp(8)), (1000, NONE)]
+
+
+def test_an_entry_point_that_is_not_in_the_file_leaves_the_page() -> None:
+    section, table = with_table(frames(b""))
+    assert decode(elf(section, table, entry_point=CODE_AT + 2000)) == [(0, rsp(8)), (1000, NONE)]
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [
+        b"\x0e\x80\x80\x80\x80\x08",  # rsp + (1 << 31)
+        b"\x0c\x0a\x80\x80\x80\x40",  # r10 + (1 << 27)
+        b"\x0f\x07\x76\x80\x80\x80\x80\x08\x06",  # *(rbp + (1 << 31))
+    ],
+)
+def test_a_cfa_further_away_than_a_row_can_say_is_not_supported(instructions: bytes) -> None:
+    section, table = with_table(frames(instructions))
+    assert decode(elf(section, table)) == [(0, UNSUPPORTED), (1000, NONE)]
+
+
+def test_a_signal_frame_further_away_than_a_row_can_say_is_not_supported() -> None:
+    far = b"\x80\x80\x80\x80\x08", b"\xd8\xff\xff\xff\x07", b"\x88\x80\x80\x80\x08"
+    rules = b"\x0f\x07\x77" + far[0] + b"\x06" + b"\x10\x06\x06\x77" + far[1] + b"\x10\x10\x06\x77" + far[2]
+    section, table = with_table(frames(rules, common=b"\1zRS\0\1\x78\x10\1\x1b\x0c\7\x08\x90\1"))
+    assert decode(elf(section, table)) == [(0, UNSUPPORTED), (1000, NONE)]
+
+
+def test_a_function_ends_where_the_next_one_begins() -> None:
+    section, places = frames(b"", b"\x0e\x20", size=1000)
+    shifted = bytearray(section)
+    second = places[1] - FRAMES_AT
+    shifted[second + 8 : second + 12] = struct.pack("<i", CODE_AT + 600 - places[1] - 8)
+    table = [(CODE_AT, places[0]), (CODE_AT + 600, places[1])]
+    assert decode(elf(bytes(shifted), table)) == [(0, rsp(8)), (600, rsp(32)), (1600, NONE)]
+
+
+def test_a_function_behind_the_end_of_addresses_has_no_rows() -> None:
+    common = COMMON.replace(b"\x1b", b"\x04")
+    section = entry(0, common)
+    place = FRAMES_AT + len(section)
+    section += entry(len(section) + 4, struct.pack("<QQ", CODE_AT, (1 << 64) - CODE_AT + 1) + b"\0")
+    assert decode(elf(section, [(CODE_AT, place)])) == [(0, NONE)]
+
+
+def test_no_more_entries_are_decoded_for_a_page_than_are_affordable() -> None:
+    large = b"\0" * 100_000
+    section, places = frames(large, large, large)
+    rows = decode(elf(section, [(CODE_AT + 1000 * number, place) for number, place in enumerate(places)]))
+    assert rows == [(0, rsp(8)), (2000, NONE)]
+
+
+def test_a_table_answers_the_same_when_it_is_asked_again() -> None:
+    section, table = with_table(frames(b"\x4a\x0e\x20", b"\x44\x0e\x30"))
+    with in_memory(elf(section, table)) as file:
+        unwind = UnwindTable(ElfImage(file))
+        first = unwind.rows(CODE_AT >> PAGE_SHIFT)
+        assert unwind.rows(CODE_AT >> PAGE_SHIFT) == first
+    starts = [(row.start, as_rule(row)) for row in unpack_rows(first)]
+    assert starts == [(0, rsp(8)), (10, rsp(32)), (1000, rsp(8)), (1004, rsp(48)), (2000, NONE)]
+
+
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_header_of_another_version_is_refused(version: int) -> None:
     data = bytearray(elf(*with_table(frames(b""))))

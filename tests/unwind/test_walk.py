@@ -169,3 +169,124 @@ def test_any_rows_and_memory_come_to_an_end(words: list[int], rows: dict[int, Un
 def test_there_are_never_more_frames_than_the_programs_would_give() -> None:
     frames, outcome = walked([LEAF] * (FRAMES_MAX + 9), {0: row(CfaKind.RSP, 8), 1: row(CfaKind.RSP, 8)})
     assert (len(frames), outcome) == (FRAMES_MAX, NativeOutcome.TOO_DEEP)
+
+
+SAVED = 0x5A7ED  # a caller's rbp
+
+
+@pytest.mark.parametrize(
+    ("rule", "at"),
+    [
+        (row(CfaKind.RSP, 24, RbpKind.BELOW_CFA, -3), AT_LEAF),
+        (row(CfaKind.RSP, 24, RbpKind.AT_CFA, -3), AT_LEAF),
+        (row(CfaKind.RSP, 24, RbpKind.AT_RBP, -1), replace(AT_LEAF, bp=STACK + 8)),
+        (row(CfaKind.RSP, 24, RbpKind.AT_RSP, 0), AT_LEAF),
+        (row(CfaKind.RSP, 24), replace(AT_LEAF, bp=SAVED)),
+    ],
+)
+def test_a_caller_s_frame_pointer_is_where_the_row_says(rule: UnwindRow, at: Registers) -> None:
+    deref = row(CfaKind.RBP, STACK + 32 - SAVED)
+    frames, outcome = walked([SAVED, 0, CALLER + 1, 0], {1: rule, 2: deref}, at)
+    assert (frames, outcome) == ([(LEAF, STACK + 24), (CALLER, STACK + 32)], NativeOutcome.COMPLETE)
+
+
+def test_a_frame_pointer_that_is_not_known_is_nought() -> None:
+    rows = {1: row(CfaKind.RSP, 8, RbpKind.UNKNOWN), 2: row(CfaKind.RBP, 24)}
+    frames, outcome = walked([CALLER + 1, 0], rows, replace(AT_LEAF, bp=STACK))
+    assert (frames[-1], outcome) == ((CALLER, 0), NativeOutcome.UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("offset", "outcome"),
+    [(-8, NativeOutcome.NOT_ADVANCING), (0, NativeOutcome.NOT_ADVANCING), (4, NativeOutcome.NOT_ADVANCING)],
+)
+def test_a_frame_ends_above_the_stack_pointer_at_a_whole_word(offset: int, outcome: NativeOutcome) -> None:
+    words = [CALLER + 1] * 4
+    frames, found = walked(words, {1: row(CfaKind.RSP, offset)}, replace(AT_LEAF, sp=STACK + 16))
+    assert (frames, found) == ([(LEAF, 0)], outcome)
+
+
+@pytest.mark.parametrize("address", [(1 << 63) + 1, (1 << 64) - 1, (1 << 64) - 4096])
+def test_a_return_address_outside_user_space_is_unreadable(address: int) -> None:
+    assert walked([address], {1: row(CfaKind.RSP, 8)}) == ([(LEAF, 0)], NativeOutcome.UNREADABLE)
+
+
+def test_a_return_address_of_the_lower_half_is_followed() -> None:
+    top = 1 << 63  # as the programs compare: by the sign of the difference from 1
+    frames, outcome = walked([top], {1: row(CfaKind.RSP, 8)})
+    assert (frames, outcome) == ([(LEAF, STACK + 8), (top - 1, 0)], NativeOutcome.NO_MAPPING)
+
+
+@pytest.mark.parametrize(
+    ("words", "bp", "expected"),
+    [
+        ([0x77, CALLER + 1], STACK, ([(LEAF, STACK + 16), (CALLER, 0)], NativeOutcome.NO_UNWIND_DATA)),
+        ([0x77, 0], STACK, ([(LEAF, STACK + 16)], NativeOutcome.COMPLETE)),
+        ([0x77, (1 << 63) + 1], STACK, ([(LEAF, 0)], NativeOutcome.NO_UNWIND_DATA)),
+        ([0x77, CALLER + 1], STACK - 16, ([(LEAF, 0)], NativeOutcome.NO_UNWIND_DATA)),
+        ([0x77, CALLER + 1], STACK + 4, ([(LEAF, 0)], NativeOutcome.NO_UNWIND_DATA)),
+        ([0x77, CALLER + 1], STACK + 8, ([(LEAF, 0)], NativeOutcome.UNREADABLE)),
+        ([0x77, CALLER + 1], (1 << 64) - 8, ([(LEAF, 0)], NativeOutcome.NO_UNWIND_DATA)),
+    ],
+)
+def test_a_frame_record_is_believed_only_above_the_stack_pointer(
+    words: list[int], bp: int, expected: tuple[list[NativeFrame], NativeOutcome]
+) -> None:
+    none = row(CfaKind.NONE)
+    for rows in ({1: None, 2: None}, {1: none, 2: none}):
+        assert walked(words, rows, replace(AT_LEAF, bp=bp)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "sp", "outcome"),
+    [
+        ([0] * 15 + [STACK, 0], STACK, NativeOutcome.UNREADABLE),
+        ([0] * 15 + [STACK], STACK, NativeOutcome.UNREADABLE),
+        ([0] * 15 + [STACK, CALLER], STACK + 8, NativeOutcome.UNREADABLE),
+        ([0] * 15 + [STACK, CALLER], STACK, NativeOutcome.NO_MAPPING),
+    ],
+)
+def test_a_signal_frame_has_all_registers_or_stops_the_walk(words: list[int], sp: int, outcome: NativeOutcome) -> None:
+    assert walked(words, {1: row(CfaKind.SIGNAL, 120)}, replace(AT_LEAF, sp=sp))[1] is outcome
+
+
+def test_a_signal_frame_gives_the_interrupted_frame_pointer() -> None:
+    saved = [STACK + 136 if register is OtherRegister.RBP else 0 for register in OtherRegister]
+    words = [*saved, STACK, CALLER, 0]
+    frames, outcome = walked(words, {1: row(CfaKind.SIGNAL, 120), 2: row(CfaKind.RBP, 8)})
+    assert (frames, outcome) == ([(LEAF, STACK), (CALLER, STACK + 144)], NativeOutcome.COMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("rule", "end"),
+    [
+        (row(CfaKind.REGISTER, -8 << 4 | OtherRegister.RCX), STACK + 8),
+        (row(CfaKind.REGISTER, 8 << 4 | OtherRegister.RCX), STACK + 24),
+    ],
+)
+def test_a_distance_from_a_register_has_a_sign(rule: UnwindRow, end: int) -> None:
+    at = replace(AT_LEAF, interrupted=(*[0] * 14, STACK + 16))
+    assert walked([0, 0, 0], {1: rule}, at) == ([(LEAF, end)], NativeOutcome.COMPLETE)
+
+
+def test_a_register_that_does_not_exist_is_not_supported() -> None:
+    assert walked([0], {1: row(CfaKind.REGISTER, 15)}) == ([(LEAF, 0)], NativeOutcome.UNSUPPORTED)
+
+
+def test_memory_that_was_copied_is_read_to_its_last_word() -> None:
+    memory = StackMemory(STACK, bytes(8) + b"\x01\0\0\0\0\0\0\x02")
+    assert memory.word(STACK + 8) == 0x0200000000000001
+    assert memory.word(STACK + 8 + (1 << 64)) == 0x0200000000000001
+    for address in (STACK - 1, STACK + 9, STACK + 16):
+        with pytest.raises(WalkStopped) as stopped:
+            memory.word(address)
+        assert (stopped.value.outcome, str(stopped.value)) == (NativeOutcome.UNREADABLE, "stack unreadable")
+
+
+def test_sixteen_signal_frames_are_followed_before_a_stack_counts_as_a_circle() -> None:
+    handlers = 15
+    words = []
+    for number in range(handlers):
+        words += [*[0] * 15, STACK + 136 * (number + 1), LEAF if number < handlers - 1 else CALLER]
+    frames, outcome = walked([*words, 0], {1: row(CfaKind.SIGNAL, 120), 2: row(CfaKind.RSP, 8)})
+    assert (len(frames), outcome) == (16, NativeOutcome.COMPLETE)
