@@ -1,7 +1,10 @@
 """Names of C++ and Rust, and names made to break what demangles them."""
 
+from __future__ import annotations
+
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,7 +12,7 @@ from pyflame_ebpf.symbols.demangle import Demangler
 
 
 @pytest.fixture(scope="module")
-def demangler():
+def demangler() -> Iterator[Demangler]:
     demangler = Demangler()
     yield demangler
     demangler.close()
@@ -27,16 +30,16 @@ def demangler():
         ("_RNvCs1234_7mycrate3foo.llvm.1234", "mycrate::foo"),
     ],
 )
-def test_names_are_as_their_authors_wrote_them(demangler, mangled: str, name: str) -> None:
+def test_names_are_as_their_authors_wrote_them(demangler: Demangler, mangled: str, name: str) -> None:
     assert demangler.demangle(mangled) == name
 
 
 @pytest.mark.parametrize("name", ["main", "", "_Z", "_R", "_Zfoo\n_Z1fv", "_Z1f\0v", "_Z\udcff", "_ZN3fooE\u202e", "i"])
-def test_what_is_no_mangled_name_stays(demangler, name: str) -> None:
+def test_what_is_no_mangled_name_stays(demangler: Demangler, name: str) -> None:
     assert demangler.demangle(name) == name
 
 
-def doubling(times):
+def doubling(times: int) -> str:
     """A name whose demangled form doubles in length with each of its parts."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return "_Z1fP1A" + "".join(f"MS{digits[number]}_S{digits[number]}_" for number in range(times))
@@ -46,7 +49,7 @@ def doubling(times):
     "name",
     [doubling(32), "_Z1f" + "P" * 4000 + "i", "_Z1f" + "I" * 4000, "_RINvC1a1b" + "R" * 4000 + "uE", "_Z" + "N" * 9000],
 )
-def test_a_name_that_is_too_much_ends_soon_and_harms_no_later_one(name) -> None:
+def test_a_name_that_is_too_much_ends_soon_and_harms_no_later_one(name: str) -> None:
     demangler = Demangler()
     demangler.demangle("_Z1fv")
     began = time.monotonic()
