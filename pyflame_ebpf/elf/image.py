@@ -20,6 +20,7 @@ from pyflame_ebpf.elf.notes import build_id_in
 __all__ = ["BadElf", "ElfImage", "ElfType", "Extent", "Section", "Segment", "open_regular"]
 
 PF_X = 1
+OTHER_MACHINE = "not an ELF file for a 64-bit little-endian machine"
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -83,7 +84,7 @@ class ElfImage:
         )
         self._section_size, self._section_count, self._section_names = sections
         if ident[:6] != b"\x7fELF\x02\x01":
-            raise BadElf("not an ELF file for a 64-bit little-endian machine")
+            raise BadElf(OTHER_MACHINE)
         if kind not in (ElfType.EXEC, ElfType.DYN) or size != _SEGMENT.size or count > _SEGMENTS_MAX:
             raise BadElf("not an ELF executable or shared library")
         self.type = ElfType(kind)

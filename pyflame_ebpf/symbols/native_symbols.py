@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from pyflame_ebpf.elf.function_table import Hit
+from pyflame_ebpf.elf.image import OTHER_MACHINE
 from pyflame_ebpf.symbols.demangle import Demangler
 from pyflame_ebpf.symbols.file_functions import DAMAGE, ContentsChanged, FileFunctions
 from pyflame_ebpf.symbols.file_names import FileNames
+from pyflame_ebpf.symbols.foreign_file import machine_of
 from pyflame_ebpf.symbols.indexed_files import IndexedFiles
 from pyflame_ebpf.symbols.known_files import KnownFiles, said
 from pyflame_ebpf.symbols.mapped_file import MappedFile
@@ -59,6 +61,8 @@ class NativeSymbols:
         names = self._known.names_of(file)
         if names.readable and not names.asked:
             self._read(file, names, {0})
+        if names.lack == OTHER_MACHINE and (machine := machine_of(file)):
+            return f"{names.lack}: it is for {machine}"
         return names.lack
 
     def close(self) -> None:
