@@ -42,9 +42,10 @@ class FileNames:
 
     def name_at(self, vaddr: int) -> str | None:
         """The name at an address: "" if the file has none there, None if the file has yet to be read for it."""
-        if vaddr not in self._by_vaddr and (between := self._between(vaddr)):
-            self._by_vaddr[vaddr] = between
-        return self._by_vaddr.get(vaddr)
+        name = self._by_vaddr.get(vaddr)
+        if name is None and (between := self._between(vaddr)):
+            name = self._by_vaddr[vaddr] = between
+        return name
 
     def _between(self, vaddr: int) -> str:
         """The function that was found at its start or before this address and again after it; "" for none.

@@ -9,6 +9,7 @@ from pyflame_ebpf.elf.file import FileIdentity
 from pyflame_ebpf.elf.file_contents import Digest, FilesByContents, hold_names
 from pyflame_ebpf.elf.image import ElfImage
 from pyflame_ebpf.elf.symbols import ElfSymbols
+from pyflame_ebpf.host.proc import Mapping
 from pyflame_ebpf.symbols.debug_files import DebugFiles
 from pyflame_ebpf.symbols.file_functions import DAMAGE
 from pyflame_ebpf.symbols.file_names import FileNames
@@ -26,7 +27,7 @@ class KnownFiles:
 
     def __init__(self, forgotten: Callable[[FileNames], None]) -> None:
         self._forgotten = forgotten
-        self._places: dict[MappedFile, FileNames] = {}
+        self._places: dict[tuple[int, Mapping], FileNames] = {}  # by process
         self._files: dict[tuple[FileIdentity, FileIdentity | None], FileNames] = {}  # by file and debug file
         self._same: FilesByContents[FileNames, ElfSymbols] = FilesByContents(hold_names, self._joined)
         self._debug_files = DebugFiles()
@@ -34,16 +35,17 @@ class KnownFiles:
 
     def names_of(self, file: MappedFile) -> FileNames:
         """The names of a mapped file; names that are not readable say what they lack."""
-        names = self._places.get(file)
+        place = file.pid, file.mapping
+        names = self._places.get(place)
         if names is None:
             if len(self._places) >= PLACES_MAX:
                 self._places.clear()
-            names = self._places[file] = self._open(file)
+            names = self._places[place] = self._open(file)
         return names
 
     def refuse(self, file: MappedFile, reason: str) -> None:
         """Give a mapping no names from now on; other mappings keep the names that they shared with it."""
-        self._places[file] = FileNames(lack=reason)
+        self._places[file.pid, file.mapping] = FileNames(lack=reason)
 
     def _open(self, file: MappedFile) -> FileNames:
         if is_without_file(file.mapping):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pyflame_ebpf.host.proc import Mapping
 
@@ -14,13 +13,12 @@ VDSO = "[vdso]"
 _FILES_OF_NO_PROGRAM = ("/memfd:", "/dev/zero", "//anon", "/SYSV", "[anon:", "[heap]", "[stack]")
 
 
-@dataclass(frozen=True, slots=True)
-class MappedFile:
+class MappedFile(NamedTuple):
     """A file that a process has mapped, or memory of the process that no file backs."""
 
     pid: int  # 0 once the process is gone: its root can no longer be searched for debug files
     mapping: Mapping
-    open_mapped: OpenMapped = field(compare=False)
+    open_mapped: OpenMapped
 
     @property
     def path(self) -> str:

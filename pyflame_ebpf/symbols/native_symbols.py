@@ -48,9 +48,9 @@ class NativeSymbols:
 
     def lookup(self, file: MappedFile, address: int) -> tuple[str, str]:
         """(path, function or ``file+0xoffset``) of an address in the file's mapping."""
-        offset = file.offset_of(address)
-        name = self._function(file, offset) or f"{PurePosixPath(file.path).name or ANONYMOUS}+{offset:#x}"
-        return file.path or ANONYMOUS, name
+        offset, path = file.offset_of(address), file.mapping.path
+        name = self._function(file, offset) or f"{PurePosixPath(path).name or ANONYMOUS}+{offset:#x}"
+        return path or ANONYMOUS, name
 
     def expect(self, file: MappedFile, addresses: Iterable[int]) -> None:
         """Note addresses of a mapping that will be looked up: together they cost as much as one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -147,3 +148,37 @@ def test_refusing_a_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
     with pytest.raises(BadElf):
         open_regular(str(tmp_path))
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_held_bytes_are_there_though_the_file_shrank(path: Path) -> None:
+    file = opened(path)
+    file.hold([Extent(2, 3)], None)
+    os.truncate(path, 0)
+    assert [file.read(offset, size, "text") for offset, size in ((2, 3), (2, 1), (3, 2), (4, 1))] == [
+        b"234",
+        b"2",
+        b"34",
+        b"4",
+    ]
+    for offset, size in ((1, 2), (4, 2)):
+        with pytest.raises(BadElf, match="cut short"):
+            file.read(offset, size, "text")
+    file.close()
+
+
+def test_files_are_unbuffered_and_closed_when_that_is_asked_for(path: Path) -> None:
+    source = open_regular(str(path))
+    file = RegularFile(source)
+    with file.duplicate() as duplicate:
+        assert [type(each) for each in (source, duplicate)] == [io.FileIO] * 2
+    assert not source.closed
+    file.close()
+    assert source.closed
+
+
+def test_a_bad_file_ends_the_program_with_status_12() -> None:
+    assert BadElf.exit_code == 12
+
+
+def test_tables_have_at_most_128_mib() -> None:
+    assert TABLE_MAX == 128 * 1024 * 1024
