@@ -112,12 +112,12 @@ class ElfSymbols:
         tags = self.image.dynamic
         if _DT_HASH in tags:
             return int(struct.unpack("<II", self.image.read_virtual(tags[_DT_HASH], 8))[1])
-        if _DT_GNU_HASH in tags:
-            if (count := self._gnu_hash(tags[_DT_GNU_HASH]).count()) is not None:
-                return count
+        count = self._gnu_hash(tags[_DT_GNU_HASH]).count() if _DT_GNU_HASH in tags else 0
+        if count is None:
             raise BadElf("its hash table has no end")
-        section = self.image.section(".dynsym")
-        return section.size // SYMBOL.size if section else 0
+        # GNU ld's table of a file that exports nothing has a first symbol of 1, however many the file imports.
+        section = self.image.section(".dynsym") if count <= 1 else None
+        return max(count, section.size // SYMBOL.size if section else 0)
 
     def _gnu_hash(self, table: int) -> GnuHash:
         return GnuHash(self.image.read_virtual, self.image.read_virtual_up_to, table)

@@ -103,7 +103,8 @@ def test_a_file_that_cannot_be_held_stands_for_itself_and_no_other(error: Except
 
 
 def test_a_first_file_that_is_gone_or_cannot_be_held_stands_for_no_other() -> None:
-    for first, gone in ((Opened(b"a"), True), (Opened(BadElf("large")), False)):
+    errors = (BadElf("large"), OSError(), struct.error())
+    for first, gone in ((Opened(b"a"), True), *((Opened(error), False) for error in errors)):
         files = Files()
         names = [files.met("first", first, gone=gone), *(files.met(name, Opened(b"a")) for name in ("second", "third"))]
         assert (names, files.joined) == (["first", "second", "second"], [])
@@ -219,3 +220,7 @@ def test_what_is_larger_than_the_limit_is_not_compared(
     monkeypatch.setattr(file_contents, limit, held - 1)
     with pytest.raises(BadElf, match="too large to be compared"):
         digest(library)
+
+
+def test_of_rows_8_mib_are_compared_and_of_names_64() -> None:
+    assert (file_contents.ROWS_MAX, file_contents.NAMES_MAX) == (8 * 1024 * 1024, 64 * 1024 * 1024)

@@ -268,3 +268,16 @@ def test_tables_above_128_mib_count_as_stripped(tmp_path: Path, build: Build) ->
     assert function_at(library, hidden) == ("hidden", 0)
     run("strip", "-s", library)
     assert function_at(library, hidden) is None
+
+
+def test_imports_of_a_file_that_exports_nothing_are_known(build: Build) -> None:
+    library = build(
+        "extern int elsewhere(void); __attribute__((constructor)) static void f(void) { elsewhere(); }", *SHARED
+    )
+    with symbols_of(library) as symbols:
+        count = symbols.image.section(".dynsym")
+        assert count is not None
+        assert symbols._dynamic.whole == count.size // SYMBOL.size > 2
+        assert "elsewhere" in {symbols.dynamic_name(number) for number in range(10)}
+    with symbols_of(strip_section_headers(library, library.with_name("headless"))) as symbols:
+        assert symbols.count == 1
