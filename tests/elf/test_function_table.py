@@ -74,6 +74,7 @@ def test_of_names_at_one_address_the_plainest_counts() -> None:
     assert names_at(["longer", "short", "other"]) == "other"
     assert names_at(["", "@V1", "named@V1@V2"]) == "named"
     assert names_at([""]) is None
+    assert names_at(["!short", "longer"]) == "!short"
 
 
 def test_sixteen_functions_before_an_address_are_asked_whether_they_hold_it() -> None:
