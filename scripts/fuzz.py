@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.elf.plt import PltStubs
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.symbols.debug_files import checksum, debug_paths, is_debug_file_of, unpack_debug_data, wanted_by
 from pyflame_ebpf.symbols.perf_map import PerfMap
 from pyflame_ebpf.unwind.page_rows import TooManyRows
@@ -85,28 +86,29 @@ def read_elf(data: bytes) -> None:
     """All that is asked of an ELF file besides its unwind data, each question by itself."""
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
+        symbols = ElfSymbols(image)
         questions: tuple[Callable[[], object], ...] = (
             lambda: image.build_id,
             lambda: image.sections,
             lambda: image.debug_entry_vaddr,
-            lambda: image.symbol("visible"),
-            lambda: image.symbol("no such symbol"),
-            lambda: image.symbol_at(image.entry),
-            lambda: image.dynamic_functions([image.first_text_vaddr, image.entry]),
+            lambda: symbols.symbol("visible"),
+            lambda: symbols.symbol("no such symbol"),
+            lambda: symbols.function_at(image.entry),
+            lambda: symbols.dynamic_functions([image.first_text_vaddr, image.entry]),
             lambda: image.vaddr_of(0x1000),
-            lambda: _stubs(image),
+            lambda: _stubs(symbols),
         )
         for ask in questions:
             with contextlib.suppress(BadElf):
                 ask()
 
 
-def _stubs(image: ElfImage) -> None:
+def _stubs(symbols: ElfSymbols) -> None:
     """Names at every place of every section that may hold stubs."""
-    sections = [section for section in image.sections if section.name.startswith(".plt")]
+    sections = [section for section in symbols.image.sections if section.name.startswith(".plt")]
     vaddrs = [section.vaddr + place for section in sections for place in range(0, min(section.size, 128), 4)]
-    stubs = PltStubs(image, vaddrs)
-    choosers = image.functions(stubs.choosers)
+    stubs = PltStubs(symbols, vaddrs)
+    choosers = symbols.functions(stubs.choosers)
     for vaddr in vaddrs:
         stubs.at(vaddr, choosers)
 
@@ -116,14 +118,14 @@ def read_debug_data(data: bytes) -> None:
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
         with contextlib.suppress(BadElf):
-            wanted = wanted_by(image)
+            wanted = wanted_by(ElfSymbols(image))
             if wanted is not None:
                 list(debug_paths(wanted, "/usr/lib/x.so"))
-                is_debug_file_of(image, wanted, lambda: checksum(file, image.file_size))
+                is_debug_file_of(ElfSymbols(image), wanted, lambda: checksum(file, image.file_size))
         unpacked = unpack_debug_data(image)
         if unpacked is not None:
             with unpacked:
-                ElfImage(unpacked).static_functions([image.entry])
+                ElfSymbols(ElfImage(unpacked)).static_functions([image.entry])
 
 
 def read_perf_map(data: bytes) -> None:

@@ -22,8 +22,11 @@ from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
 from pyflame_ebpf.profile.labels import visible
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.sampling import sampler
+from pyflame_ebpf.symbols.file_functions import STRIPPED
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
-from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, PERF_MAP, STRIPPED, NativeSymbols, is_without_file
+from pyflame_ebpf.symbols.known_files import PERF_MAP
+from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
+from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, NativeSymbols
 from pyflame_ebpf.symbols.perf_map import has_perf_map
 from pyflame_ebpf.tracking.mapped_code import open_code
 
@@ -228,7 +231,7 @@ def _native_names(pid: int) -> Iterator[Finding]:
     lacking: dict[str, list[str]] = {}
     code = [mapping for mapping in proc.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
     for mapping in code:
-        reason = symbols.why_unnamed(pid, mapping, lambda mapping: open_code(pid, mapping))
+        reason = symbols.why_unnamed(MappedFile(pid, mapping, lambda mapping: open_code(pid, mapping)))
         if reason and is_without_file(mapping) and has_perf_map(pid):
             reason = ""
         if reason:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, Segment
+from pyflame_ebpf.elf.symbols import ElfSymbols
 
 _READ_ONLY_DATA_MAX = 64 << 20  # bytes
 
@@ -70,50 +71,50 @@ def examine(image: ElfImage) -> FileFacts:
         debug_entry_vaddr=image.debug_entry_vaddr,
         build_id=image.build_id,
         build_id_vaddr=image.build_id_vaddr,
-        runtime=_runtime_facts(image),
+        runtime=_runtime_facts(ElfSymbols(image)),
     )
 
 
-def _runtime_facts(image: ElfImage) -> RuntimeFacts | None:
+def _runtime_facts(symbols: ElfSymbols) -> RuntimeFacts | None:
     """The interpreter in a file; None when it has none or only refers to the interpreter of another file."""
-    runtime, head, current = _roots(image)
+    runtime, head, current = _roots(symbols)
     if not (runtime or head or current):
         return None
-    release, version = _version_in_file(image)
+    release, version = _version_in_file(symbols)
     return RuntimeFacts(runtime, head, current, release, version)
 
 
-def _roots(image: ElfImage) -> tuple[int, int, int]:
+def _roots(symbols: ElfSymbols) -> tuple[int, int, int]:
     """The addresses of (_PyRuntime, interp_head, _PyThreadState_Current), 0 for each that the file does not have.
 
     Dynamic symbols are asked for first: their hash table says at once that a file has none, as nearly every file.
     """
-    runtime = image.dynamic_symbol("_PyRuntime")
+    runtime = symbols.dynamic_symbol("_PyRuntime")
     if runtime:
         return runtime.vaddr, 0, 0
-    current = image.dynamic_symbol("_PyThreadState_Current")
+    current = symbols.dynamic_symbol("_PyThreadState_Current")
     if current is None:
-        section = image.section(".PyRuntime")  # from 3.10 on, also where the symbol is hidden and stripped
+        section = symbols.image.section(".PyRuntime")  # from 3.10 on, also where the symbol is hidden and stripped
         if section:
             return section.vaddr, 0, 0
-        runtime = image.symbol("_PyRuntime")
+        runtime = symbols.symbol("_PyRuntime")
         if runtime:
             return runtime.vaddr, 0, 0
-        current = image.symbol("_PyThreadState_Current")
-    head = image.symbol("interp_head") if current else None
+        current = symbols.symbol("_PyThreadState_Current")
+    head = symbols.symbol("interp_head") if current else None
     return 0, head.vaddr if head else 0, current.vaddr if current else 0
 
 
-def _version_in_file(image: ElfImage) -> tuple[tuple[int, ...], str]:
+def _version_in_file(symbols: ElfSymbols) -> tuple[tuple[int, ...], str]:
     """((major, minor), full version), by Py_Version, else by the functions that exist and the string in .rodata.
 
     () and "" for what cannot be told.
     """
-    constant = image.symbol("Py_Version")
+    constant = symbols.symbol("Py_Version")
     if constant:
-        return unpack_version(int.from_bytes(image.read_virtual(constant.vaddr, 4), "little"))
-    release = _release_by_functions(image)
-    versions = _version_strings(image, release)
+        return unpack_version(int.from_bytes(symbols.image.read_virtual(constant.vaddr, 4), "little"))
+    release = _release_by_functions(symbols)
+    versions = _version_strings(symbols.image, release)
     if len(versions) != 1:
         return release, ".".join(map(str, release))
     version = versions.pop()
@@ -128,10 +129,10 @@ def unpack_version(number: int) -> tuple[tuple[int, ...], str]:
     return (major, minor), f"{major}.{minor}.{micro}" + (f"{level}{serial}" if level else "")
 
 
-def _release_by_functions(image: ElfImage) -> tuple[int, ...]:
-    if image.symbol(_PYTHON_2_ONLY):
+def _release_by_functions(symbols: ElfSymbols) -> tuple[int, ...]:
+    if symbols.symbol(_PYTHON_2_ONLY):
         return (2, 7)
-    return next((release for function, release in _ADDED_IN if image.symbol(function)), ())
+    return next((release for function, release in _ADDED_IN if symbols.symbol(function)), ())
 
 
 def _version_strings(image: ElfImage, release: tuple[int, ...]) -> set[str]:

@@ -1,7 +1,7 @@
-"""An open file that may be anything: read with pread, never mapped, and parts of it from memory once they were held.
+"""An open file that may be anything: regular, within its size, and partly held in memory where it must not change.
 
-A file that shrinks under a mapping kills the reader; one that is written to while it is read contradicts what was found
-in it before.
+The file is read with pread and never mapped, since a file that shrinks under a mapping kills the reader.  A file that
+is written to between two reads contradicts what was found first, so parts of it can be held in memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pyflame_ebpf.errors import PyflameError
 
 TABLE_MAX = 128 << 20  # bytes of one symbol or string table
 
-FileIdentity = tuple[int, int, int, int]  # device, inode, change time in ns, size
+FileIdentity = tuple[int, int, int, int]  # device, inode, change time in ns, size in bytes
 
 
 def identity_of(file: BinaryIO) -> FileIdentity:
-    """What tells an open file from others, and from what it was before it was written to."""
+    """The identity of an open file; it changes when the file is written to.  Raises OSError."""
     return _identity(os.fstat(file.fileno()))
 
 
@@ -35,26 +35,29 @@ class BadElf(PyflameError):
 
 
 class Extent(NamedTuple):
-    """Bytes of the file."""
+    """A range of a file, in bytes."""
 
     offset: int
     size: int
 
 
 def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading without ever blocking on or waking a FIFO or device; OSError, BadElf."""
+    """Open a regular file for reading; a FIFO or a device is neither waited for nor woken.
+
+    Raises OSError, and BadElf for a file of another kind.
+    """
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadElf(f"{path} is not a regular file")
-        # What was checked is what is opened, whatever the name leads to by now.
+        # The handle that was checked is opened, since the name may lead elsewhere by now.
         return open(f"/proc/self/fd/{handle}", "rb", buffering=0)  # noqa: PTH123 - the caller closes it
     finally:
         os.close(handle)
 
 
 class RegularFile:
-    """A regular file of which every part is checked against its size; BadElf for what is none."""
+    """Reads a regular file, each range checked against the file's size.  Raises BadElf for a file of another kind."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._source = file  # kept, so that it stays open
@@ -64,18 +67,21 @@ class RegularFile:
             raise BadElf("not a regular file")
         self.size = status.st_size
         self.identity = _identity(status)
-        self._held: list[tuple[int, bytes]] = []
+        self._held: list[tuple[int, bytes]] = []  # offset, bytes
 
     def close(self) -> None:
-        """Ends the use of the file."""
+        """Close the file."""
         self._source.close()
 
     def duplicate(self) -> BinaryIO:
-        """The same open file once more, for the caller to close."""
+        """Another descriptor of the same open file, for the caller to close."""
         return os.fdopen(os.dup(self._file), "rb", buffering=0)
 
     def read(self, offset: int, size: int, what: str, limit: int = TABLE_MAX) -> bytes:
-        """Exactly these bytes; BadElf."""
+        """Exactly ``size`` bytes from an offset.
+
+        Raises BadElf, with ``what`` in its message, if the range is larger than the limit or leaves the file.
+        """
         if size > limit or offset + size > self.size:
             raise BadElf(f"its {what} does not fit into the file")
         for start, held in self._held:
@@ -87,7 +93,7 @@ class RegularFile:
         return self._with_held(offset, data) if self._held else data
 
     def _with_held(self, offset: int, data: bytes) -> bytes:
-        """What was read from an offset on, with what is held of it in its place."""
+        """The data that was read from an offset, with the held bytes in place of the file's."""
         mixed = bytearray(data)
         for start, held in self._held:
             begin, end = max(start, offset), min(start + len(held), offset + len(data))
@@ -96,7 +102,10 @@ class RegularFile:
         return bytes(mixed)
 
     def hold(self, extents: Iterable[Extent], facts: object) -> bytes:
-        """Reads parts into memory, where nobody writes to them; the digest of them and of what is known already."""
+        """Read ranges into memory and use them from there.  Raises BadElf.
+
+        Returns a digest of the ranges, their places and ``facts``, which the caller has read before.
+        """
         digest = hashlib.blake2b(repr(facts).encode(), digest_size=20)
         held = [(offset, self.read(offset, size, "contents")) for offset, size in extents]
         for offset, data in held:
@@ -107,5 +116,5 @@ class RegularFile:
 
     @property
     def held(self) -> int:
-        """Bytes that are in memory."""
+        """Bytes that are held in memory."""
         return sum(len(data) for _, data in self._held)

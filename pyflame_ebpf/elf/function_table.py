@@ -1,10 +1,10 @@
-"""Function names of addresses, from the bytes of ELF symbol tables: (symbols, strings, addresses) → names.
+"""Function names of addresses, from the bytes of an ELF symbol table.
 
-A large library has half a million symbols and a profile asks for a few hundred of them.  So all addresses of a file are
-looked up together: the symbols far from any of them are set aside at the speed of bytes and arrays, some 60 ns each.
+A large library has half a million symbols and a profile asks for a few hundred addresses.  So all addresses of a file
+are looked up together: array operations set aside the symbols far from any address, at some 60 ns a symbol.
 
-The tables come from untrusted files: a look-up takes time and memory in proportion to the symbols, whose number is
-bounded.
+The tables are hostile input: a look-up takes time and memory in proportion to the symbols, of which at most two million
+are read.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ SYMBOL = struct.Struct("<IBBHQQ")
 NAME_MAX = 4096  # bytes
 
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
-_SYMBOLS_MAX = 1 << 21  # 50 MB of them; Chromium has 1.3 million
+_SYMBOLS_MAX = 1 << 21  # 50 MB; Chromium has 1.3 million
 _INDEX_BITS = 32
-_LOOK_BACK = 16  # functions that start before an address and may still hold it, aliases included
-_BLOCK_SHIFT = 16  # a block of addresses: 64 KiB, since an array of 16-bit numbers gives it without arithmetic
+_LOOK_BACK = 16  # the nearest functions before an address, aliases included, are asked whether they hold it
+_BLOCK_SHIFT = 16  # blocks of 64 KiB: an array of 16-bit numbers has the block of an address without arithmetic
 _BLOCKS = 1 << 16
 _IS_FUNCTION = bytes(info & 15 in (_STT_FUNC, _STT_GNU_IFUNC) for info in range(256))
 _IS_SET = bytes(map(bool, range(256)))
 
-Hit = tuple[str, int]  # function, offset in it
+Hit = tuple[str, int]  # function, offset in it in bytes
 FunctionAt = Callable[[int], Hit | None]
 
 
 class SymbolTable(NamedTuple):
-    """A symbol table as bytes, and the name at an offset of its strings."""
+    """A symbol table as bytes, and a function that gives the name at an offset of its strings."""
 
     symbols: bytes
     name_at: Callable[[int], str]
@@ -44,10 +44,10 @@ class SymbolTable(NamedTuple):
 def functions_at(
     table: SymbolTable, vaddrs: Iterable[int], section_ends: Sequence[int] = (), *, whole: bool = True
 ) -> dict[int, Hit]:
-    """What holds each address: (function, offset in it), of the innermost one, by the plainest of its names.
+    """The function that holds each address: the innermost one, by the plainest of its names.
 
-    ``section_ends`` has the first address after each section, by number: a function without a size ends there.  A table
-    that is not ``whole`` lacks functions, any of which may follow one without a size, so such a one holds nothing.
+    ``section_ends`` has the first address after each section, by section number: a function of size 0 ends there.  If
+    ``whole`` is False (.dynsym), unlisted functions may exist, so a function of size 0 holds nothing.
     """
     wanted = set(vaddrs)
     if not wanted:
@@ -57,12 +57,12 @@ def functions_at(
 
 
 def function_index(table: SymbolTable, section_ends: Sequence[int] = (), *, whole: bool = True) -> FunctionAt:
-    """The same for one address at a time, of a table that is kept: some 150 bytes for each of its functions."""
+    """``functions_at`` for single addresses: an index that takes some 150 bytes for each function of the table."""
     return _Nearby(table, _keys_near(table.symbols, None), section_ends if whole else None).at
 
 
 class _Nearby:
-    """Functions sorted by address, those that start just before the wanted addresses among them."""
+    """Functions sorted by address; all that may hold a wanted address are among them."""
 
     def __init__(self, table: SymbolTable, keys: list[int], section_ends: Sequence[int] | None) -> None:
         self._symbols = table.symbols
@@ -87,7 +87,7 @@ class _Nearby:
         return (min(names, key=_plainness), vaddr - holder) if names else None
 
     def _size_without_one(self, index: int, end: int, section: int) -> int:
-        """A function written in assembler may have no size: it reaches to the next one, or to its section's end."""
+        """The size of a function of size 0, as assembler makes them: up to the next one or to its section's end."""
         start = self._starts[index]
         if self._section_ends is None or start != self._starts[end - 1]:
             return 0
@@ -96,7 +96,10 @@ class _Nearby:
 
 
 def _keys_near(symbols: bytes, wanted: set[int] | None) -> list[int]:
-    """Addresses of functions above their numbers, sorted: those in the wanted blocks and enough before them, or all."""
+    """Sorted keys ``address << 32 | symbol number`` of the functions in and before the blocks of wanted addresses.
+
+    None for ``wanted`` stands for all addresses.
+    """
     symbols = symbols[: min(len(symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size]
     kinds = _function_flags(symbols)
     indices = compress(range(len(kinds)), kinds)
@@ -112,7 +115,7 @@ def _keys_near(symbols: bytes, wanted: set[int] | None) -> list[int]:
 
 
 def _function_flags(symbols: bytes) -> bytes:
-    """1 for each symbol that is a defined function, 0 for each other."""
+    """A byte for each symbol: 1 for a defined function, 0 for anything else."""
     functions, *section = (
         int.from_bytes(symbols[place :: SYMBOL.size].translate(table), "little")
         for place, table in ((4, _IS_FUNCTION), (6, _IS_SET), (7, _IS_SET))
@@ -121,7 +124,7 @@ def _function_flags(symbols: bytes) -> bytes:
 
 
 def _chosen_blocks(functions: Counter[int], wanted: Iterable[int]) -> bytearray:
-    """1 for the wanted blocks and for those before them that a look back may reach, 0 for each other."""
+    """A byte for each block: 1 for the wanted ones and for the ones before them that a look back may reach."""
     chosen = bytearray(_BLOCKS)
     populated = sorted(functions)
     for block in wanted:
@@ -137,11 +140,11 @@ def _chosen_blocks(functions: Counter[int], wanted: Iterable[int]) -> bytearray:
 
 
 def _plainness(name: str) -> tuple[int, int, str]:
-    """Sorts ``puts`` before ``_IO_puts`` and ``__GI_puts``."""
+    """A sort key: ``puts`` comes before ``_IO_puts`` and ``__GI_puts``."""
     return len(name) - len(name.lstrip("_")), len(name), name
 
 
 def string_at(strings: bytes, start: int) -> str:
-    """The NUL-terminated name at an offset, cut where it is too long."""
+    """The NUL-terminated name at an offset, cut at NAME_MAX bytes."""
     end = strings.find(b"\0", start, start + NAME_MAX)
     return strings[start : end if end >= 0 else start + NAME_MAX].decode("utf-8", "replace")

@@ -1,7 +1,8 @@
-"""The stubs of the procedure linkage table, through which a file calls others, as ``name@plt``; x86-64.
+"""The stubs of the procedure linkage table, named ``function@plt``; x86-64.
 
-A stub jumps through a slot of the global offset table, and a relocation says whose address that slot takes.  Only the
-stubs at wanted addresses are decoded: a large library has 40,000 of them.
+A file calls the functions of other files through stubs.  A stub jumps through a slot of the global offset table, and a
+relocation names the function whose address that slot takes.  Only the stubs at wanted addresses are decoded, since a
+large library has 40,000 stubs.
 
 Source: System V ABI, AMD64 supplement, 5.2 and "Procedure Linkage Table"; binutils' bfd/elfxx-x86.c for the variants.
 """
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 from pyflame_ebpf.elf.function_table import Hit
 from pyflame_ebpf.elf.image import BadElf, ElfImage, Section
+from pyflame_ebpf.elf.symbols import ElfSymbols
 
 _MACHINE_X86_64 = 62
 PLT_SECTIONS = (".plt", ".plt.sec", ".plt.got")
@@ -25,33 +27,34 @@ _RELOCATION = struct.Struct("<QQq")
 _DT_RELA, _DT_RELASZ, _DT_JMPREL, _DT_PLTRELSZ = 7, 8, 23, 2
 RELOCATION_TABLES = (_DT_JMPREL, _DT_PLTRELSZ), (_DT_RELA, _DT_RELASZ)
 _GLOB_DAT, _JUMP_SLOT, _IRELATIVE = _KINDS = 6, 7, 37
-_SIZE, _SMALL = 16, 8  # bytes of a stub; those of .plt.got without endbr64 take 8
+_SIZE, _SMALL = 16, 8  # bytes of a stub; in .plt.got without endbr64 it takes 8
 
 _JUMP = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25(....)", re.DOTALL)  # endbr64; bnd jmp *slot(%rip)
 _LAZY = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\x68(....)\xf2?\xe9", re.DOTALL)  # endbr64; push $index; bnd jmp .plt
 
 
 class _Stub(NamedTuple):
-    """A stub by its address, with what it says about where it leads: a slot, or the number of a relocation."""
+    """A stub's address, with the slot that it jumps through or the number of the relocation that it pushes."""
 
     start: int
-    slot: int = -1
-    number: int = -1
+    slot: int = -1  # address in the global offset table; -1: unknown
+    number: int = -1  # in DT_JMPREL; -1: unknown
 
 
 class _Relocation(NamedTuple):
-    """What a slot of the global offset table takes."""
+    """What a slot of the global offset table is filled with."""
 
-    kind: int
-    symbol: int
-    addend: int
+    kind: int  # R_X86_64_*
+    symbol: int  # number in .dynsym
+    addend: int  # for IRELATIVE: address of the function that chooses
 
 
 class PltStubs:
-    """The stubs that hold the wanted addresses; none where the file's tables are damaged."""
+    """The stubs that hold the wanted addresses; none if the file's tables are damaged."""
 
-    def __init__(self, image: ElfImage, vaddrs: Iterable[int]) -> None:
-        self._image = image
+    def __init__(self, symbols: ElfSymbols, vaddrs: Iterable[int]) -> None:
+        self._symbols = symbols
+        image = symbols.image
         self._stubs: dict[int, list[_Stub]] = {}  # by wanted address; the nearest first
         self._by_slot: dict[int, _Relocation] = {}
         self._by_number: dict[int, _Relocation] = {}
@@ -79,13 +82,13 @@ class PltStubs:
 
     def _relocations(self, table_tag: int, size_tag: int) -> bytes:
         with suppress(BadElf):
-            data = self._image.relocations(table_tag, size_tag)
+            data = self._symbols.image.relocations(table_tag, size_tag)
             return data[: len(data) // _RELOCATION.size * _RELOCATION.size]
         return b""
 
     @property
     def choosers(self) -> set[int]:
-        """Addresses of the functions that choose at the start where some of these stubs lead."""
+        """Addresses of the functions that choose, at the program's start, where some of these stubs lead."""
         wanted = (self._target(stub) for found in self._stubs.values() for stub in found)
         return {target.addend for target in wanted if target and target.kind == _IRELATIVE}
 
@@ -93,7 +96,7 @@ class PltStubs:
         return self._by_slot.get(stub.slot) if stub.slot >= 0 else self._by_number.get(stub.number)
 
     def at(self, vaddr: int, functions: Mapping[int, Hit]) -> Hit | None:
-        """(name@plt, offset in the stub); None elsewhere.  ``functions`` names the choosers."""
+        """(``function@plt``, offset in the stub in bytes), None outside of stubs.  ``functions`` names the choosers."""
         for stub in self._stubs.get(vaddr, ()):
             target = self._target(stub)
             name = self._name(target, functions) if target else ""
@@ -102,16 +105,16 @@ class PltStubs:
         return None
 
     def _name(self, target: _Relocation, functions: Mapping[int, Hit]) -> str:
-        """The function that a slot leads to; of one that is chosen at the start, the function that chooses."""
+        """The function a slot leads to; the choosing function if the address is chosen at the program's start."""
         if target.kind == _IRELATIVE:
             return functions.get(target.addend, ("", 0))[0]
         with suppress(BadElf):
-            return self._image.dynamic_name(target.symbol).partition("@")[0]
+            return self._symbols.dynamic_name(target.symbol).partition("@")[0]
         return ""
 
 
 def _stubs_before(image: ElfImage, sections: Iterable[Section], vaddr: int) -> Iterator[_Stub]:
-    """The stubs that may hold an address, by what their code says."""
+    """The stubs that may hold an address, decoded from their code."""
     for section in sections:
         inside = vaddr - section.vaddr
         if not 0 <= inside < section.size:
@@ -134,7 +137,7 @@ def _signed(number: bytes) -> int:
 
 
 def _filling(relocations: bytes, slots: set[int]) -> Iterator[tuple[int, _Relocation]]:
-    """The relocations that fill some slots."""
+    """(slot, relocation) for each relocation that fills one of these slots."""
     places = array("Q", relocations)[:: _RELOCATION.size // 8]
     for number in compress(count(), map(slots.__contains__, places)):
         slot, found = _relocation(relocations, number)

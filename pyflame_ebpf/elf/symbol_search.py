@@ -1,8 +1,9 @@
 """Symbols by name: through the GNU hash table of dynamic symbols, or by scanning a table.
 
-The hash table: "GNU Hash ELF Sections", Oracle's description of DT_GNU_HASH, which no standard has.  Tables are
-untrusted: chains are followed for a bounded length, and reading outside of the file is an error of the caller's
-functions.
+The tables are hostile input: a chain of the hash table is followed for 4,096 symbols, and a scan looks at 256 names and
+at 256 places for each.
+
+Source: "GNU Hash ELF Sections", Oracle's description of DT_GNU_HASH, for no standard describes it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pyflame_ebpf.elf.function_table import SYMBOL
 
 _WORDS = struct.Struct("<IIII")
 _CHAIN_MAX = 4096  # symbols of one hash bucket
-_SCAN_MAX = 256  # chance hits of a packed number, names that end like the wanted one
+_SCAN_MAX = 256  # names that end like the wanted one; places where the bytes of its offset occur by chance
 
-Read = Callable[[int, int], bytes]  # address, size
+Read = Callable[[int, int], bytes]  # (address, size) → bytes; raises BadElf
 
 
 class Symbol(NamedTuple):
@@ -31,7 +32,10 @@ class Symbol(NamedTuple):
 
 
 class GnuHash:
-    """The table at an address; ``read`` gives all bytes that are asked for, ``read_up_to`` those there are."""
+    """The hash table at an address: ``read`` gives exactly the wanted bytes, ``read_up_to`` as many as there are.
+
+    Every method raises BadElf where the table leaves the file.
+    """
 
     def __init__(self, read: Read, read_up_to: Read, table: int) -> None:
         self._read = read
@@ -46,7 +50,7 @@ class GnuHash:
         return chain[: len(chain) // 4 * 4]
 
     def count(self) -> int | None:
-        """Symbols of the whole table: one more than the last of the last chain; None when that has no end."""
+        """The number of dynamic symbols, which is where the last chain ends; None if that chain has no end."""
         buckets = struct.unpack(f"<{self._buckets}I", self._read(self._buckets_at, 4 * self._buckets))
         last = max(buckets, default=0)
         if last < self._first_hashed:
@@ -57,7 +61,7 @@ class GnuHash:
         return None
 
     def candidates(self, name: str) -> Iterator[int]:
-        """Numbers of the symbols that have the hash of this name."""
+        """The numbers of the symbols whose hash is that of this name."""
         wanted = _hash(name.encode())
         if not self._buckets or not self._bloom_words:
             return
@@ -76,7 +80,7 @@ class GnuHash:
 
 
 def _hash(name: bytes) -> int:
-    """Bernstein's hash as DT_GNU_HASH uses it."""
+    """The hash of DT_GNU_HASH: Bernstein's, times 33, 32 bits."""
     value = 5381
     for byte in name:
         value = (value * 33 + byte) & 0xFFFFFFFF
@@ -84,7 +88,7 @@ def _hash(name: bytes) -> int:
 
 
 def scan(symbols: bytes, strings: bytes, name: str) -> Symbol | None:
-    """A defined symbol by searching the bytes of the tables, which is 100 times faster than unpacking them."""
+    """The defined symbol of this name; a search in the tables' bytes is 100 times faster than unpacking them."""
     wanted = name.encode() + b"\0"
     for at in islice(_occurrences(strings, wanted), _SCAN_MAX):
         for position in islice(_occurrences(symbols, struct.pack("<I", at)), _SCAN_MAX):

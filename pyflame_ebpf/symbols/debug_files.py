@@ -1,7 +1,7 @@
-"""Where the symbols are that were stripped from a file: in its .gnu_debugdata, or in a separate debug file.
+"""The symbols that were stripped from a file: in its section .gnu_debugdata, or in a separate debug file.
 
-All of it is untrusted.  Compressed symbols are unpacked into a bounded amount of memory; a separate file counts only if
-its build id, or without one its checksum, is the one that is wanted.
+Both are hostile input.  Compressed symbols are unpacked into at most 64 MB of memory.  A separate file counts only if
+it has the wanted build id or, where one of the two files has no build id, the wanted checksum.
 
 Sources: GDB's manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
 """
@@ -19,21 +19,22 @@ from typing import Any, BinaryIO, NamedTuple
 from pyflame_ebpf.elf.file import FileIdentity, identity_of
 from pyflame_ebpf.elf.function_table import string_at
 from pyflame_ebpf.elf.image import BadElf, ElfImage
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.host.target_files import open_below, root_of
 
-UNPACKED_MAX = 64 << 20  # bytes; Fedora's largest take 10 MB
-_LZMA_MEMORY_MAX = 128 << 20  # what xz -9 needs is 65 MB
-_PACKED_MAX = 32 << 20
-_LINK_MAX = 4096
-_CHECKSUM_MAX = 1 << 30  # bytes of a file whose checksum is computed
-_CHECKSUMS_MAX = 4 << 30  # bytes of all such files: anybody can have large ones that take no room on the disk
+UNPACKED_MAX = 64 << 20  # bytes; Fedora's largest is 10 MB
+_LZMA_MEMORY_MAX = 128 << 20  # bytes; xz -9 needs 65 MB
+_PACKED_MAX = 32 << 20  # bytes
+_LINK_MAX = 4096  # bytes
+_CHECKSUM_MAX = 1 << 30  # bytes of one file whose checksum is computed
+_CHECKSUMS_MAX = 4 << 30  # bytes of all such files: anybody can make huge files that take no room on the disk
 _REMEMBERED_MAX = 1 << 16  # files
-_STEP = 1 << 20
+_STEP = 1 << 20  # bytes that are unpacked or read at once
 _DEBUG_ROOT = "/usr/lib/debug"
 
 
 def unpack_debug_data(image: ElfImage) -> BinaryIO | None:
-    """The ELF file in .gnu_debugdata, None without one; BadElf."""
+    """The ELF file in .gnu_debugdata, in memory, None without one.  Raises BadElf if it cannot be unpacked."""
     section = image.section(".gnu_debugdata")
     if section is None:
         return None
@@ -67,7 +68,7 @@ def _unpack(packed: bytes, file: BinaryIO) -> None:
 
 
 def debug_link(image: ElfImage) -> tuple[str, int] | None:
-    """(file name, its CRC-32) of .gnu_debuglink; None without one, or one that names no plain file."""
+    """(file name, CRC-32 of the file) from .gnu_debuglink; None without one, or if the name is not a plain name."""
     section = image.section(".gnu_debuglink")
     if section is None:
         return None
@@ -83,20 +84,21 @@ def debug_link(image: ElfImage) -> tuple[str, int] | None:
 
 
 class Wanted(NamedTuple):
-    """By what the debug file of a stripped file is known."""
+    """What identifies the debug file of a stripped file."""
 
     machine: int
     build_id: bytes
     link: tuple[str, int] | None  # file name, CRC-32
 
 
-def wanted_by(image: ElfImage) -> Wanted | None:
-    """What tells the debug file of a file; None for one with all its symbols; BadElf."""
-    return Wanted(image.machine, image.build_id, debug_link(image)) if image.stripped else None
+def wanted_by(symbols: ElfSymbols) -> Wanted | None:
+    """What identifies the debug file of a file, None for a file with all its symbols.  Raises BadElf."""
+    image = symbols.image
+    return Wanted(image.machine, image.build_id, debug_link(image)) if symbols.stripped else None
 
 
 def debug_paths(wanted: Wanted, path: str) -> Iterator[str]:
-    """Where the debug file of a file may be, the surest place first."""
+    """The paths at which the debug file of the file at ``path`` may be, the surest first."""
     identity = wanted.build_id.hex()
     if len(identity) > 2:  # noqa: PLR2004 - the first byte is the directory
         yield f"{_DEBUG_ROOT}/.build-id/{identity[:2]}/{identity[2:]}.debug"
@@ -107,7 +109,7 @@ def debug_paths(wanted: Wanted, path: str) -> Iterator[str]:
 
 
 def _candidates(wanted: Wanted, path: str, pid: int) -> Generator[BinaryIO, None, None]:
-    """What lies in those places in a process's root, then in ours, each file open until the next one is asked for."""
+    """The files at those paths in a process's root, then in ours; each is open until the next one is asked for."""
     for root_pid in (pid, None) if pid else (None,):
         with contextlib.suppress(OSError), root_of(root_pid) as root:
             for place in debug_paths(wanted, path):
@@ -116,9 +118,9 @@ def _candidates(wanted: Wanted, path: str, pid: int) -> Generator[BinaryIO, None
 
 
 @contextlib.contextmanager
-def open_debug_file(image: ElfImage, path: str, pid: int, identity: FileIdentity) -> Iterator[ElfImage | None]:
-    """The debug file that ``DebugFiles`` has found, None where a process no longer has it; BadElf."""
-    wanted = wanted_by(image)
+def open_debug_file(symbols: ElfSymbols, path: str, pid: int, identity: FileIdentity) -> Iterator[ElfSymbols | None]:
+    """The debug file that ``DebugFiles.find`` returned, None if the process no longer has it.  Raises BadElf."""
+    wanted = wanted_by(symbols)
     if wanted is None:
         yield None
         return
@@ -126,15 +128,15 @@ def open_debug_file(image: ElfImage, path: str, pid: int, identity: FileIdentity
         with contextlib.closing(_candidates(wanted, path, pid)) as files:
             found = next((file for file in files if identity_of(file) == identity), None)
             copy = opened.enter_context(os.fdopen(os.dup(found.fileno()), "rb", buffering=0)) if found else None
-        # What led to it, the process's root among it, is closed by now: the caller may keep the file for long.
-        yield ElfImage(copy) if copy else None
+        # The folders on the way, the process's root among them, are closed by now: the caller may keep the file.
+        yield ElfSymbols(ElfImage(copy)) if copy else None
 
 
 class DebugFiles:
     """Finds the installed debug files of files.
 
-    Whoever made a process's root, or mounts there, chose what is in it: that is looked at each time.  What the files
-    found are is remembered as long as they are unchanged.
+    A process's root and its mounts are the process's own, so each search looks there anew.  Whether a file that was
+    found matches is remembered as long as the file is unchanged.
     """
 
     def __init__(self) -> None:
@@ -143,12 +145,16 @@ class DebugFiles:
         self._checksums: dict[FileIdentity, int] = {}
         self._checksummed = 0  # bytes
 
-    def find(self, image: ElfImage, path: str, pid: int) -> FileIdentity | None:
-        """The debug file of a file that a process, 0 for one that is gone, sees at ``path``; BadElf, OSError."""
-        if image.identity not in self._wanted:
+    def find(self, symbols: ElfSymbols, path: str, pid: int) -> FileIdentity | None:
+        """The debug file of the file that a process sees at ``path``; ``pid`` is 0 for a process that is gone.
+
+        Raises BadElf and OSError.
+        """
+        identity = symbols.image.identity
+        if identity not in self._wanted:
             _make_room(self._wanted)
-            self._wanted[image.identity] = wanted_by(image)
-        wanted = self._wanted[image.identity]
+            self._wanted[identity] = wanted_by(symbols)
+        wanted = self._wanted[identity]
         if wanted is None:
             return None
         with contextlib.closing(_candidates(wanted, path, pid)) as files:
@@ -160,11 +166,11 @@ class DebugFiles:
             _make_room(self._matching)
             self._matching[key] = False
             with contextlib.suppress(BadElf, OSError):
-                self._matching[key] = is_debug_file_of(ElfImage(file), wanted, lambda: self._checksum(file))
+                self._matching[key] = is_debug_file_of(ElfSymbols(ElfImage(file)), wanted, lambda: self._checksum(file))
         return self._matching[key]
 
     def _checksum(self, file: BinaryIO) -> int:
-        """The CRC-32 of a file, -1 for one that is too large."""
+        """The CRC-32 of a file, -1 if it is too large.  Raises OSError."""
         identity = identity_of(file)
         if identity not in self._checksums:
             size = identity[-1]
@@ -181,9 +187,12 @@ def _make_room(remembered: dict[Any, Any]) -> None:
         remembered.clear()
 
 
-def is_debug_file_of(found: ElfImage, wanted: Wanted, checksum_of_found: Callable[[], int]) -> bool:
-    """Whether it has the same build id, or where one of the two has none, the checksum of the link; BadElf, OSError."""
-    if found.machine != wanted.machine or found.stripped:
+def is_debug_file_of(found: ElfSymbols, wanted: Wanted, checksum_of_found: Callable[[], int]) -> bool:
+    """True if the build ids are equal or, where one of the files has none, if the link's checksum is the file's.
+
+    Raises BadElf and OSError.
+    """
+    if found.image.machine != wanted.machine or found.stripped:
         return False
     if found.build_id and wanted.build_id:
         return found.build_id == wanted.build_id
@@ -191,7 +200,7 @@ def is_debug_file_of(found: ElfImage, wanted: Wanted, checksum_of_found: Callabl
 
 
 def checksum(file: BinaryIO, size: int) -> int:
-    """The CRC-32 of so many bytes of a file; OSError."""
+    """The CRC-32 of the first ``size`` bytes of a file.  Raises OSError."""
     value = 0
     for offset in range(0, size, _STEP):
         value = zlib.crc32(os.pread(file.fileno(), min(_STEP, size - offset), offset), value)

@@ -1,8 +1,8 @@
 """C++ and Rust names as their authors wrote them, by LLVM's demangler (pycxxfilt).
 
-A name of a hostile file can make any demangler use up the stack, the memory or the time: it works in a process of its
-own, with little of each, and a name that it does not survive stays as it is.  Run as a program, this file is that
-process: a name a line in, a name a line out.
+A name from a hostile file can make any demangler use up its stack, memory or time.  So the demangler works in a process
+of its own, the worker, with little of each, and a name that kills the worker stays mangled.  Run as a program, this
+file is the worker: it reads one name a line and writes one name a line.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ import sys
 from typing import BinaryIO
 
 _MANGLED_MAX = 4096  # characters
-_NAME_MAX = 2048
+_NAME_MAX = 2048  # characters
 _PATIENCE = 0.25  # seconds for one name; 20 µs are usual
-_START_PATIENCE = 10.0
-_DEATHS_MAX = 8
+_START_PATIENCE = 10.0  # seconds
+_DEATHS_MAX = 8  # workers; then names stay mangled
 _MEMORY = 512 << 20  # bytes of address space
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}(?= \(|$)")
 _RUST_LEGACY = re.compile(r"_ZN.*17h[0-9a-f]{16}E(\..*)?")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _RUST_LETTERS = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
 _LLVM_SUFFIX = re.compile(r" \(\.llvm\.[0-9A-F]+\)$")
-_MANGLED = re.compile(r"_[ZR][!-~]+")  # printable ASCII, as the ABIs say
-_LAST_ASCII, _FIRST_PRINTABLE = 0x10FFFF, 0x20
+_MANGLED = re.compile(r"_[ZR][!-~]+")  # the ABIs allow printable ASCII
+_FIRST_PRINTABLE, _LAST_CHARACTER = 0x20, 0x10FFFF
 
 
 class Demangler:
-    """Demangles names, each once; never raises, never takes long."""
+    """Demangles names, each once.  Never raises, and takes at most 0.25 seconds for a name once the worker runs."""
 
     def __init__(self) -> None:
         self._worker: subprocess.Popen[bytes] | None = None
         self._known: dict[str, str] = {}
-        self.deaths = 0  # of workers, by a name each
+        self.deaths = 0  # workers that a name killed
 
     def demangle(self, name: str) -> str:
-        """A name as its author wrote it; as it is where it is not mangled, too long or too much for the demangler."""
+        """The name as its author wrote it; unchanged if it is not mangled, too long or too much for the demangler."""
         if len(name) > _MANGLED_MAX or not _MANGLED.fullmatch(name):
             return name
         if name not in self._known:
@@ -59,7 +59,7 @@ class Demangler:
             return ""
 
     def close(self) -> None:
-        """Ends the worker."""
+        """End the worker."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.kill()
@@ -94,7 +94,7 @@ def _answer(worker: subprocess.Popen[bytes], name: str) -> str:
 
 
 def _line(worker: subprocess.Popen[bytes], patience: float) -> str:
-    """The worker's next line; TimeoutError, EOFError."""
+    """The worker's next line.  Raises TimeoutError, EOFError and OSError."""
     if worker.stdout is None:
         raise EOFError
     line = b""
@@ -111,7 +111,7 @@ def _line(worker: subprocess.Popen[bytes], patience: float) -> str:
 
 
 def _polished(mangled: str, name: str) -> str:
-    """Without what compilers add: hashes and escapes of Rust's older scheme, LLVM's numbers."""
+    """The name without compilers' additions: hashes and escapes of Rust's older scheme, numbers of LLVM."""
     name = _LLVM_SUFFIX.sub("", name)
     if not _RUST_LEGACY.fullmatch(mangled):
         return name
@@ -124,11 +124,11 @@ def _unescaped(match: re.Match[str]) -> str:
     if letters in _RUST_LETTERS:
         return _RUST_LETTERS[letters]
     code = int(letters[1:], 16)
-    return chr(code) if _FIRST_PRINTABLE <= code <= _LAST_ASCII else match[0]
+    return chr(code) if _FIRST_PRINTABLE <= code <= _LAST_CHARACTER else match[0]
 
 
 def _serve(names: BinaryIO, answers: BinaryIO) -> None:
-    """The worker: answers each line, with an empty one where there is no answer."""
+    """Answer each name with a line, empty if the name cannot be demangled."""
     try:
         from pycxxfilt import demangle  # noqa: PLC0415 - only the worker needs it
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 
 class KernelSymbols:
-    """Names of kernel text addresses, from /proc/kallsyms, read at the first lookup."""
+    """Names of kernel text addresses.  /proc/kallsyms is read at the first look-up and kept."""
 
     def __init__(self, path: Path = Path("/proc/kallsyms")) -> None:
         self._path = path
         self._lines: list[bytes] | None = None  # of functions, by rising address
-        self.hidden = False  # after the first lookup: whether the kernel shows zeros instead of addresses
+        self.hidden = False  # after the first look-up: True if the kernel shows zeros in place of addresses
 
     def lookup(self, address: int) -> tuple[str, str] | None:
-        """(function, module) that holds an address, module "" for the kernel itself; None when unknown."""
+        """(function, module) that holds an address, None if unknown; the module is "" for the kernel itself."""
         lines = self._lines if self._lines is not None else self._load()
         index = bisect_right(lines, b"%016x\xff" % address) - 1
         if index < 0:

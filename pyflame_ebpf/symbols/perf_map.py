@@ -1,8 +1,8 @@
-"""perf-PID.map, in which JIT compilers list the functions they made: ``START SIZE name`` in hexadecimal, a line each.
+"""perf-PID.map, in which JIT compilers list the functions they made, a line each: ``START SIZE name``, in hexadecimal.
 
-Written by the profiled program, so untrusted: a regular file of bounded size that belongs to the program's user or to
-root, reached through no link.  It is kept open from when the program is first seen to run code of no file, and read at
-the end, so that the program may have ended by then.
+The profiled program writes the file, so it is hostile input: it must be a regular file that belongs to the program's
+user or to root and is reached through no link, and 64 MB of it are read.  It is opened when the program is first seen
+to run code of no file, and read when names are asked for, when the program may have ended.
 
 Source: Linux, tools/perf/Documentation/jit-interface.txt.
 """
@@ -21,23 +21,23 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.target_files import open_below, root_of
 
-BYTES_MAX = 64 << 20
-ENTRIES_MAX = 1 << 20
+BYTES_MAX = 64 << 20  # of one file
+ENTRIES_MAX = 1 << 20  # of one file
 OPEN_MAX = 512  # files
 _NAME_MAX = 1024  # bytes
 _ADDRESS_END = 1 << 64
-_LOOK_BACK = 32
+_LOOK_BACK = 32  # the nearest entries before an address are asked whether they hold it
 _LINE = re.compile(rb"^(?:0[xX])?([0-9a-fA-F]{1,16})[ \t]+(?:0[xX])?([0-9a-fA-F]{1,16})[ \t]+([^\n]+)", re.MULTILINE)
 
 
 class PerfMap:
-    """The functions of a perf map's text; of two at one address the later one counts."""
+    """The functions of a perf map's text.  Of two entries that hold an address, the later line counts."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text[:BYTES_MAX]
         entries = sorted(self._entries())
         self._starts = array("Q", [start for start, _, _, _ in entries])
-        self._lines = array("Q", [line for _, line, _, _ in entries])  # where the line is: the later, the higher
+        self._lines = array("Q", [line for _, line, _, _ in entries])  # offset of the line in the text
         self._sizes = array("Q", [size for _, _, size, _ in entries])
         self._names = array("Q", [name for _, _, _, name in entries])
 
@@ -56,7 +56,7 @@ class PerfMap:
         return len(self._starts)
 
     def at(self, address: int) -> str:
-        """The function that was put last where the address is, "" for none."""
+        """The function that was put last at an address, "" for none."""
         end = bisect_right(self._starts, address)
         holders = [
             (self._lines[index], self._names[index])
@@ -72,7 +72,10 @@ class PerfMap:
 
 
 def open_perf_map(pid: int) -> BinaryIO:
-    """A process's perf map, which has its PID in the innermost namespace in its name; OSError, ProcessGone."""
+    """Open a process's perf map, whose name has the process's PID in its innermost namespace.
+
+    Raises OSError and ProcessGone.
+    """
     path = f"/tmp/perf-{proc.namespace_pids(pid)[-1]}.map"  # noqa: S108 - the interface says so
     with root_of(pid) as root:
         file = open_below(root, path, links=False)
@@ -83,7 +86,7 @@ def open_perf_map(pid: int) -> BinaryIO:
 
 
 def has_perf_map(pid: int) -> bool:
-    """Whether a process has a perf map that will be read."""
+    """True if a process has a perf map that will be read."""
     try:
         with open_perf_map(pid):
             return True
@@ -92,7 +95,7 @@ def has_perf_map(pid: int) -> bool:
 
 
 def read_perf_map(file: BinaryIO) -> PerfMap:
-    """The functions that an open file lists by now; OSError."""
+    """The functions that an open perf map lists by now.  Raises OSError."""
     text = bytearray()
     while len(text) < BYTES_MAX and (part := os.pread(file.fileno(), min(1 << 20, BYTES_MAX - len(text)), len(text))):
         text += part
@@ -100,20 +103,20 @@ def read_perf_map(file: BinaryIO) -> PerfMap:
 
 
 class PerfMaps:
-    """The perf maps of processes; ``key`` is whatever tells a process from a later one with its PID."""
+    """The perf maps of processes.  A key stands for a process and for no later one with the same PID."""
 
     def __init__(self) -> None:
         self._open: dict[object, BinaryIO] = {}
         self._read: dict[object, PerfMap] = {}
 
     def watch(self, key: object, pid: int) -> None:
-        """The process, which lives, runs code of no file: its map, if it has one, is kept open from now on."""
+        """Keep the perf map of a running process open from now on, if it has one.  At most OPEN_MAX are open."""
         if key not in self._open and len(self._open) < OPEN_MAX:
             with contextlib.suppress(OSError, PyflameError):
                 self._open[key] = open_perf_map(pid)
 
     def at(self, key: object, address: int) -> str:
-        """The name of a process's function, "" for none; the file is read at the first question after its opening."""
+        """The function of a process at an address, "" for none.  The first question reads the file."""
         if key not in self._open:
             return ""
         if key not in self._read:
@@ -124,17 +127,17 @@ class PerfMaps:
         return self._read[key].at(address)
 
     def forget(self, key: object) -> None:
-        """Closes the map of a process that nobody will ask about."""
+        """Close the map of a process that nobody will ask about."""
         self._read.pop(key, None)
         if (file := self._open.pop(key, None)) is not None:
             file.close()
 
     def read_again(self) -> None:
-        """Lets the files be read anew at the next question: programs go on writing them."""
+        """Read the files anew at the next question, since programs go on writing them."""
         self._read.clear()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in self._open.values():
             file.close()
         self._open.clear()

@@ -8,7 +8,8 @@ from pyflame_ebpf.cpython.plumbing import is_plumbing
 from pyflame_ebpf.host.proc import Mapping
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind
-from pyflame_ebpf.symbols.native_symbols import JIT, NativeSymbols, is_without_file
+from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
+from pyflame_ebpf.symbols.native_symbols import JIT, NativeSymbols
 from pyflame_ebpf.symbols.perf_map import PerfMaps
 from pyflame_ebpf.tracking.process_table import ProcessTable
 
@@ -34,19 +35,22 @@ class NativeFrames:
             if (mapping := self._table.mapping_of(identity, address)) is not None:
                 wanted.setdefault(mapping, []).append(address)
         for mapping, found in wanted.items():
-            self._symbols.expect(self._pid(identity), mapping, found, self._table.code.open_again)
+            self._symbols.expect(self._file(identity, mapping), found)
 
     def name(self, identity: Identity, address: int) -> Frame | None:
         """The function at an address, None where the process had no code."""
         mapping = self._table.mapping_of(identity, address)
         if mapping is None:
             return None
-        pid = self._pid(identity)
+        mapped = self._file(identity, mapping)
         if is_without_file(mapping) and (name := self._perf_maps.at(identity, address)):
             return Frame(FrameKind.NATIVE, name, JIT)
-        file, name = self._symbols.lookup(pid, [mapping], address, self._table.code.open_again)
+        file, name = self._symbols.lookup(mapped, address)
         of_interpreter = file == self._table.interpreter_file(identity)
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def _file(self, identity: Identity, mapping: Mapping) -> MappedFile:
+        return MappedFile(self._pid(identity), mapping, self._table.code.open_again)
 
     def _pid(self, identity: Identity) -> int:
         """The process's PID while it runs, 0 after."""

@@ -9,6 +9,7 @@ import pytest
 
 from pyflame_ebpf.cpython.plumbing import is_evaluation_loop, is_first_of_greenlet, is_plumbing, is_unnamed
 from pyflame_ebpf.elf.image import ElfImage
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from tests.interpreters import PROBE, Interpreter
 
 CARRIERS = [
@@ -167,10 +168,10 @@ def interpreter_image(interpreter: Interpreter) -> Path:
 
 def test_evaluation_loop_of_every_interpreter_is_known_by_its_address(each_interpreter: Interpreter) -> None:
     with interpreter_image(each_interpreter).open("rb") as file:
-        image = ElfImage(file)
-        loop = image.symbol("_PyEval_EvalFrameDefault")
+        symbols = ElfSymbols(ElfImage(file))
+        loop = symbols.symbol("_PyEval_EvalFrameDefault")
         assert loop
-        named = image.symbol_at(loop.vaddr + 1)
+        named = symbols.function_at(loop.vaddr + 1)
     assert named
     assert is_evaluation_loop(named[0])
 

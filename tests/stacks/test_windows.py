@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from pyflame_ebpf.elf.image import ElfImage, open_regular
-from pyflame_ebpf.host.proc import Mapping
 from pyflame_ebpf.profile.model import Frame, Profile
 from pyflame_ebpf.stacks.profile_builder import NOT_NAMED
 from pyflame_ebpf.stacks.symbolize import Symbolizer
-from pyflame_ebpf.symbols import native_symbols
-from pyflame_ebpf.symbols.native_symbols import NativeSymbols
 from tests.command_line import environment, pyflame
 from tests.profiles import framed_stacks
 from tests.stacks.test_symbolize import (
@@ -191,102 +185,6 @@ def test_a_code_object_that_was_forgotten_a_moment_ago_is_read_from_its_process(
     symbols.add_stack(stack_event(python_frame()), LAYOUT)
     symbols.settle()
     assert reads
-
-
-# ---- files ----
-
-
-def libc() -> Mapping:
-    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
-        path = next(line.split()[-1] for line in maps if "/libc.so.6" in line or "/libc-2" in line)
-    with open_regular(path) as file:
-        segment = next(segment for segment in ElfImage(file).segments if segment.flags & 1)
-    begin = segment.vaddr & ~4095
-    size = (segment.file_size + 8191) & ~4095
-    return Mapping(begin, begin + size, segment.offset & ~4095, True, 1, Path(path).stat().st_ino, path)
-
-
-def test_an_address_between_two_of_a_function_needs_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    mapping = libc()
-    with open_regular(mapping.path) as file:
-        start = ElfImage(file).symbol("qsort").vaddr
-    symbols = NativeSymbols()
-    opened = []
-
-    def open_mapped(wanted: Mapping):
-        opened.append(wanted)
-        return open_regular(wanted.path)
-
-    def name(address: int) -> str:
-        return symbols.lookup(0, [mapping], address, open_mapped)[1]
-
-    assert name(start + 4) == "qsort"
-    before = len(opened)
-    assert [name(start + offset) for offset in (1, 2, 3)] == ["qsort"] * 3
-    assert len(opened) == before
-    with monkeypatch.context() as patch:
-        patch.setattr(native_symbols, "_functions_in_file", lambda *_: ({}, ""))
-        assert name(start - 1) != "qsort"
-    symbols.close()
-
-
-@pytest.mark.parametrize("indexed", [0, 1_000_000])
-def test_a_live_view_names_as_a_recording_does(monkeypatch: pytest.MonkeyPatch, indexed: int) -> None:
-    """By an index of the file, or reading it again where that would be too large."""
-    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", indexed)
-    monkeypatch.setattr(native_symbols, "_REST", 0)
-    mapping = libc()
-    addresses = range(mapping.start, mapping.end, 4099)
-    named = []
-    for live in (False, True):
-        symbols = NativeSymbols(live=live)
-        named.append([symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path)) for at in addresses[:60]])
-        symbols.close()
-    assert named[0] == named[1]
-    assert any("+0x" not in name for _, name in named[0])
-
-
-def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", 0)
-    monkeypatch.setattr(native_symbols, "_REST", 1e9)
-    mapping = libc()
-    with open_regular(mapping.path) as file:
-        first, second = (ElfImage(file).symbol(name).vaddr for name in ("qsort", "strtol"))
-    symbols = NativeSymbols(live=True)
-    named = [symbols.lookup(0, [mapping], at, lambda each: open_regular(each.path))[1] for at in (first, second)]
-    symbols.close()
-    assert named[0] == "qsort"
-    assert "+0x" in named[1]
-
-
-def test_of_many_files_not_all_are_kept_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    mapping = libc()
-    monkeypatch.setattr(native_symbols, "_REST", 0)
-    monkeypatch.setattr(native_symbols, "_INDEXED_IN_ALL", 1)
-    opened = []
-
-    def open_mapped(wanted: Mapping):
-        opened.append(open_regular(wanted.path))
-        return opened[-1]
-
-    symbols = NativeSymbols(live=True)
-    symbols.lookup(0, [mapping], mapping.start + 4096, open_mapped)
-    assert all(file.closed for file in opened)
-    symbols.close()
-
-
-def test_a_debug_file_that_is_too_large_is_not_kept_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    mapping = libc()
-    with open_regular(mapping.path) as file:
-        own = ElfImage(file).symbols
-    monkeypatch.setattr(native_symbols, "_INDEXED_MAX", own)
-    monkeypatch.setattr(native_symbols._FileIndex, "symbols", own + 1)
-    built = []
-    monkeypatch.setattr(native_symbols._FileIndex, "build", built.append)
-    symbols = NativeSymbols(live=True)
-    symbols.lookup(0, [mapping], mapping.start + 4096, lambda each: open_regular(each.path))
-    assert not built
-    symbols.close()
 
 
 # ---- the command line ----

@@ -1,7 +1,10 @@
 """Perf maps as JIT compilers write them, and as an attacker would."""
 
+from __future__ import annotations
+
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ OWN_MAP = Path(f"/tmp/perf-{os.getpid()}.map")
 
 
 @pytest.fixture
-def own_map():
+def own_map() -> Iterator[Path]:
     OWN_MAP.unlink(missing_ok=True)
     yield OWN_MAP
     OWN_MAP.unlink(missing_ok=True)
@@ -50,29 +53,57 @@ def test_a_large_map_is_bounded_in_time_and_entries(monkeypatch: pytest.MonkeyPa
     assert time.process_time() - began < 2
 
 
-def test_a_map_that_is_a_link_is_not_followed(own_map, tmp_path: Path) -> None:
+def test_a_map_that_is_a_link_is_not_followed(own_map: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"10 10 x\n")
     own_map.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic link"):
         open_perf_map(os.getpid())
 
 
-def test_a_map_that_is_a_fifo_is_refused_without_waiting(own_map) -> None:
+def test_a_map_that_is_a_fifo_is_refused_without_waiting(own_map: Path) -> None:
     os.mkfifo(own_map)
     with pytest.raises(OSError, match="not a regular file"):
         open_perf_map(os.getpid())
 
 
-def test_a_map_of_another_user_is_refused(own_map, monkeypatch: pytest.MonkeyPatch) -> None:
+def owned_by(monkeypatch: pytest.MonkeyPatch, owner: int, process: int) -> None:
+    """Let files belong to a user and processes to one."""
+    fstat = os.fstat
+
+    def with_owner(handle: int) -> os.stat_result:
+        status = fstat(handle)
+        return os.stat_result((*status[:4], owner, *status[5:10]))
+
+    def user_id(_pid: int) -> int:
+        return process
+
+    monkeypatch.setattr(os, "fstat", with_owner)
+    monkeypatch.setattr(proc, "user_id", user_id)
+
+
+@pytest.mark.parametrize(("owner", "process"), [(4242, 4242), (0, 4242), (0, 0)])
+def test_a_map_of_the_process_s_user_or_root_is_opened(
+    own_map: Path, monkeypatch: pytest.MonkeyPatch, owner: int, process: int
+) -> None:
     own_map.write_bytes(b"10 10 x\n")
-    monkeypatch.setattr(
-        os, "fstat", lambda handle, real=os.fstat: os.stat_result((*real(handle)[:4], 4242, *real(handle)[5:10]))
-    )
-    with pytest.raises(OSError, match="another user"):
+    owned_by(monkeypatch, owner, process)
+    with open_perf_map(os.getpid()) as file:
+        assert file.read() == b"10 10 x\n"
+
+
+@pytest.mark.parametrize(("owner", "process"), [(4242, 0), (4242, 4243)])
+def test_a_map_of_another_user_is_refused_and_leaves_no_descriptor_open(
+    own_map: Path, monkeypatch: pytest.MonkeyPatch, owner: int, process: int
+) -> None:
+    own_map.write_bytes(b"10 10 x\n")
+    owned_by(monkeypatch, owner, process)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(PermissionError, match="it belongs to another user"):
         open_perf_map(os.getpid())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_map_is_read_late_and_also_when_it_was_deleted(own_map) -> None:
+def test_a_map_is_read_late_and_also_when_it_was_deleted(own_map: Path) -> None:
     own_map.write_bytes(b"10 10 early\n")
     maps = PerfMaps()
     maps.watch("key", os.getpid())
@@ -83,7 +114,7 @@ def test_a_map_is_read_late_and_also_when_it_was_deleted(own_map) -> None:
     maps.close()
 
 
-def test_a_map_that_appears_after_the_first_question_answers_the_next(own_map) -> None:
+def test_a_map_that_appears_after_the_first_question_answers_the_next(own_map: Path) -> None:
     maps = PerfMaps()
     maps.watch("key", os.getpid())
     assert maps.at("key", 0x11) == ""
@@ -93,7 +124,7 @@ def test_a_map_that_appears_after_the_first_question_answers_the_next(own_map) -
     maps.close()
 
 
-def test_a_map_that_grows_is_read_again_when_that_is_asked_for(own_map) -> None:
+def test_a_map_that_grows_is_read_again_when_that_is_asked_for(own_map: Path) -> None:
     own_map.write_bytes(b"10 10 early\n")
     maps = PerfMaps()
     maps.watch("key", os.getpid())
@@ -105,8 +136,89 @@ def test_a_map_that_grows_is_read_again_when_that_is_asked_for(own_map) -> None:
     maps.close()
 
 
-def test_the_map_has_the_pid_of_the_innermost_namespace_in_its_name(own_map, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_map_has_the_pid_of_the_innermost_namespace_in_its_name(
+    own_map: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own_map.write_bytes(b"10 10 x\n")
-    monkeypatch.setattr(proc, "namespace_pids", lambda pid: (pid, 4, os.getpid()))
+
+    def innermost(pid: int) -> tuple[int, ...]:
+        return pid, 4, os.getpid()
+
+    monkeypatch.setattr(proc, "namespace_pids", innermost)
     with open_perf_map(os.getpid()) as file:
         assert file.read() == b"10 10 x\n"
+
+
+def test_numbers_may_begin_with_0x_and_tabs_may_separate_them() -> None:
+    text = PerfMap(b"0x10 0X8 a\n20\t8\t b c \n")
+    assert [text.at(address) for address in (0x10, 0x17, 0x18, 0x20)] == ["a", "a", "", "b c"]
+
+
+def test_an_entry_may_reach_to_the_last_address_and_no_further() -> None:
+    text = PerfMap(b"fffffffffffffff0 10 last\nfffffffffffffff8 9 beyond\n")
+    assert (len(text), text.at((1 << 64) - 1)) == (1, "last")
+
+
+def test_entries_far_before_an_address_are_asked_whether_they_hold_it() -> None:
+    def text(inner: int) -> PerfMap:
+        return PerfMap(b"1000 1000 outer\n" + b"".join(b"%x 1 inner\n" % (0x1100 + 16 * each) for each in range(inner)))
+
+    assert [text(inner).at(0x1F00) for inner in (31, 32)] == ["outer", ""]
+
+
+def test_names_are_cut_at_one_kib_and_at_the_end_of_their_line() -> None:
+    text = PerfMap(b"10 10 " + b"x" * 1023 + b"\n30 10 " + b"y" * 1024 + b"\n50 10 " + b"z" * 1025 + b"\n70 10 end")
+    assert [text.at(address) for address in (0x10, 0x30, 0x50, 0x70)] == ["x" * 1023, "y" * 1024, "z" * 1024, "end"]
+
+
+@pytest.mark.parametrize("size", [22, 23])
+def test_a_map_is_read_up_to_a_size(own_map: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    own_map.write_bytes(b"10 10 first\n20 10 secon" + b"d" * 100)
+    monkeypatch.setattr(perf_map, "BYTES_MAX", size)
+    with open_perf_map(os.getpid()) as file:
+        assert perf_map.read_perf_map(file).at(0x20) == "second"[: size - 18]
+    assert PerfMap(own_map.read_bytes()).at(0x20) == "second"[: size - 18]
+
+
+def test_so_many_maps_are_open_and_no_more(own_map: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_map.write_bytes(b"10 10 x\n")
+    monkeypatch.setattr(perf_map, "OPEN_MAX", 2)
+    maps = PerfMaps()
+    for key in range(3):
+        maps.watch(key, os.getpid())
+    assert [maps.at(key, 0x10) for key in range(3)] == ["x", "x", ""]
+    maps.forget(0)
+    maps.watch(2, os.getpid())
+    assert [maps.at(key, 0x10) for key in range(3)] == ["", "x", "x"]
+    maps.close()
+
+
+def test_a_map_is_opened_once_and_read_once(own_map: Path) -> None:
+    own_map.write_bytes(b"10 10 early\n")
+    maps = PerfMaps()
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x10) == "early"
+    own_map.unlink()
+    own_map.write_bytes(b"10 10 another\n40 10 late\n")
+    maps.watch("key", os.getpid())
+    maps.read_again()
+    assert [maps.at("key", address) for address in (0x10, 0x40)] == ["early", ""]
+    maps.close()
+
+
+def test_maps_that_are_forgotten_or_closed_leave_no_descriptor_open(own_map: Path) -> None:
+    own_map.write_bytes(b"10 10 x\n")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    maps = PerfMaps()
+    for key in range(3):
+        maps.watch(key, os.getpid())
+    maps.forget(1)
+    maps.forget("unknown")
+    maps.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_process_has_a_map_if_it_can_be_read(own_map: Path) -> None:
+    assert not perf_map.has_perf_map(os.getpid())
+    own_map.write_bytes(b"")
+    assert perf_map.has_perf_map(os.getpid())

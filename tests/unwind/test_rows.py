@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, open_regular
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX, TooManyRows
 from pyflame_ebpf.unwind.row import CfaKind, RbpKind, unpack_rows
 from pyflame_ebpf.unwind.rows import UnwindTable
@@ -70,7 +71,7 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
 
 def first_page(image: ElfImage) -> int:
     """The page of ``begin``."""
-    begin = image.symbol("begin")
+    begin = ElfSymbols(image).symbol("begin")
     assert begin
     return begin.vaddr >> PAGE_SHIFT
 
@@ -333,7 +334,7 @@ def test_the_kernels_own_library_is_read_like_any_other() -> None:
         data = memory.read(int(end, 16) - int(begin, 16))
     with in_memory(data) as file:
         image = ElfImage(file)
-        symbol = image.symbol("__vdso_clock_gettime")
+        symbol = ElfSymbols(image).symbol("__vdso_clock_gettime")
         assert symbol
         vaddr = symbol.vaddr
         rows = unpack_rows(UnwindTable(image).rows(vaddr >> PAGE_SHIFT))

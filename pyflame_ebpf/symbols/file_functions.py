@@ -1,0 +1,125 @@
+"""The functions of one open file, from the best of the places where its symbols may be.
+
+The places are the file's own .symtab, else the installed debug file's, else that of .gnu_debugdata; besides, .dynsym
+and the stubs of the PLT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterable, Sequence
+
+from pyflame_ebpf.elf.file import FileIdentity
+from pyflame_ebpf.elf.file_contents import Digest, hold_names
+from pyflame_ebpf.elf.function_table import FunctionAt, Hit
+from pyflame_ebpf.elf.image import ElfImage
+from pyflame_ebpf.elf.plt import PltStubs
+from pyflame_ebpf.elf.symbols import ElfSymbols
+from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.symbols.debug_files import open_debug_file, unpack_debug_data
+from pyflame_ebpf.symbols.mapped_file import VDSO, MappedFile
+
+STRIPPED = "stripped: only exported functions have names without its debug file"
+DAMAGE = (PyflameError, OSError, struct.error, OverflowError, MemoryError)  # what a damaged file may raise
+
+Table = Callable[[Iterable[int]], dict[int, Hit]]  # addresses → the functions that hold them
+
+
+class ContentsChanged(Exception):
+    """A file no longer has the contents that it shared with others."""
+
+
+class FileFunctions:
+    """The functions of a mapped file, which stays open until ``close``.
+
+    ``debug`` is the identity of its separate debug file, ``digest`` that of contents which it shares with other files.
+    Raises ContentsChanged if the contents have another digest, and any of DAMAGE.
+    """
+
+    def __init__(self, file: MappedFile, debug: FileIdentity | None, digest: Digest | None) -> None:
+        with contextlib.ExitStack() as opened:
+            self._own = ElfSymbols(ElfImage(opened.enter_context(file.open())))
+            if digest is not None and hold_names(self._own) != digest:
+                raise ContentsChanged
+            self._open = opened.pop_all()
+        self._path = file.path
+        self._unpacked = 0  # bytes of .gnu_debugdata
+        self._best: ElfSymbols | None = None  # None: stripped, and there is no substitute
+        with contextlib.suppress(*DAMAGE):
+            self._best = self._find_best(file, debug)
+        self._tables: list[Table] = [self._own.dynamic_functions]
+        if self._best is not None:
+            self._tables.insert(0, self._best.static_functions)
+
+    def _find_best(self, file: MappedFile, debug: FileIdentity | None) -> ElfSymbols | None:
+        """The file with the .symtab that counts.  Raises any of DAMAGE."""
+        if not self._own.stripped:
+            return self._own
+        if debug is not None:
+            with contextlib.suppress(*DAMAGE):
+                found = self._open.enter_context(open_debug_file(self._own, file.path, file.pid, debug))
+                if found is not None:
+                    return found
+        unpacked = unpack_debug_data(self._own.image)
+        if unpacked is None:
+            return None
+        image = ElfImage(self._open.enter_context(unpacked))
+        self._unpacked = image.file_size
+        return ElfSymbols(image)
+
+    @property
+    def lack(self) -> str:
+        """Why the file has no better names, "" if it has all."""
+        return "" if self._best is not None or self._path == VDSO else STRIPPED
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols an index is made from.  Raises any of DAMAGE."""
+        of_substitute = self._best.count if self._best is not None and self._best is not self._own else 0
+        return self._own.count + of_substitute
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory besides an index: contents that are compared, and unpacked symbols."""
+        return self._own.image.held + self._unpacked
+
+    def build_index(self) -> None:
+        """Read all functions into memory, for look-ups of a few addresses again and again."""
+        indexes = [self._own.dynamic_index]
+        if self._best is not None:
+            indexes.insert(0, self._best.static_index)
+        self._tables = []
+        for index in indexes:
+            with contextlib.suppress(*DAMAGE):
+                self._tables.append(_indexed(index()))
+
+    def at(self, vaddrs: set[int]) -> dict[int, Hit]:
+        """The functions that hold addresses; a damaged table counts as empty."""
+        stubs = PltStubs(self._own, vaddrs)
+        everything = vaddrs | stubs.choosers
+        found: list[dict[int, Hit]] = []
+        for table in self._tables:
+            with contextlib.suppress(*DAMAGE):
+                found.append(table(everything))
+        return _nearest(vaddrs, stubs, found)
+
+    def close(self) -> None:
+        """Close the file and its debug file."""
+        self._open.close()
+
+
+def _indexed(function_at: FunctionAt) -> Table:
+    return lambda vaddrs: {vaddr: hit for vaddr in vaddrs if (hit := function_at(vaddr))}
+
+
+def _nearest(vaddrs: set[int], stubs: PltStubs, tables: Sequence[dict[int, Hit]]) -> dict[int, Hit]:
+    """For each address, of the functions and stubs that hold it, the one that starts nearest."""
+    hits = {}
+    for vaddr in vaddrs:
+        found = [table[vaddr] for table in tables if vaddr in table]
+        if tables and (stub := stubs.at(vaddr, tables[0])):
+            found.insert(0, stub)
+        if found:
+            hits[vaddr] = min(found, key=lambda hit: hit[1])
+    return hits
