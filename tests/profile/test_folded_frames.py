@@ -40,6 +40,7 @@ PYTHON, NATIVE, KERNEL, MARK = FrameKind.PYTHON, FrameKind.NATIVE, FrameKind.KER
         # CPython's own perf support
         ("py::handle:/srv/app.py", Frame(PYTHON, "handle", "/srv/app.py")),
         ("py::a:b:/srv/app.py", Frame(PYTHON, "a:b", "/srv/app.py")),
+        ("py::a:b:", Frame(NATIVE, "py::a:b:")),
         ("py::handle", Frame(NATIVE, "py::handle")),
         ("py::handle:", Frame(NATIVE, "py::handle:")),
         ("xpy::handle:/srv/app.py", Frame(NATIVE, "xpy::handle:/srv/app.py")),
@@ -133,9 +134,21 @@ def test_each_tool_knows_its_own_processes() -> None:
         (
             PySpyProcess,
             ["process 7", 'process 7:"a b"', 'process 7:""', "thread (7)", "thread (7): a"],
-            ["process 7x", 'process 7:"a"x', "process 7:a", "process 1234567890", "thread (7)x", "thread 7", "xthread (7)"],
+            [
+                "process 7x",
+                'process 7:"a"x',
+                "process 7:a",
+                "process 1234567890",
+                "thread (7)x",
+                "thread 7",
+                "xthread (7)",
+            ],
         ),
-        (PerfProcess, ["a-7", "a-?", "a-7/8", "a-?/8", "a-7/?", "-7", "a-b-7"], ["a-", "a-7/", "a-7x", "a", "a-1234567890"]),
+        (
+            PerfProcess,
+            ["a-7", "a-?", "a-7/8", "a-?/8", "a-7/?", "-7", "a-b-7"],
+            ["a-", "a-7/", "a-7x", "a", "a-1234567890"],
+        ),
         (
             NamedProcess,
             ["main", "(sd-pam)", "a(b)", " (b)", "a (b", "f_[k]x", "xpy::f"],
@@ -156,7 +169,11 @@ def test_an_owner_is_known_by_the_first_name(owner: type[Owner], fitting: list[s
         (OwnProcess, ["app\\x3b (7)", "pool\\x20 (8)"], Owner(7, "app;", "", 8, "pool ", 2)),
         (OwnProcess, ["app (7)", "f (a.py:3)"], Owner(7, "app", taken=1)),
         (OwnProcess, ["app (7)"], Owner(7, "app", taken=1)),
+        (OwnProcess, ["app (7)", "pool (8) x"], Owner(7, "app", taken=1)),
+        (OwnProcess, ["app (7)", "x\npool (8)"], Owner(7, "app", taken=1)),
         (OwnProcess, ["app"], Owner()),
+        (OwnProcess, ["app (7) x"], Owner()),
+        (OwnProcess, ["x\napp (7)"], Owner()),
         (AustinProcess, ["P7", "T0:8"], Owner(7, tid=8, taken=2)),
         (AustinProcess, ["P7", "T8"], Owner(7, tid=8, taken=2)),
         (AustinProcess, ["P7", "T0x10"], Owner(7, tid=16, taken=2)),
@@ -167,7 +184,10 @@ def test_an_owner_is_known_by_the_first_name(owner: type[Owner], fitting: list[s
         (AustinProcess, ["Process 7", "Thread 10"], Owner(7, tid=10, taken=2)),
         (AustinProcess, ["P7", "a.py:f:3"], Owner(7, taken=1)),
         (AustinProcess, ["P7"], Owner(7, taken=1)),
-        (AustinProcess, ["x7"], Owner(0, taken=1)),
+        (AustinProcess, ["P7", "T8 x"], Owner(7, taken=1)),
+        (AustinProcess, ["P7", "xT8"], Owner(7, taken=1)),
+        (AustinProcess, ["P7x"], Owner(0, taken=1)),
+        (AustinProcess, ["xP7"], Owner(0, taken=1)),
         (
             PySpyProcess,
             ['process 7:"/usr/bin/python3.11 a.py /b"', "thread (8): Main"],
@@ -178,6 +198,12 @@ def test_an_owner_is_known_by_the_first_name(owner: type[Owner], fitting: list[s
         (PySpyProcess, ['process 7:"python3"'], Owner(7, "python3", "python3", taken=1)),
         (PySpyProcess, ["thread (8): Main", "thread (9): f"], Owner(0, "", "", 8, "Main", 1)),
         (PySpyProcess, ["thread (8)"], Owner(0, "", "", 8, "", 1)),
+        (PySpyProcess, ["process 7", "thread (8)x"], Owner(7, taken=1)),
+        (PySpyProcess, ["process 7", "xthread (8)"], Owner(7, taken=1)),
+        (PySpyProcess, ["process 7x"], Owner(0, taken=1)),
+        (PySpyProcess, ["xprocess 7"], Owner(0, taken=1)),
+        (PerfProcess, ["java-7x"], Owner()),
+        (PerfProcess, ["x\njava-7"], Owner()),
         (PerfProcess, ["java-7", "run"], Owner(7, "java", taken=1)),
         (PerfProcess, ["java-7/8", "run"], Owner(7, "java", "", 8, "java", 1)),
         (PerfProcess, ["java-?/8"], Owner(0, "java", "", 8, "java", 1)),
@@ -198,6 +224,11 @@ def test_an_owner_is_made_of_the_first_names(kind: type[Owner], names: list[str]
         owner.thread,
         owner.taken,
     )
+
+
+def test_an_owner_is_unknown_and_takes_no_name_unless_it_is_told() -> None:
+    owner = Owner()
+    assert (owner.pid, owner.name, owner.command, owner.tid, owner.thread, owner.taken) == (0, "", "", 0, "", 0)
 
 
 def test_the_most_telling_way_of_naming_processes_is_tried_first_and_one_fits_always() -> None:
