@@ -232,4 +232,4 @@ def test_an_owner_is_unknown_and_takes_no_name_unless_it_is_told() -> None:
 
 
 def test_the_most_telling_way_of_naming_processes_is_tried_first_and_one_fits_always() -> None:
-    assert OWNERS == (OwnProcess, AustinProcess, PySpyProcess, PerfProcess, NamedProcess, Owner)
+    assert (OwnProcess, AustinProcess, PySpyProcess, PerfProcess, NamedProcess, Owner) == OWNERS
