@@ -1,13 +1,9 @@
 """A profile as the report's page wants it: every stack in one tree, every sample by second, as columns of numbers.
 
 Layout of the packed data, before it is compressed: the length of the JSON text in bytes (32 bits, little-endian), the
-JSON text, the columns one behind the other.  A column is unsigned 32-bit numbers, all their lowest bytes first, then
-all their second bytes and so on: most of the high bytes are 0, and so cost nothing once compressed.  The JSON text
-says of each column where it begins, counted from the first column, and how many numbers it has.
-
-The tree is in depth-first order, callers before callees.  Each node has an entry (a process, a thread or a frame, which
-are numbered in this order) and a rise: how many levels it lies above the place right under the node before it.  Level 1
-holds the processes, level 2 their threads, frames begin at level 3.  A sample belongs to the node where its stack ends.
+JSON text, the columns one behind the other.  The JSON text says of each column where it begins, in bytes from the first
+column, and how many numbers it has.  ``report_tree`` has the order of the tree, ``report_columns`` that of a column's
+bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +12,16 @@ import gzip
 import json
 import re
 import struct
-import sys
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
+from pyflame_ebpf.outputs.report_columns import Columns
+from pyflame_ebpf.outputs.report_tree import Function, Tree
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import command_label, frame_label, process_label, short_files, thread_label, visible
 from pyflame_ebpf.profile.model import (
@@ -51,7 +46,6 @@ _NATIVE_OUTCOMES = list(NativeOutcome)
 _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
 # Code that came with the interpreter or was installed for it, as opposed to the program itself.
 _LIBRARY = re.compile(r"(^|/)(python\d+(\.\d+)?t?|python\d+\.zip|site-packages|dist-packages)/|^<frozen ")
-_NUMBER_MAX = 0xFFFFFFFF  # no honest recording has a larger one; a damaged profile may
 _PLUMBING, _OF_LIBRARY, _NATIVE_GAP = 1, 2, 4
 
 Sources = Mapping[str, Mapping[int, str]]  # file of a Python frame → line → its text
@@ -75,8 +69,8 @@ def _packed(
     sources: Sources,
     compared: dict[str, Any] | None,
 ) -> bytes:
-    columns = _Columns()
-    tree = _Tree(profile)
+    columns = Columns()
+    tree = Tree(profile)
     document = {
         "version": VERSION,
         "first": _first_view(options),
@@ -95,90 +89,6 @@ def _packed(
     }
     text = json.dumps(document, separators=(",", ":"), sort_keys=True).encode("ascii")
     return gzip.compress(struct.pack("<I", len(text)) + text + columns.content(), compresslevel=6, mtime=0)
-
-
-class _Columns:
-    """Columns of numbers, transposed by bytes and put one behind the other."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def add(self, numbers: Iterable[int]) -> dict[str, int]:
-        """Take a column; gives what the JSON text says of it."""
-        content = array("I", [min(max(number, 0), _NUMBER_MAX) for number in numbers])
-        if sys.byteorder == "big":
-            content.byteswap()
-        place = {"at": self._size, "count": len(content)}
-        whole = content.tobytes()
-        self._parts += [whole[byte::4] for byte in range(4)]
-        self._size += len(whole)
-        return place
-
-    def content(self) -> bytes:
-        return b"".join(self._parts)
-
-
-_Function = tuple[FrameKind, str, str, int, bool]  # a frame without its line
-_StackKey = tuple[int, int, int]  # process, thread, stack
-
-
-class _Tree:
-    """The tree as columns, and the node at which each sampled (process, thread, stack) ends."""
-
-    def __init__(self, profile: Profile) -> None:
-        self.functions: Numbering[_Function] = Numbering()
-        self.frame_function: list[int] = []
-        self.frame_line: list[int] = []
-        self.rise: list[int] = []
-        self.entry: list[int] = []
-        self.ends: dict[_StackKey, int] = {}
-        self._lay_out(self._paths(profile))
-
-    def _paths(self, profile: Profile) -> list[tuple[tuple[int, ...], _StackKey]]:
-        """Each sampled stack as entries from the process inwards, in the order of the tree."""
-        threads_at = len(profile.processes)
-        sampled = {(key.process, key.thread, key.stack) for key in profile.samples}
-        stacks = self._frames(profile, sorted({stack for _, _, stack in sampled}))
-        return sorted(
-            ((process, threads_at + thread, *stacks[stack]), (process, thread, stack))
-            for process, thread, stack in sampled
-        )
-
-    def _frames(self, profile: Profile, sampled: list[int]) -> dict[int, tuple[int, ...]]:
-        """Each sampled stack's frames as entries."""
-        frames_at = len(profile.processes) + len(profile.threads)
-        numbers: Numbering[tuple[int, int]] = Numbering()
-        used = dict.fromkeys(chain.from_iterable(profile.stacks[index] for index in sampled))
-        entries = {}
-        for number in used:
-            each = profile.frames[number]
-            function = self.functions[each.kind, each.name, each.file, each.first_line, each.plumbing]
-            entries[number] = frames_at + numbers[function, max(each.line, 0)]
-        stacks = {index: tuple([entries[number] for number in profile.stacks[index]]) for index in sampled}
-        self.frame_function = [function for function, _ in numbers]
-        self.frame_line = [line for _, line in numbers]
-        return stacks
-
-    def _lay_out(self, paths: list[tuple[tuple[int, ...], _StackKey]]) -> None:
-        before: tuple[int, ...] = ()
-        for path, key in paths:
-            shared = _common(before, path)
-            if shared < len(path):
-                self.rise.append(len(before) - shared)
-                self.rise.extend([0] * (len(path) - shared - 1))
-                self.entry.extend(path[shared:])
-                before = path
-            # A path that is the beginning of another sorts before it, so it always ends at the newest node.
-            self.ends[key] = len(self.entry) - 1
-
-
-def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many entries both begin with."""
-    for index, (left, right) in enumerate(zip(one, other)):  # noqa: B905 - the shorter one ends it
-        if left != right:
-            return index
-    return min(len(one), len(other))
 
 
 def _first_view(options: OutputOptions) -> dict[str, Any]:
@@ -222,7 +132,7 @@ class _Named:
     module: str
 
 
-def _functions(functions: Iterable[_Function], files: Mapping[str, str]) -> dict[str, list[Any]]:
+def _functions(functions: Iterable[Function], files: Mapping[str, str]) -> dict[str, list[Any]]:
     modules: Numbering[str] = Numbering()
     columns: dict[str, list[Any]] = {name: [] for name in ("kind", "label", "name", "file", "module", "line", "flags")}
     for kind, name, file, first_line, plumbing in functions:
@@ -258,7 +168,7 @@ def _flags(frame: Frame) -> int:
     return _PLUMBING * frame.plumbing | _OF_LIBRARY * of_library | _NATIVE_GAP * is_gap
 
 
-def _recording(profile: Profile, tree: _Tree, columns: _Columns) -> dict[str, Any]:
+def _recording(profile: Profile, tree: Tree, columns: Columns) -> dict[str, Any]:
     facts = profile.recording
     return {
         **_circumstances(facts),
@@ -287,7 +197,7 @@ def _circumstances(facts: Recording) -> dict[str, Any]:
     }
 
 
-def _samples(samples: Counter[SampleKey], tree: _Tree, columns: _Columns) -> dict[str, Any]:
+def _samples(samples: Counter[SampleKey], tree: Tree, columns: Columns) -> dict[str, Any]:
     """The samples by second and node; ``how`` indexes the distinct (kernel mode, GIL, outcome, native outcome)."""
     hows: Numbering[tuple[int, int, int, int]] = Numbering()
     rows = sorted(
@@ -313,7 +223,7 @@ def _how(key: SampleKey, hows: Numbering[tuple[int, int, int, int]]) -> int:
     ]
 
 
-def _sources(functions: Iterable[_Function], sources: Sources) -> dict[str, Any]:
+def _sources(functions: Iterable[Function], sources: Sources) -> dict[str, Any]:
     """The embedded lines of each Python file, by the functions that are in it."""
     texts: list[dict[str, str]] = []
     places: dict[str, int] = {}

@@ -124,7 +124,8 @@ class Owner:
     @classmethod
     def fits(cls, root: str) -> bool:
         """Whether a stack's first name is of this kind."""
-        return root is not None
+        del root
+        return True
 
     @classmethod
     def of(cls, names: list[str]) -> Owner:
@@ -190,13 +191,12 @@ class PySpyProcess(_OwnerByPattern):
     def of(cls, names: list[str]) -> Owner:
         """The owner of a stack by its first two names."""
         process = cls.process.fullmatch(names[0])
-        has_process = process is not None and process[1] is not None
-        pid, command = (int(process[1]), process[2] or "") if process and has_process else (0, "")
-        thread = cls._thread.fullmatch("".join(names[1:]) if has_process else names[0])
-        program = command.split(" ", 1)[0].rpartition("/")[2]
+        pid, command = process.groups("")[:2] if process else ("", "")
+        thread = cls._thread.fullmatch("".join(names[1:]) if pid else names[0])
+        program = command.partition(" ")[0].rpartition("/")[2]
         if thread is None:
-            return Owner(pid, program, command, taken=1)
-        return Owner(pid, program, command, int(thread[1]), thread[2] or "", 1 + has_process)
+            return Owner(int(pid or 0), program, command, taken=1)
+        return Owner(int(pid or 0), program, command, int(thread[1]), thread[2] or "", 2 if pid else 1)
 
 
 class PerfProcess(_OwnerByPattern):

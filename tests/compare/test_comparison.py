@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pyflame_ebpf.compare.comparison import Change, Measure, Rules, compare, knows_cores
+from pyflame_ebpf.compare.comparison import Change, Measure, Rules, Side, compare, knows_cores
+from pyflame_ebpf.compare.tallies import Span, Tally
 from pyflame_ebpf.profile.model import Process, Profile, Thread
 from tests.profiles import ProfileWriter, native, profiles, python, realistic_profile, recording
 
@@ -273,3 +274,22 @@ def test_a_recording_that_is_cut_in_two_has_the_cores_of_the_whole() -> None:
     total = compare(profile, half).total
     assert total.before == pytest.approx(total.after, rel=0.01)
     assert not total.is_beyond_noise
+
+
+def test_the_scatter_of_the_parts_is_a_sample_variance_of_one_less_than_their_number() -> None:
+    span = Span(
+        samples=100, counts_per_core=1000.0, cpus=4, part_seconds=1, parts=(10,) * 10, parts_in_all=10.0, is_time=False
+    )
+    bursts_of_20 = Tally(100, Counter(dict.fromkeys(range(0, 10, 2), 20)))  # 100 from the mean of 10, squared
+    assert Side.of(span, Measure.CORES).variance(bursts_of_20) == pytest.approx(10 * 100 / 9 * 10 / 1000**2)
+    assert Side.of(span, Measure.SHARE).variance(bursts_of_20) == pytest.approx(10 * 100 / 9 * 10 / 100**2)
+    assert Side.of(span, Measure.CORES).variance(Tally(100)) == pytest.approx(100 * (1 - 100 / 4000) / 1000**2)
+
+
+def test_the_scatter_of_shares_is_from_what_each_part_had_in_all() -> None:
+    parts = (20, 60) * 5
+    span = Span(samples=400, counts_per_core=0.0, cpus=4, part_seconds=1, parts=parts, parts_in_all=10.0, is_time=False)
+    half = Tally(200, Counter({part: samples // 2 for part, samples in enumerate(parts)}))
+    moved = Tally(200, half.parts + Counter({0: 6}) - Counter({1: 6}))
+    assert Side.of(span, Measure.SHARE).variance(half) == pytest.approx(200 * (1 - 200 / 400) / 400**2)
+    assert Side.of(span, Measure.SHARE)._scatter(moved) == pytest.approx(2 * 36 / 9 * 10)

@@ -46,6 +46,26 @@ def test_a_range_is_widened_to_whole_seconds_and_ends_with_the_recording(
     assert ({key.second for key in part.samples}, part.recording.duration) == (seconds, duration)
 
 
+def test_a_range_with_an_end_only_is_a_recording_of_its_own() -> None:
+    whole = realistic_profile()
+    part = Selection(end=25).of(whole)
+    assert (part.recording.started, part.recording.duration) == (whole.recording.started, 25)
+    assert {key.second for key in part.samples} == set(range(25))
+    assert {process.scheduler_cpu for process in part.processes} == {None}
+    assert part.recording.part_of == whole.total
+
+
+def test_a_part_of_a_part_is_a_part_of_the_whole_recording() -> None:
+    whole = realistic_profile()
+    part = Selection(10, 25).of(Selection(5).of(whole))
+    assert (part.recording.part_of, part.recording.started) == (whole.total, whole.recording.started + 15)
+
+
+def test_the_whole_recording_is_itself() -> None:
+    whole = realistic_profile()
+    assert Selection().of(whole) is whole
+
+
 def test_samples_that_were_drained_after_the_last_second_belong_to_it() -> None:
     profile = realistic_profile()
     late = next(key for key in profile.samples if key.second == 59)._replace(second=60)
@@ -82,10 +102,23 @@ def test_what_the_scheduler_charged_to_a_process_stays_when_only_processes_are_c
     assert part.recording.scheduler_cpu is None
 
 
-@pytest.mark.parametrize("selection", [Selection(-1), Selection(3, 3), Selection(0, 0), Selection(processes=("[",))])
-def test_a_part_that_no_recording_has_is_refused(selection: Selection) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("selection", "reason"),
+    [
+        (Selection(-1), "no time from -1 s to the end"),
+        (Selection(3, 3), "no time from 3 s to 3 s"),
+        (Selection(0, 0), "no time from 0 s to 0 s"),
+        (Selection(processes=("a", "[")), "is not a regular expression"),
+    ],
+)
+def test_a_part_that_no_recording_has_is_refused(selection: Selection, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
         selection.check()
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(0, 0.5), Selection(3), Selection(processes=("1", "a|b"))])
+def test_any_other_part_may_be_asked_for(selection: Selection) -> None:
+    selection.check()
 
 
 def test_hostile_names_can_be_chosen_by() -> None:
