@@ -27,10 +27,10 @@ from _mutants import Mutant
 PACKAGE = "pyflame_ebpf"
 PURE = "not walker and not root and not browser and not node"
 MEMORY_MAX = 4 << 30  # bytes of address space for each process
-CPU_FACTOR, CPU_LEAST = 4, 15  # the tests of a mutant may take so many times their usual CPU time, and seconds more
+CPU_FACTOR, CPU_LEAST = 3, 5  # the tests of a mutant may take so many times their usual CPU time, and seconds more
 WALL_FACTOR = 6  # of the CPU time allowed: other work may have most of the machine
 RECORDING = 3600.0  # seconds of CPU for all unchanged tests
-SURVIVED, KILLED, NOTHING_RAN = 0, 1, 5  # pytest's exit statuses
+SURVIVED, KILLED, CANNOT_RUN, NOTHING_RAN = 0, 1, 4, 5  # pytest's exit statuses
 
 Function = tuple[str, int]  # path of the module, first line of the function
 
@@ -149,7 +149,7 @@ def run_tests(tree: Path, arguments: Sequence[str], plugin: object, cpu_seconds:
     os.setsid()
     os.chdir(tree)
     os.environ["PYTHONPATH"] = str(tree)
-    sys.path[:] = [path for path in sys.path if Path(path) != Path(__file__).parent]
+    sys.path[:] = [str(tree), *(path for path in sys.path if Path(path) != Path(__file__).parent)]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MAX, MEMORY_MAX))
     resource.setrlimit(resource.RLIMIT_CPU, (int(cpu_seconds) + 1, int(cpu_seconds) + 1))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -168,7 +168,11 @@ def run_tests(tree: Path, arguments: Sequence[str], plugin: object, cpu_seconds:
         fixed = ["-q", "-m", PURE, "-p", "no:cacheprovider", "-W", "ignore", f"--basetemp={tree}.tmp"]
         status = int(pytest.main([*fixed, *arguments], plugins=[plugin]))
         if isinstance(plugin, Recorder):
-            plugin.record.modules = [name for name in sys.modules if name.partition(".")[0] not in (PACKAGE, "tests")]
+            plugin.record.modules = [
+                name
+                for name, module in sys.modules.items()
+                if not str(getattr(module, "__file__", None) or tree).startswith(str(tree))
+            ]
             Path(f"{tree}.record").write_bytes(pickle.dumps(plugin.record))
     finally:
         os._exit(status)
@@ -190,6 +194,7 @@ def record_tests(tree: Path, tests: Sequence[str]) -> TestRecord:
     for name in record.modules:
         with suppress(Exception):
             importlib.import_module(name)
+    assert PACKAGE not in sys.modules, "every mutant's process imports the package itself"
     gc.freeze()
     return record
 
@@ -215,6 +220,8 @@ def finish(run: Run, original: Path) -> str:
     shutil.copy2(original, run.tree / run.mutant.path)  # with its time, so that its compiled form still counts
     if status is None or code in (-signal.SIGXCPU, -signal.SIGKILL):
         return "late"
+    if code == CANNOT_RUN:
+        sys.exit(f"pytest could not begin, see {run.tree}.log")
     return "survived" if code in (SURVIVED, NOTHING_RAN) else "killed"
 
 
