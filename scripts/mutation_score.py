@@ -12,7 +12,7 @@ the changed function run first, then the quickest, --seconds in all. Docstrings,
 of errors are not changed; scripts/mutation_equivalents.txt lists changes that a person found equivalent.
 
 Prints the survivors as FILE:LINE: BEFORE -> AFTER when they are found, then a table by module. Status 1 if less than
---at-least percent of the mutants were killed, 2 if the tests cannot be run at all.
+--at-least percent of the mutants were killed, 2 if tests fail without any change.
 """
 
 from __future__ import annotations
@@ -57,10 +57,14 @@ def modules_of(checkout: Path, names: Iterable[str]) -> list[str]:
 
 
 def sampled(checkout: Path, modules: Iterable[str], size: int, seed: int) -> list[Mutant]:
-    """Make the mutants of all modules, of each at most ``size`` that the seed selects; 0 for all."""
+    """Make the mutants of all modules, of each at most ``size`` that the seed selects; 0 for all.
+
+    Before a module's mutants stands its unchanged text, which must survive.
+    """
     known, chosen = equivalents(), list[Mutant]()
     for module in modules:
         mutants = mutants_of(checkout, module, known)
+        chosen += [Mutant(module, 0, 0, "", "", (checkout / module).read_text())] if mutants else []
         places = random.Random(f"{seed} {module}").sample(range(len(mutants)), min(size or len(mutants), len(mutants)))
         chosen += [mutants[place] for place in sorted(places)]
     return chosen
@@ -101,8 +105,12 @@ def main() -> int:
             shutil.copytree(trees[0], tree)
         results = {}
         for mutant, result in judge(mutants, record, trees, arguments.seconds):
-            results[mutant] = result
-            if result == "survived":
+            if not mutant.line and result != "survived":
+                print(f"the tests of {mutant.path} fail without any change; run its mutants again")
+                return 2
+            if mutant.line:
+                results[mutant] = result
+            if mutant.line and result == "survived":
                 print(mutant, flush=True)
     print(*table(results), sep="\n")
     survived = sum(result == "survived" for result in results.values())
