@@ -84,7 +84,7 @@ def recorded(target: TargetProcess, file: Path, options: Options) -> Recorded:
 
 def difference(before: Path, after: Path) -> dict[str, Any]:
     """What ``diff`` says, as its JSON."""
-    command = [sys.executable, "-m", "pyflame_ebpf", "diff", before, after, "--format", "json"]
+    command = [sys.executable, "-m", "pyflame_ebpf", "diff", str(before), str(after), "--format", "json"]
     said = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     document: dict[str, Any] = json.loads(said.stdout)
     return document
@@ -100,7 +100,7 @@ def check_saving(interpreter: Interpreter, options: Options, directory: Path) ->
     total, first = document["total"], document["functions"][0]
     told, error = -total["relative_change"], total["relative_error_95"]
     itself = 1 - sides[1].cores / sides[0].cores
-    passed = abs(told - SAVING) <= error and total["beyond_noise"] and first["name"] == "foo"
+    passed = bool(abs(told - SAVING) <= error and total["beyond_noise"] and first["name"] == "foo")
     print(
         f"{interpreter.name:15}{told:>8.1%} ±{error:.1%}{itself:>10.1%}  {first['name']:8}"
         f"{'ok' if passed else 'FAILED':8}{document['summary']}",

@@ -118,7 +118,12 @@ def check(
         for _, target in running:
             target.wait_until_ready()
         busy = [target.pid for _, target in running]
-        profile = record_for(*recorded, lambda: [start(program, " (new)") for program in late] and None, busy=busy)
+
+        def start_late() -> None:
+            for program in late:
+                start(program, " (new)")
+
+        profile = record_for(*recorded, start_late, busy=busy)
         for _, target in running:
             shown.add(profile, samples_of(profile, target.pid))
         return [judge(name, profile, target.pid) for name, target in running]

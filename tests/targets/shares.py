@@ -7,6 +7,7 @@ CPU seconds charged so far to each section, as a list in the order of that descr
 
 import dis
 import json
+import os
 import random
 import signal
 import sys
@@ -143,8 +144,8 @@ def work(rounds=None):
 
 
 def report(*_):
-    sys.stdout.write("%r\n" % [sum(spent) for spent in zip(*list(SPENT))])
-    sys.stdout.flush()
+    """Written at once: a signal may come while sys.stdout is being used, which must not be entered again."""
+    os.write(1, ("%r\n" % [sum(spent) for spent in zip(*list(SPENT))]).encode())
 
 
 def codes_in(code):

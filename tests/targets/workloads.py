@@ -149,8 +149,8 @@ def deep(depth="20"):
 
 
 def print_progress(done):
-    sys.stdout.write("%d %.9f\n" % (done[0], time.monotonic()))
-    sys.stdout.flush()
+    """Written at once: a signal may come while sys.stdout is being used, which must not be entered again."""
+    os.write(1, b"%d %.9f\n" % (done[0], time.monotonic()))
 
 
 def descend(left, done):
