@@ -10,7 +10,7 @@ Parts:
     bpf         time of the BPF programs for a sample of 20 and of 200 Python frames, while every CPU is busy
     own         CPU and memory of `pyflame-ebpf record --all` at 99 Hz over 20 busy Python processes, and the time from
                 its start to the first tick
-    slowdown    throughput of a program at 99 and 999 Hz, as a part of that without any profiler before and after; beside
+    slowdown    throughput of a program at 99 and 999 Hz, as a part of that without any before and after; beside
                 py-spy where that is installed
 
 The host must be otherwise idle.

@@ -27,7 +27,7 @@ _TELL_TIMES = "Say them: --duration 60 --frequency 99 (repeat an option where be
 _BOTH_RANGES = "Give both ranges: diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A comparison as the command line asks for it; ``after`` None: two ranges of one recording.
 

@@ -33,7 +33,7 @@ STANDARD_OUTPUT = "-"
 _STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A recording as the command line asks for it; ``output`` None means a new directory named after the time."""
 

@@ -27,7 +27,7 @@ STANDARD_OUTPUT = "-"
 _GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A report as the command line asks for it; ``source`` is a file, or the directory of a recording."""
 

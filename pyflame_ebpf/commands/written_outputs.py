@@ -24,7 +24,7 @@ class NothingSampled(PyflameError):
     exit_code = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What part of a profile is shown, and how; the saved profile is always whole."""
 
