@@ -79,6 +79,18 @@ install_browser() {
     fi
 }
 
+# For scripts/check_against_perf.py.
+install_perf() {
+    local package
+    ! command -v perf >/dev/null || return 0
+    for package in linux-perf linux-tools-generic; do # Debian's, Ubuntu's
+        if has_candidate "$package"; then
+            install_packages "$package"
+            return 0
+        fi
+    done
+}
+
 [[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 mode=${1:-}
 case $mode in
@@ -100,4 +112,5 @@ if [[ $mode == --tests ]]; then
     install_packages "${TEST_PACKAGES[@]}"
     install_node
     install_browser
+    install_perf
 fi

@@ -20,10 +20,10 @@ die() {
 
 is_provisioned() {
     local program
-    for program in gcc shellcheck debootstrap ruby node npm tmux; do
+    for program in gcc shellcheck debootstrap ruby node npm tmux perf; do
         command -v "$program" >/dev/null || return 1
     done
-        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.symbols.demangle' 2>/dev/null &&
+    .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.symbols.demangle' 2>/dev/null &&
         [[ -x .venv/bin/ruff && -x .venv/bin/mypy && -x .venv/bin/lint-imports ]]
 }
 
