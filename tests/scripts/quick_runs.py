@@ -22,14 +22,16 @@ NEW_PYTHON, ANY_PYTHON = "3.12", sys.executable  # NEW_PYTHON is part of an inte
 class Quick:
     """One run of a script.
 
-    ``figure`` is a pattern that a line of the output matches.  ``attempts`` is above 1 for a script that compares
-    samples with a 95 % interval, and so is wrong once in twenty runs.
+    ``figure`` is a pattern that a line of the output matches.  A benchmark that ``has_aim`` ends with status 1 on a
+    host that is too slow.  ``attempts`` is above 1 where a short run may be wrong: by a 95 % interval once in twenty
+    times, by its edges, or since its programs end too soon on a busy host.
     """
 
     script: str
     arguments: str
     figure: str
     attempts: int = 1
+    has_aim: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -50,11 +52,11 @@ WITHOUT_ROOT = (
 )
 IN_CHROMIUM = (
     Quick("bench_flamegraph.py", "--stacks 500", r"search +\d+ ms, [\d.]+ % matched"),
-    Quick("bench_report.py", "--stacks 500 --seconds 10", r"drag +[\d.]+ ms +\(under 200\)"),
+    Quick("bench_report.py", "--stacks 500 --seconds 10", r"drag +[\d.]+ ms +\(under 200\)", has_aim=True),
 )
 AS_ROOT = (
     Quick("bench_cost.py", f"--quick --interpreter {NEW_PYTHON}", r" +200 frames +999 Hz  pyflame-ebpf +[\d.]+ .*"),
-    Quick("bench_native.py", "--repeats 1 --seconds 0.5 --depth 10", r"16 pages +10( +[\d.]+){4}"),
+    Quick("bench_native.py", "--repeats 1 --seconds 0.5 --depth 10", r"16 pages +10( +[\d.]+){4}", has_aim=True),
     Quick("bench_native_load.py", "steady --duration 3 --repeat 1", r"  whole [\d.]+% .*"),
     Quick("bench_start.py", "--repeat 1", r"command to first tick [\d.]+ s, CPU until then [\d.]+ s; medians of 1"),
     Quick(
@@ -68,6 +70,7 @@ AS_ROOT = (
         "check_cpu_time.py",
         f"--interpreter {NEW_PYTHON} --duration 8 --frequency 199",
         r"all that live at both ends.* ok",
+        attempts=3,
     ),
     Quick("check_diff.py", f"--interpreter {NEW_PYTHON} --duration 4 --same 0", r".*\(67% is right\)", attempts=3),
     Quick(
@@ -91,8 +94,10 @@ AS_ROOT = (
             "CELL_OPTIONS": "--duration 6 --warm-up 2 --frequency 199",
         },
     ),
-    Quick("readme_picture.py", "--seconds 4 --output {directory}/picture.png", r".*picture\.png: \d{5,} bytes"),
-    Quick("testbed.sh", "", r".*/usr/bin/python3\.1\d"),
+    Quick(
+        "readme_picture.py", "--seconds 8 --output {directory}/picture.png", r".*picture\.png: \d{5,} bytes", attempts=2
+    ),
+    Quick("testbed.sh", "{testbed}", r".*/usr/bin/python3\.1\d"),
 )
 ELSEWHERE = (
     Elsewhere("build_report_page.sh", "scripts/run_tests.sh", "scripts/build_report_page.sh --check"),
@@ -120,13 +125,14 @@ def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedP
 
 
 def check_quick_run(quick: Quick, **places: str) -> None:
-    """Fail unless the script ends with status 0 and prints its figure; ``places`` fill the braces of its row."""
+    """Fail unless the script succeeds and prints its figure; ``places`` fill the braces of its row."""
     arguments = shlex.split(quick.arguments.format(**places))
     variables = {name: value.format(**places) for name, value in quick.environment.items()}
+    statuses = (0, 1) if quick.has_aim else (0,)
     for _ in range(quick.attempts):
         ended = run(quick.script, *arguments, **variables)
-        if ended.returncode == 0:
+        if ended.returncode in statuses:
             break
     said = f"{ended.stdout}\n{ended.stderr}"
-    assert ended.returncode == 0, said
+    assert ended.returncode in statuses, said
     assert re.search(f"^{quick.figure}$", ended.stdout, re.MULTILINE), said

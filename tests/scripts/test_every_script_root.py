@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartTarget
-from tests.interpreters import discover
+from tests.interpreters import discover, sid_root
 from tests.scripts.quick_runs import AS_ROOT, Quick, check_quick_run
 
 pytestmark = pytest.mark.root
@@ -21,12 +21,19 @@ exec "${@:2}"
 
 @pytest.fixture
 def places(tmp_path: Path, start_target: StartTarget) -> dict[str, str]:
-    """What stands for the braces of a row: a directory, a runner of virtual machines, a process of a new CPython."""
+    """What stands for the braces of a row: a directory, a runner of virtual machines, a process of a new CPython,
+    the directory of the testbed.
+    """
     runner = tmp_path / "runner"
     runner.write_text(RUNNER)
     runner.chmod(0o755)
     newest = start_target(discover()[-1], "workloads.py", "busy")
-    return {"directory": str(tmp_path), "runner": str(runner), "pid": str(newest.pid)}
+    return {
+        "directory": str(tmp_path),
+        "runner": str(runner),
+        "pid": str(newest.pid),
+        "testbed": str(sid_root().parent),
+    }
 
 
 @pytest.mark.parametrize("quick", AS_ROOT, ids=lambda quick: quick.script)
