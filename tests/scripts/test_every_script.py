@@ -21,7 +21,7 @@ from tests.scripts.quick_runs import (
 )
 
 # What begins with an underscore is imported by scripts, and started by none but them.
-PROGRAMS = sorted(path.name for path in SCRIPTS.iterdir() if path.is_file() and not path.name.startswith("_"))
+PROGRAMS = sorted(path.name for path in SCRIPTS.iterdir() if path.suffix in (".py", ".sh") and path.name[0] != "_")
 
 
 def script_of(row: object) -> str:
