@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import _checkout  # noqa: F401 - finds the package
-from _dwarf_structs import Structs
+from _dwarf_structs import Member, Structs
 from elftools.elf.elffile import ELFFile
 
 from pyflame_ebpf.cpython.debug_offsets import DEBUG_OFFSETS_READ, layout_from_debug_offsets
@@ -56,9 +56,7 @@ def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLa
     frame = "_PyInterpreterFrame" if release >= (3, 11) else "PyFrameObject"
     gil = at(interp, "ceval.gil") if release >= (3, 12) else OFFSET_NONE
     active = structs.member(thread, "_status.active")
-    kind, compact, ascii_ = (structs.member("PyASCIIObject", f"state.{name}") for name in ("kind", "compact", "ascii"))
-    if not (kind and compact and ascii_) or not kind.offset == compact.offset == ascii_.offset:
-        raise SystemExit("the bit fields of PyASCIIObject.state are not in one byte")
+    kind, compact, ascii_ = _string_state(structs)
     return CPythonLayout(
         version=release[0] << 8 | release[1],
         instruction_kind=_instruction_kind(release),
@@ -108,6 +106,14 @@ def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLa
         tstate_current=_optional(at("_PyRuntimeState", "gilstate.tstate_current")),
         free_threaded=False,
     )
+
+
+def _string_state(structs: Structs) -> tuple[Member, Member, Member]:
+    """The bit fields of a str's state, which the walker reads as one byte: kind, compact, ascii."""
+    kind, compact, ascii_ = (structs.member("PyASCIIObject", f"state.{name}") for name in ("kind", "compact", "ascii"))
+    if not (kind and compact and ascii_) or not kind.offset == compact.offset == ascii_.offset:
+        raise SystemExit("the bit fields of PyASCIIObject.state are not in one byte")
+    return kind, compact, ascii_
 
 
 def _instruction_kind(release: tuple[int, int]) -> InstructionKind:

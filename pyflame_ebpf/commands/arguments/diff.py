@@ -109,20 +109,6 @@ def diff_arguments(  # noqa: PLR0913, PLR0917 - one for each option
 
     if sort not in ("self", "total"):
         raise typer.BadParameter(f"{sort!r} is neither self nor total", param_hint="--sort")
-    options = ComparisonOptions(
-        output=OutputOptions(
-            lines=lines,
-            group_by=grouping(group_by, threads=False),
-            kernel=kernel,
-            native=native,
-            python_only=python_only,
-            all_frames=all_frames,
-        ),
-        by=tuple(by or ()),
-        top=top,
-        core_hour_price=core_hour_price,
-        reversed_graph=reverse,
-    )
     request = Request(
         before=before,
         after=after,
@@ -135,6 +121,19 @@ def diff_arguments(  # noqa: PLR0913, PLR0917 - one for each option
         output=output,
         normalize=normalize,
         by_total=sort == "total",
-        options=options,
+        options=ComparisonOptions(
+            output=OutputOptions(
+                lines=lines,
+                group_by=grouping(group_by, threads=False),
+                kernel=kernel,
+                native=native,
+                python_only=python_only,
+                all_frames=all_frames,
+            ),
+            by=tuple(by or ()),
+            top=top,
+            core_hour_price=core_hour_price,
+            reversed_graph=reverse,
+        ),
     )
     exit_after(lambda: diff(request))
