@@ -1,7 +1,7 @@
 """Every way a command can end: the exit codes in one table, and the error that carries message, hint and code.
 
 Each kind of error is a class of its own in the room where it arises, with a code from this table that no other class
-has.  They are printed in one place, ``cli.py``.
+has.  They are printed in one place, ``commands/exits.py``.
 """
 
 from __future__ import annotations

@@ -1,34 +1,27 @@
-"""How long a flame graph of many distinct stacks takes to write, to open, to zoom and to search, and how large it is.
+#!/usr/bin/env python3
+"""Print how long a flame graph of many stacks takes to write, to open, to zoom and to search, and how large it is.
 
-    python scripts/bench_flamegraph.py [STACKS]
+    scripts/bench_flamegraph.py                    100,000 distinct stacks
+    scripts/bench_flamegraph.py --stacks 2000      the same, quickly
 
-Builds a profile of 100,000 distinct stacks unless told otherwise.  The browser's times need Chromium and playwright.
+The browser's times need Chromium and playwright.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from _benchmark import benchmark_options
+from _chromium import chromium_page, executable
 
-from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS  # noqa: E402
-from pyflame_ebpf.profile.model import Profile  # noqa: E402
-from tests.profiles import wide_profile  # noqa: E402
+from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS
+from pyflame_ebpf.profile.model import Profile
+from tests.profiles import wide_profile
 
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-# Runs an action and waits until its result is on the screen; milliseconds.
+# Runs an action, and returns the milliseconds until its result is on the screen.
 TIMED = """async (action) => {
   const start = performance.now();
   new Function(action)();
@@ -49,9 +42,11 @@ SEARCH = """
 
 def main() -> None:
     """Print the figures."""
-    stacks = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    profile = wide_profile(stacks)
-    print(f"{stacks:,} distinct stacks, {profile.total:,} samples, {mean_depth(profile):.1f} frames a stack")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stacks", type=int, default=100_000, help="distinct stacks of the profile; default 100,000")
+    options = benchmark_options(parser)
+    profile = wide_profile(options.stacks)
+    print(f"{options.stacks:,} distinct stacks, {profile.total:,} samples, {mean_depth(profile):.1f} frames a stack")
     with tempfile.TemporaryDirectory() as directory:
         for each in OUTPUT_FORMATS.values():
             time_writing(profile, each.name, Path(directory) / each.file_name)
@@ -59,12 +54,12 @@ def main() -> None:
 
 
 def mean_depth(profile: Profile) -> float:
-    """Frames of a stack, on average."""
+    """Return the average number of frames of a stack."""
     return sum(map(len, profile.stacks)) / len(profile.stacks)
 
 
 def time_writing(profile: Profile, name: str, file: Path) -> None:
-    """Print how long one format takes to write and how large it is."""
+    """Write one format, and print its seconds and its size."""
     start = time.perf_counter()
     with file.open("wb") as stream:
         OUTPUT_FORMATS[name].write(profile, stream, DEFAULT_OPTIONS)
@@ -72,16 +67,11 @@ def time_writing(profile: Profile, name: str, file: Path) -> None:
 
 
 def time_browser(file: Path) -> None:
-    """Print how long Chromium takes to show, zoom and search the file."""
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
+    """Print the milliseconds that Chromium takes to show, to zoom and to search the file."""
+    if not executable():
         print("Chromium is not installed: no browser times")
         return
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
+    with chromium_page(1200, 800) as page:
         page.goto(file.as_uri())
         page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0", timeout=20_000)
         painted = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
@@ -89,7 +79,6 @@ def time_browser(file: Path) -> None:
         print(f"zoom         {page.evaluate(TIMED, ZOOM):6.0f} ms")
         page.keyboard.press("Escape")
         print(f"search       {page.evaluate(TIMED, SEARCH):6.0f} ms, {page.locator('.share').text_content()}")
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Memory and CPU that samples take until they are named, where each is a new stack; needs no root, samples nothing.
+"""Print the memory and CPU that samples take until they are named, where each sample is a new stack.
 
-scripts/bench_kept_samples.py --cpus 64 --seconds 60
-scripts/bench_kept_samples.py --cpus 4 --seconds 3600 --live        as top keeps them
+    scripts/bench_kept_samples.py                                      64 CPUs, 60 s
+    scripts/bench_kept_samples.py --cpus 4 --seconds 3600 --live       as top keeps samples
+    scripts/bench_kept_samples.py --cpus 2 --seconds 5                 quickly
+
+Makes the samples itself, so it needs no root.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import struct
 import time
 from pathlib import Path
 
-import _recordings  # noqa: F401 - finds the package
+from _benchmark import benchmark_options
 
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind
@@ -23,19 +26,19 @@ from pyflame_ebpf.sampling.events import Count, StackEvent
 from pyflame_ebpf.stacks.raw_stacks import KEPT_FOR_SAVING
 from pyflame_ebpf.stacks.symbolize import Symbolizer
 
-PROCESSES, PATHS = 64, 8  # and call paths of each that are hot
-COMMON = 12  # outermost frames that all paths of a process have, Python's and native ones
+PROCESSES, PATHS = 64, 8  # processes, and hot call paths of each
+COMMON = 12  # outermost frames that all paths of a process share, in Python and in native code
 PYTHON_FRAMES, NATIVE_FRAMES = 20, 34
 _FRAME = struct.Struct("<QQiI")
 
 
 def frame(chance: random.Random, kind: int) -> bytes:
-    """A frame at any place."""
+    """Make a raw frame at a random address."""
     return _FRAME.pack(chance.getrandbits(46), chance.getrandbits(46), 0, kind)
 
 
 def call_paths(chance: random.Random) -> list[bytearray]:
-    """The stacks of the call paths of one process."""
+    """Make the raw stacks of one process's hot call paths."""
 
     def frames(number: int, kind: int) -> bytes:
         return b"".join(frame(chance, kind) for _ in range(number))
@@ -53,7 +56,7 @@ def call_paths(chance: random.Random) -> list[bytearray]:
 
 
 def new_stack(chance: random.Random, identity: Identity, path: bytearray) -> StackEvent:
-    """A path that is at another place in two of its Python and two of its native functions."""
+    """Make a stack of the path that is at another place in two Python and two native functions."""
     raw = path.copy()
     for at in (0, chance.randrange(PYTHON_FRAMES)):
         raw[at * _FRAME.size + 16] = chance.randrange(256)
@@ -63,18 +66,18 @@ def new_stack(chance: random.Random, identity: Identity, path: bytearray) -> Sta
 
 
 def resident() -> float:
-    """Memory of this process in MB."""
+    """Return the resident memory of this process in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main() -> None:
-    """Prints what was kept every tenth of the time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print the memory at every tenth of the time."""
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpus", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--frequency", type=int, default=99)
-    parser.add_argument("--live", action="store_true")
-    options = parser.parse_args()
+    parser.add_argument("--live", action="store_true", help="let old samples go, as top does")
+    options = benchmark_options(parser)
     chance = random.Random(1)
     paths = [(Identity(process, process, 0), path) for process in range(PROCESSES) for path in call_paths(chance)]
     symbols = Symbolizer(

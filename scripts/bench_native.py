@@ -2,7 +2,7 @@
 """Print the BPF time of a native frame, by the number of frames under a C program without frame pointers.
 
     sudo scripts/bench_native.py                     some three minutes; needs gcc
-    sudo scripts/bench_native.py --repeats 1 --seconds 1
+    sudo scripts/bench_native.py --repeats 1 --seconds 1 --depth 10     quickly
 
 Every CPU runs a program that has called itself so often and computes in its innermost function: through one function,
 and through 16 that lie on code pages of their own.  A frame's time is what a sample costs with native frames less what
@@ -16,23 +16,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from _recordings import cpus
-from bench_cost import bpf_stats, run_recorder, tick_cost
+from _benchmark import benchmark_options
+from _bpf_cost import bpf_cost
+from _recordings import cpus, once_alone
 
 from pyflame_ebpf.profile.model import FrameKind, NativeOutcome, Profile
-from pyflame_ebpf.recording.host_lock import AlreadyRecording, only_one_profiler
-from pyflame_ebpf.recording.recorder import Recorder, RecordOptions
-from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 
 AIM = 400.0  # ns a frame
 DEPTHS = (10, 30, 100)
-FREQUENCY = 499
 WARM_UP = 2.0  # seconds
 PAGES = 16
 
@@ -81,7 +77,7 @@ class Cost:
 
 
 def build(directory: Path, functions: int) -> Path:
-    """The program that goes through so many functions."""
+    """Compile the program that goes through so many functions."""
     source, program = directory / "deep.c", directory / f"deep-{functions}"
     source.write_text(SOURCE, encoding="ascii")
     alignment = 4096 if functions > 1 else 16
@@ -92,7 +88,7 @@ def build(directory: Path, functions: int) -> Path:
 
 @contextmanager
 def running(program: Path, depth: int) -> Iterator[tuple[int, ...]]:
-    """The PIDs of one such process for each CPU."""
+    """Yield the PIDs of one process of the program for each CPU."""
     with ExitStack() as processes:
         pids = []
         for _ in range(cpus()):
@@ -105,7 +101,7 @@ def running(program: Path, depth: int) -> Iterator[tuple[int, ...]]:
 
 
 def frames_a_sample(profile: Profile) -> float:
-    """Native frames of the whole stacks, at the mean."""
+    """Return how many native frames a whole stack has at the mean."""
     samples = frames = 0
     for key, count in profile.samples.items():
         if key.native is NativeOutcome.COMPLETE:
@@ -115,38 +111,22 @@ def frames_a_sample(profile: Profile) -> float:
 
 
 def measure(program: Path, depth: int, seconds: float, *, native: bool) -> Cost:
-    """What a sample costs, once all code pages and stacks are known."""
-    with (
-        running(program, depth) as pids,
-        bpf_stats(),
-        only_one_profiler(),
-        Sampler(SamplerOptions(FREQUENCY, native=native, targets_only=True)) as sampler,
-    ):
-        recorder = Recorder(RecordOptions(FREQUENCY, pids=pids, native=native), sampler)
-        recorder.start()
-        run_recorder(recorder, WARM_UP)
-        time_before, samples_before = tick_cost(sampler.program_fds())[0], sampler.counters()["samples"]
-        run_recorder(recorder, seconds)
-        time_after, samples_after = tick_cost(sampler.program_fds())[0], sampler.counters()["samples"]
-        profile = recorder.finish()
-    return Cost((time_after - time_before) / (samples_after - samples_before), frames_a_sample(profile))
+    """Return what a sample costs, once all code pages and stacks are known."""
 
+    def attempt() -> Cost:
+        with running(program, depth) as pids:
+            cost = bpf_cost(WARM_UP, seconds, native=native, pids=pids)
+        return Cost(cost.time_ns / cost.samples, frames_a_sample(cost.profile))
 
-def patiently(program: Path, depth: int, seconds: float, *, native: bool) -> Cost:
-    """The same, tried again while another profiler records."""
-    while True:
-        try:
-            return measure(program, depth, seconds, native=native)
-        except AlreadyRecording:  # noqa: PERF203 - waiting is what the loop is for
-            time.sleep(0.5)
+    return once_alone(attempt)
 
 
 def bench(program: Path, depth: int, seconds: float, repeats: int) -> tuple[float, float, float, float]:
-    """Medians: frames, ns a sample without and with native frames, ns a frame."""
+    """Return medians: frames, ns a sample without and with native frames, ns a frame."""
     without, with_native, frames, each = [], [], [], []
     for _ in range(repeats):
-        base = patiently(program, depth, seconds, native=False)
-        whole = patiently(program, depth, seconds, native=True)
+        base = measure(program, depth, seconds, native=False)
+        whole = measure(program, depth, seconds, native=True)
         without.append(base.sample)
         with_native.append(whole.sample)
         frames.append(whole.frames)
@@ -160,17 +140,18 @@ def bench(program: Path, depth: int, seconds: float, repeats: int) -> tuple[floa
 
 
 def main() -> int:
-    """Exit status as in the module's description."""
-    parser = argparse.ArgumentParser(description="Print the BPF time of a native frame.")
-    parser.add_argument("--repeats", type=int, default=3)
+    """Measure all depths; the exit status is that of the module's description."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each; default 3")
+    parser.add_argument("--depth", type=int, action="append", help=f"calls; repeatable, default {DEPTHS}")
     parser.add_argument("--seconds", type=float, default=2.0, help="seconds of one measurement")
-    arguments = parser.parse_args()
+    arguments = benchmark_options(parser)
     worst = 0.0
     print(f"{'code':<12}{'depth':>6}{'frames':>8}{'sample without, ns':>20}{'with, ns':>10}{'a frame, ns':>13}")
     with tempfile.TemporaryDirectory() as directory:
         for functions in (1, PAGES):
             program = build(Path(directory), functions)
-            for depth in DEPTHS:
+            for depth in arguments.depth or DEPTHS:
                 frames, without, whole, each = bench(program, depth, arguments.seconds, arguments.repeats)
                 worst = max(worst, each)
                 code = f"{functions} page{'s' * (functions > 1)}"

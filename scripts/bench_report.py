@@ -1,16 +1,17 @@
-"""How large report.html is for many distinct stacks, and how long it takes to write, to open, to drag and to search.
+#!/usr/bin/env python3
+"""Print how large report.html is for many stacks, and how long it takes to write, to open, to drag and to search.
 
-    python scripts/bench_report.py [STACKS [SECONDS]]
+    scripts/bench_report.py                                 200,000 distinct stacks over 300 seconds
+    scripts/bench_report.py --stacks 2000 --seconds 20      the same, quickly
+    scripts/bench_report.py --against CHECKOUT              beside another checkout's report
 
-200,000 distinct stacks over 300 seconds unless told otherwise, then the same recording compared with itself.  Ends with
-exit code 1 when a figure misses its target.
-Needs Chromium and playwright.
+Measures the report of a recording, then that of the same recording compared with itself.  Status 1 when a figure misses
+its aim.  Needs Chromium and playwright.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
+import argparse
 import statistics
 import sys
 import tempfile
@@ -21,32 +22,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from _benchmark import benchmark_options
+from _chromium import chromium_page
 
-from pyflame_ebpf.compare.comparison import compare  # noqa: E402
-from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS  # noqa: E402
-from pyflame_ebpf.outputs.comparison.options import ComparisonOptions  # noqa: E402
-from pyflame_ebpf.outputs.html_report import write_html_comparison  # noqa: E402
-from pyflame_ebpf.profile.model import Profile  # noqa: E402
-from tests.profiles import wide_profile  # noqa: E402
+from pyflame_ebpf.compare.comparison import compare
+from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS
+from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
+from pyflame_ebpf.outputs.html_report import write_html_comparison
+from pyflame_ebpf.profile.model import Profile
+from tests.profiles import wide_profile
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-BROWSER_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
 MEGABYTES_MAX = 15.0
 FIRST_PAINT_MAX = 3000.0  # milliseconds
 REACTION_MAX = 200.0
 TURNS = 5
-# Milliseconds from the first event of an action until what it changed is on the screen.
+# Collects the milliseconds from each event until the screen shows what it changed.
 WATCH = """() => {
   window.reactions = [];
   const watch = (event) => {
@@ -60,7 +53,7 @@ WATCH = """() => {
 
 
 def profile_over(stacks: int, seconds: int) -> Profile:
-    """So many distinct stacks, sampled in so many seconds."""
+    """Make a profile of so many distinct stacks whose samples spread over so many seconds."""
     profile = wide_profile(stacks)
     profile.recording = replace(profile.recording, duration=float(seconds))
     profile.samples = Counter(
@@ -71,11 +64,14 @@ def profile_over(stacks: int, seconds: int) -> Profile:
 
 def main() -> None:
     """Print the figures."""
-    stacks = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
-    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 300
-    profile = profile_over(stacks, seconds)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stacks", type=int, default=200_000, help="distinct stacks of the recording; default 200,000")
+    parser.add_argument("--seconds", type=int, default=300, help="its length; default 300")
+    options = benchmark_options(parser)
+    profile = profile_over(options.stacks, options.seconds)
     frames = sum(map(len, profile.stacks)) / len(profile.stacks)
-    print(f"{stacks:,} distinct stacks of {frames:.1f} frames, {profile.total:,} samples, {seconds} s")
+    samples = f"{profile.total:,} samples, {options.seconds} s"
+    print(f"{options.stacks:,} distinct stacks of {frames:.1f} frames, {samples}")
     missed = []
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "report.html"
@@ -98,7 +94,7 @@ def write_comparison(profile: Profile, file: Path) -> None:
 
 
 def time_writing(write: Callable[[Profile, Path], None], profile: Profile, file: Path) -> list[str]:
-    """Print how long the report takes to write and how large it is; gives the targets missed."""
+    """Print the report's time of writing and its size.  Returns the names of missed aims."""
     start = time.perf_counter()
     write(profile, file)
     print(f"{'written in':24} {time.perf_counter() - start:8.2f} s")
@@ -107,19 +103,14 @@ def time_writing(write: Callable[[Profile, Path], None], profile: Profile, file:
 
 
 def judged(name: str, figure: float, unit: str, limit: float) -> list[str]:
-    """Print a figure beside its target; gives its name when it misses."""
+    """Print a figure beside its aim.  Returns its name if it misses that."""
     print(f"{name:24} {figure:8.1f} {unit}  (under {limit:,.0f})")
     return [] if figure < limit else [name]
 
 
 def time_browser(file: Path) -> list[str]:
-    """Print how long Chromium takes to show the report and to react; gives the targets missed."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - the writing is measured without it
-
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 860})
+    """Print how long Chromium takes to show the report and to react.  Returns the names of missed aims."""
+    with chromium_page(1400, 860) as page:
         page.goto(file.as_uri())
         page.wait_for_selector("[data-drawn]", timeout=60_000)  # the page's policy forbids to wait for a function
         drawn = float(page.locator("[data-drawn]").get_attribute("data-drawn") or "inf")
@@ -127,23 +118,23 @@ def time_browser(file: Path) -> list[str]:
         page.evaluate(WATCH)
         for name, act in ACTIONS.items():
             missed += judged(name, median_reaction(page, act), "ms", REACTION_MAX)
-        browser.close()
     return missed
 
 
 def median_reaction(page: Page, act: Callable[[Page, int], None]) -> float:
-    """The median of some turns, each the slowest reaction to any of its events."""
+    """Return the median of some turns in ms; a turn's figure is the slowest reaction to any of its events."""
     slowest = []
     for turn in range(TURNS):
         page.evaluate("window.reactions = []")
         act(page, turn)
         page.wait_for_timeout(400)
-        slowest.append(max(page.evaluate("window.reactions")))
+        reactions: list[float] = page.evaluate("window.reactions")
+        slowest.append(max(reactions))
     return statistics.median(slowest)
 
 
 def drag(page: Page, turn: int) -> None:
-    """Choose a part of the timeline."""
+    """Drag over a part of the timeline."""
     place = page.locator(".plot .u-over").bounding_box()
     assert place is not None
     left, middle = place["x"] + place["width"] * (0.1 + turn / 20), place["y"] + place["height"] / 2
@@ -165,7 +156,7 @@ def filter_table(page: Page, turn: int) -> None:
 
 
 def whole_range(page: Page, turn: int) -> None:
-    """Back to the whole recording, or on by a second."""
+    """Move the chosen range by a second, back and forth."""
     page.locator(".plot").press("ArrowRight" if turn % 2 else "ArrowLeft")
 
 

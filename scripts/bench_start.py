@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How long `pyflame-ebpf record --all` takes until it records, and the CPU time that it has used by then.
+"""Print how long `pyflame-ebpf record --all` takes until it records, and the CPU time that it has used by then.
 
-    sudo scripts/bench_start.py --repeat 5
+    sudo scripts/bench_start.py                          medians of five starts
+    sudo scripts/bench_start.py --against CHECKOUT       beside another checkout, in turns
 
-The command itself is started and timed until it says that it records, which is when the first tick may come.  Modules
-are compiled before, as those of an installed package are; a run that another recording keeps from beginning is not
-counted.
+The command itself is timed until it says that it records, which is when the first tick may come.  Its modules are
+compiled before, as those of an installed package are.  A start that another recording prevents does not count.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import sys
 import tempfile
 import time
 
+from _benchmark import benchmark_options
 from _recordings import CHECKOUT, cpu_seconds
 
-ALREADY_RECORDING = 8
+from pyflame_ebpf.recording.host_lock import AlreadyRecording
 
 
 def start_once(directory: str) -> tuple[float, float] | None:
-    """Seconds and CPU seconds from the command to its word that it records; None while another profiler does."""
+    """Return (seconds, CPU seconds) from the command to its word that it records; None while another profiler does."""
     command = [sys.executable, "-m", "pyflame_ebpf", "record", "--all", "--duration", "0.5", "--output", directory]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     began = time.monotonic()
@@ -38,16 +39,16 @@ def start_once(directory: str) -> tuple[float, float] | None:
         process.communicate()
     if said.startswith("recording "):
         return seconds, cpu
-    if process.returncode != ALREADY_RECORDING:
+    if process.returncode != AlreadyRecording.exit_code:
         sys.exit(f"the command failed: {said}")
     return None
 
 
 def main() -> None:
-    """Prints the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
+    """Print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5, help="starts; default 5")
+    options = benchmark_options(parser)
     compileall.compile_dir(CHECKOUT / "pyflame_ebpf", quiet=1)
     starts: list[tuple[float, float]] = []
     while len(starts) < options.repeat:

@@ -1,6 +1,8 @@
-"""CPU that ``pyflame-ebpf top`` itself uses over many busy processes, once it is warm.
+#!/usr/bin/env python3
+"""Print the CPU that `pyflame-ebpf top` itself uses over many busy processes, once it is warm.
 
-Run as root:  .venv/bin/python scripts/bench_top.py
+sudo scripts/bench_top.py                                      three stretches of 20 s over 20 processes
+sudo scripts/bench_top.py --warm 3 --seconds 3 --repeat 1      the same, quickly
 """
 
 from __future__ import annotations
@@ -14,27 +16,29 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-from _recordings import CHECKOUT, Interpreter, TargetProcess, discover
+from _benchmark import benchmark_options
+from _recordings import CHECKOUT, Interpreter, chosen_interpreters, cpu_seconds, repeated, workloads
 
 WORKLOADS = (("deep", "20"), ("busy",), ("system_calls",), ("bursty",))
 OLDEST = (3, 8)
 SECOND_SCREEN = b"\x1b[?1049h"
 
 
-def targets(interpreters: Sequence[Interpreter], number: int) -> list[TargetProcess]:
-    """So many busy processes of several kinds, in the interpreters by turns."""
-    started = []
-    for index in range(number):
-        work = WORKLOADS[index % len(WORKLOADS)] if len(interpreters) > 1 else ("busy",)
-        started.append(TargetProcess(interpreters[index % len(interpreters)], "workloads.py", *work))
-        started[-1].wait_until_ready()
-    return started
+@contextmanager
+def busy_processes(interpreters: Sequence[Interpreter], number: int) -> Iterator[None]:
+    """Run so many busy processes, in the interpreters by turns; in several interpreters, of several kinds."""
+    with ExitStack() as running:
+        for index, interpreter in enumerate(repeated(interpreters, number)):
+            work = WORKLOADS[index % len(WORKLOADS)] if len(interpreters) > 1 else ("busy",)
+            running.enter_context(workloads([interpreter], *work))
+        yield
 
 
 def start_top(columns: int, lines: int) -> tuple[int, int]:
-    """PID of a ``top`` on a terminal of its own, and that terminal."""
+    """Start ``top`` on a terminal of its own.  Returns its PID and the terminal's descriptor."""
     pid, terminal = pty.fork()
     if not pid:
         os.environ |= {"TERM": "xterm-256color", "PYTHONPATH": str(CHECKOUT)}
@@ -44,7 +48,7 @@ def start_top(columns: int, lines: int) -> tuple[int, int]:
 
 
 def start_patiently(columns: int, lines: int) -> tuple[int, int]:
-    """The same, once no other profiler records on this host and the screen is drawn."""
+    """Start ``top`` once no other profiler records on this host, and wait for its screen."""
     while True:
         pid, terminal = start_top(columns, lines)
         said = b""
@@ -60,7 +64,7 @@ def start_patiently(columns: int, lines: int) -> tuple[int, int]:
 
 
 def watch(terminal: int, seconds: float) -> int:
-    """Read what it draws for so long; the characters."""
+    """Read what it draws for so many seconds.  Returns the number of bytes."""
     end, drawn = time.monotonic() + seconds, 0
     while (left := end - time.monotonic()) > 0:
         if select.select([terminal], [], [], left)[0]:
@@ -68,37 +72,26 @@ def watch(terminal: int, seconds: float) -> int:
     return drawn
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time so far."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:  # noqa: PTH123
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def main() -> int:
     """Print the figure for each stretch of time."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mixed", action="store_true", help="several releases and kinds of work")
     parser.add_argument("--processes", type=int, default=20)
-    parser.add_argument("--warm", type=float, default=20)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--repeat", type=int, default=3)
-    options = parser.parse_args()
-    interpreters = [found for found in discover() if found.version >= OLDEST]
-    running = targets(interpreters if options.mixed else interpreters[len(interpreters) // 2 :][:1], options.processes)
-    try:
+    parser.add_argument("--warm", type=float, default=20, help="seconds before the first stretch")
+    parser.add_argument("--seconds", type=float, default=20, help="of a stretch")
+    parser.add_argument("--repeat", type=int, default=3, help="stretches")
+    options = benchmark_options(parser)
+    found = [interpreter for interpreter in chosen_interpreters([]) if interpreter.version >= OLDEST]
+    with busy_processes(found if options.mixed else found[len(found) // 2 :][:1], options.processes):
         pid, terminal = start_patiently(120, 40)
         watch(terminal, options.warm)
         for _ in range(options.repeat):
             before = cpu_seconds(pid)
             drawn = watch(terminal, options.seconds)
             used = 100 * (cpu_seconds(pid) - before) / options.seconds
-            print(f"{used:.1f} % of a core, {drawn / options.seconds / 1000:.1f} KB drawn a second")
+            print(f"{used:.1f} % of a core, {drawn / options.seconds / 1000:.1f} KB drawn a second", flush=True)
         os.write(terminal, b"q")
         os.waitpid(pid, 0)
-    finally:
-        for target in running:
-            target.close()
     return 0
 
 

@@ -1,19 +1,25 @@
 #!/bin/bash
-# Builds the page of report.html from pyflame_ebpf/outputs/report_page/source, with the parts that its lock file names.
+# Builds the page of report.html from pyflame_ebpf/outputs/report_page/source, with the packages of its lock file.
 #
 #   scripts/build_report_page.sh           writes page.js and page.css
-#   scripts/build_report_page.sh --check   checks the types, and fails when what is committed is not what would be built
+#   scripts/build_report_page.sh --check   checks the types, and that the committed files are what their source makes
 #
 # Needs node and npm, which users do not: the built files are in the repository and in the wheel.
 set -euo pipefail
+
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
 
 die() {
     echo "build_report_page.sh: $*" >&2
     exit 1
 }
 
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 mode=${1:-}
-[[ $mode == "" || $mode == --check ]] || die "unknown argument $mode; see the head of this script"
+[[ $mode == "" || $mode == --check ]] || die "unknown argument $mode; see --help"
 command -v npm >/dev/null || die "npm is not installed; on Debian: apt-get install nodejs npm"
 page=$(cd "$(dirname "$0")/../pyflame_ebpf/outputs/report_page" && pwd)
 

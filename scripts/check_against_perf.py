@@ -5,9 +5,9 @@
     sudo scripts/check_against_perf.py --interpreter 3.11.7 --duration 10
 
 Both sample the CPU clock of one process (tests/targets/libraries.py mixture); perf unwinds by DWARF afterwards.
-Status 1 unless the share of each function, at the leaf and anywhere in the stack, differs by no more than three
-standard errors of both and half a point.  Functions that either cannot name count by file.
-Those in the stack are compared over whole stacks: perf cuts some short.
+Status 1 unless every function's share, at the leaf and anywhere in the stack, differs by no more than three standard
+errors of both and half a point.  A function that one of them cannot name counts by its file.  Shares of functions
+anywhere in the stack are of whole stacks, since perf cuts some short.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from pyflame_ebpf.profile.model import FrameKind, Profile
 
 STANDARD_ERRORS, PART = 3, 0.005
 SHOWN_FROM = 0.005
-STACK_BYTES = 32768  # that perf copies of each sample
+STACK_BYTES = 32768  # copied by perf at each sample
 FRAME = re.compile(r"\s*[0-9a-f]+ (?P<name>.+?)(?:\+0x[0-9a-f]+)? \((?P<file>[^()]*)\)(?: \(deleted\))?$")
 
 Stacks = Counter[tuple[str, ...]]  # labels of native frames, leaf first
 
 
 def label(name: str, file: str) -> str:
-    """What a function is called in both: without what tells a symbol's version, by file where it has no name."""
+    """Return the label for a function in both: its name without the symbol's version, or its file."""
     module = Path(file).name
     if name == "[unknown]" or "+0x" in name or not module.startswith(("libpython", "python")):
         return module
@@ -42,7 +42,7 @@ def label(name: str, file: str) -> str:
 
 
 def of_profile(profile: Profile, pid: int) -> Stacks:
-    """The native frames of one process's samples."""
+    """Return the native frames of one process's samples."""
     found: Stacks = Counter()
     for key, count in samples_of(profile, pid).items():
         frames = [frame for frame in reversed(profile.frames_of(key.stack)) if frame.kind is FrameKind.NATIVE]
@@ -51,7 +51,7 @@ def of_profile(profile: Profile, pid: int) -> Stacks:
 
 
 def of_perf(data: Path) -> Stacks:
-    """The user frames of perf's samples."""
+    """Return the user frames of perf's samples."""
     command = ["perf", "script", "--no-inline", "-i", str(data), "-F", "ip,sym,dso"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found: Stacks = Counter()
@@ -64,12 +64,12 @@ def of_perf(data: Path) -> Stacks:
 
 
 def whole(stacks: Stacks) -> Stacks:
-    """Those that reach the program's root, where every stack of its only thread begins; the others say no share."""
+    """Keep the stacks that reach ``_start``, where every stack of the program's only thread begins."""
     return Counter({labels: count for labels, count in stacks.items() if labels and labels[-1].startswith("_start ")})
 
 
 def shares(stacks: Stacks, leaf_only: bool) -> Counter[str]:
-    """Samples by function: those it is the leaf of, or those it is in."""
+    """Count samples by function: by the leaf, or by every function in the stack."""
     found: Counter[str] = Counter()
     for labels, count in stacks.items():
         for name in set(labels[:1] if leaf_only else labels):
@@ -78,7 +78,7 @@ def shares(stacks: Stacks, leaf_only: bool) -> Counter[str]:
 
 
 def differences(ours: Stacks, perfs: Stacks, leaf_only: bool) -> list[tuple[float, str, float, float, float]]:
-    """(difference in units of what is allowed, function, our share, perf's, allowed), worst first."""
+    """Return (difference / allowed, function, our share, perf's share, allowed), worst first."""
     our_total, perf_total = sum(ours.values()), sum(perfs.values())
     mine, theirs = shares(ours, leaf_only), shares(perfs, leaf_only)
     found = []
@@ -93,7 +93,7 @@ def differences(ours: Stacks, perfs: Stacks, leaf_only: bool) -> list[tuple[floa
 
 
 def record_both(interpreter: Interpreter, duration: float, frequency: int) -> tuple[Stacks, Stacks]:
-    """Our stacks and perf's, of the same seconds of one program."""
+    """Record one program with both at the same time.  Returns (our stacks, perf's stacks)."""
     with (
         tempfile.TemporaryDirectory() as directory,
         targets([interpreter], "libraries.py", "mixture") as (target,),
@@ -101,19 +101,7 @@ def record_both(interpreter: Interpreter, duration: float, frequency: int) -> tu
         target.wait_until_ready()
         data = Path(directory) / "perf.data"
         graph = f"dwarf,{STACK_BYTES}"
-        command = [
-            "perf",
-            "record",
-            "-q",
-            "-e",
-            "cpu-clock",
-            "-F",
-            str(frequency),
-            "--call-graph",
-            graph,
-            "-o",
-            str(data),
-        ]
+        command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(frequency), "--call-graph", graph]
         perf: list[subprocess.Popen[bytes]] = []
 
         def start() -> None:

@@ -5,9 +5,9 @@
     sudo scripts/check_alternation.py --each                       and by each way alone
     sudo scripts/check_alternation.py --interpreter 3.12 --times 30 --duration 4
 
-tests/targets/alternation.py calls Python from C in twelve ways, one inside the other.  Status 1 unless every sample
-whose stacks reached their roots, from the third second on, holds exactly these Python functions, with the C function of
-each way between them where the interpreter's file names it, and unless nine samples in ten are such.
+tests/targets/alternation.py calls Python from C in twelve ways, one inside the other.  From the third second on, at
+least nine samples in ten must have stacks that reach their roots, and every such stack must hold exactly the program's
+Python functions, with the C function of each way between them if the interpreter's file names it.  Else status 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.extension.build import build_extension
 WARM = 2  # seconds
 LEAF = ("spin", "compute")
 
-# Way → the functions between way_… and the next step: Python's, and one of C's before them that has to be there.
+# By way: the functions between way_… and the next step; Python's, then C's, of which one must stand before them.
 PYTHON = {
     "way_generator": ("generated",),
     "way_del": ("__del__",),
@@ -49,21 +49,21 @@ NATIVE = {
     "way_property": ("property_descr_get",),
     "way_import": ("PyImport_ImportModuleLevelObject",),
 }
-# By one way alone more are not to be had: an import needs six Python functions and a stack holds 2,048 frames of
-# Python; a ctypes callback in 3.6 needs some 20 native ones and it holds 8,704; deallocations that nest deeper than 50
-# are put off by most releases (Py_TRASHCAN_BEGIN), so that the program's own stack is not as deep as its calls.
+# Limits of one way alone.  A stack holds 2,048 Python frames, and an import needs six.  It holds 8,704 native frames,
+# and a ctypes callback in 3.6 needs some 20.  Most releases put off deallocations that nest deeper than 50
+# (Py_TRASHCAN_BEGIN), so that the stack is not as deep as the program's calls.
 DEEPEST = {"way_import": 150, "way_ctypes": 400, "way_del": 30}
-TOGETHER = 3  # interpreters for each CPU; but one where a stack has thousands of frames, for each is read and named
+TOGETHER = 3  # interpreters for each CPU; one for stacks of thousands of frames, since each frame is named
 MANY = 100
 
 
 def python_name(frame: Frame) -> str:
-    """The last part of a qualified name."""
+    """Return the last part of a qualified name."""
     return frame.name.rsplit(".", 1)[-1]
 
 
 def expected(ways: Sequence[str]) -> list[str]:
-    """The Python functions from the first step on; those of importlib, which differ by release, left out."""
+    """Return the Python functions from the first step on, without importlib's, which differ by release."""
     names = []
     for way in ways:
         names += ["step", way, *PYTHON.get(way, ())]
@@ -71,7 +71,7 @@ def expected(ways: Sequence[str]) -> list[str]:
 
 
 def python_sequence(stack: Stack) -> list[str]:
-    """The Python functions of a stack from the first step on, as ``expected`` has them."""
+    """Return a stack's Python functions from the first step on, in the form of ``expected``."""
     names = [
         python_name(frame)
         for frame in stack
@@ -81,7 +81,7 @@ def python_sequence(stack: Stack) -> list[str]:
 
 
 def native_sequence(stack: Stack, named: set[str]) -> list[str]:
-    """The ways of a stack, each with what C functions that have a name come after it and before the next step."""
+    """Return the ways in a stack; a way whose C function is missing before the next step is followed by that."""
     found = []
     way, between = "", set[str]()
     for frame in stack:
@@ -98,7 +98,7 @@ def native_sequence(stack: Stack, named: set[str]) -> list[str]:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found of one target."""
+    """The result for one target."""
 
     name: str
     way: str
@@ -111,12 +111,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether there were whole stacks, and all of them right."""
+        """True if nine samples in ten are whole, and all whole stacks are right."""
         return self.complete > 0.9 * self.samples > 0 and not self.faults
 
 
 def fault(stack: Stack, ways: Sequence[str], named: set[str]) -> str:
-    """What is wrong with a whole stack's order, "" for nothing."""
+    """Describe a fault in a whole stack's order; "" for none."""
     sequence, wanted = python_sequence(stack), expected(ways)
     # The innermost may have returned: spin calls compute again and again.
     if sequence not in (wanted, wanted[:-1]):
@@ -133,7 +133,7 @@ def fault(stack: Stack, ways: Sequence[str], named: set[str]) -> str:
 
 
 def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict:
-    """Look at every whole stack of one process."""
+    """Judge every whole stack of one process."""
     verdict = Verdict(name, ways[0] if len(set(ways)) == 1 < len(ways) else "all in turn", len(ways))
     samples = samples_of(profile, pid)
     wanted = {name for names in NATIVE.values() for name in names}
@@ -161,7 +161,7 @@ def judge(name: str, profile: Profile, pid: int, ways: Sequence[str]) -> Verdict
 def check(
     interpreters: Sequence[Interpreter], times: int, duration: float, frequency: int, way: str = ""
 ) -> list[Verdict]:
-    """Record these interpreters at once, all with so many alternations by one way or by all, and judge each."""
+    """Record the interpreters at once, with so many alternations by one way or by all ways, and judge each."""
     chosen = (str(min(times, DEEPEST.get(way, times))), *([way] if way else []))
     with targets(interpreters, "alternation.py", *chosen) as running:
         ways = [said_ways(target) for target in running]
@@ -174,7 +174,7 @@ def check(
 
 
 def said_ways(target: TargetProcess) -> list[str]:
-    """What the program says of its calls before it is ready."""
+    """Return the ways of the program's calls, which it prints before it is ready."""
     ways: list[str] = json.loads(target.read_line())
     target.wait_until_ready()
     return ways
@@ -204,7 +204,7 @@ def main() -> int:
 
 
 def report(verdict: Verdict, asked: int) -> None:
-    """Print one line, and what was wrong."""
+    """Print one line for a target, and its faults."""
     limit = "this way alone" if verdict.times == DEEPEST.get(verdict.way) else "the interpreter"
     limited = f"; not {asked}: more is beyond {limit}" if verdict.times < asked else ""
     print(

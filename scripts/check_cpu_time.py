@@ -4,9 +4,9 @@
     sudo scripts/check_cpu_time.py                    30 s at 99 Hz of busy, bursty, kernel-bound and other processes
     sudo scripts/check_cpu_time.py --duration 10 --frequency 199
 
-The CPU time is read here, from /proc/PID/task/*/schedstat, as sampling begins and as it ends; the product's own
-figures are not used.  Status 1 unless samples/frequency agree with it within 2 % or three standard errors of
-sampling, whichever is more, for every process that used more than 2 s, and within 1 % in total.
+This script reads the CPU time itself, from /proc/PID/task/*/schedstat, as sampling begins and as it ends.  Status 1
+unless samples/frequency agree with it within 2 % or three standard errors of sampling, whichever is more, for every
+process that used more than 2 s, and within 1 % in total.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ WORKLOADS = ("busy", "bursty", "system_calls", "threads", "gil_free")
 NOT_PYTHON = (["sh", "-c", "while :; do :; done"], ["dd", "if=/dev/zero", "of=/dev/null", "bs=64k"])
 LEAST = 2.0  # seconds of CPU from which a process is judged on its own
 
-Charged = dict[int, float]  # CPU seconds of a PID
+Charged = dict[int, float]  # CPU seconds by PID
 
 
 def charged() -> Charged:
-    """CPU seconds of every process's living threads."""
+    """Return the CPU seconds of every process's living threads."""
     totals: Charged = {}
     for task in Path("/proc").glob("[0-9]*/task/[0-9]*/schedstat"):
         try:
@@ -44,7 +44,7 @@ def charged() -> Charged:
 
 
 def measure(duration: float, frequency: int) -> tuple[Profile, Charged]:
-    """Record the host, and what each process was charged meanwhile."""
+    """Record the host.  Returns the profile, and the CPU seconds that each process was charged meanwhile."""
     readings: list[Charged] = []
 
     def read() -> None:
@@ -58,7 +58,7 @@ def measure(duration: float, frequency: int) -> tuple[Profile, Charged]:
 
 
 def samples_by_pid(profile: Profile) -> Counter[int]:
-    """Samples of each process."""
+    """Count the samples of each PID."""
     found: Counter[int] = Counter()
     for key, count in profile.samples.items():
         found[profile.processes[key.process].pid] += count
@@ -66,12 +66,12 @@ def samples_by_pid(profile: Profile) -> Counter[int]:
 
 
 def bound(seconds: float, frequency: int) -> float:
-    """The part by which samples of so much CPU time may differ: 2 %, or three standard errors of counting."""
+    """Return the relative difference that is allowed: 2 %, or three standard errors of counting."""
     return max(0.02, 3 / math.sqrt(seconds * frequency))
 
 
 def show(name: str, sampled: float, seconds: float, allowed: float) -> bool:
-    """Print one comparison, all in seconds but the bound, which is a part of them; whether it holds."""
+    """Print one comparison of seconds; ``allowed`` is relative.  Returns whether it holds."""
     difference = (sampled - seconds) / seconds
     passed = abs(difference) <= allowed
     verdict = "ok" if passed else "FAILED"
@@ -80,7 +80,7 @@ def show(name: str, sampled: float, seconds: float, allowed: float) -> bool:
 
 
 def start_all(running: ExitStack, interpreters: list[str]) -> dict[int, str]:
-    """Start every workload, each in another interpreter, and the programs that are not Python; their names by PID."""
+    """Start every workload, each in another interpreter, and other programs.  Returns their names by PID."""
     names = {}
     found = chosen_interpreters(interpreters)
     for number, workload in enumerate(WORKLOADS):

@@ -5,11 +5,10 @@
     sudo scripts/check_diff.py --interpreter 3.12 --same 0       one of them, the saving only
     sudo scripts/check_diff.py --interpreter 3.12 --no-saving    the same server compared with itself only
 
-The server (tests/targets/server.py) answers calls at a fixed rate.  Each turns a loop in ``foo`` 75,000 times and in
-``bar`` 25,000 times, and 8,000 times in ``foo`` once that is optimised: 67 % less.  Status 1 unless 'pyflame-ebpf diff'
-says so within the error that it states and ``foo`` comes first in its table; and unless no recording of the same server
-is told from another, neither in all nor in any function, where the server's own CPU clock, which stands beside, says
-the same of both.
+The server (tests/targets/server.py) answers calls at a fixed rate.  A call turns a loop in ``foo`` 75,000 times and in
+``bar`` 25,000 times; the optimised ``foo`` turns it 8,000 times, which saves 67 %.  Status 1 unless 'pyflame-ebpf diff'
+says so within its stated error, with ``foo`` first in its table.  Recordings of the same server must not differ beyond
+noise, neither in total nor in a function, unless the server's own CPU clock (in the same line) differs as well.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from pyflame_ebpf.profile.file import save_profile
 
 FOO, FASTER_FOO, BAR = 75_000, 8_000, 25_000
 SAVING = 1 - (FASTER_FOO + BAR) / (FOO + BAR)
-REAL = 0.1  # change of the CPU that the server itself measures, from which on it is not the same any more
-LATE = 0.05  # share of calls that may be missing, more than one batch, before the load is not constant
+REAL = 0.1  # relative change of the server's own CPU figure from which on it is another load
+LATE = 0.05  # share of calls that may be missing under a constant load; more than one batch
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long and how often to record, in seconds and Hz, and the calls a second."""
+    """Seconds and frequency (Hz) of a recording, and the calls a second."""
 
     duration: float
     frequency: int
@@ -49,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A saved recording, and the cores that the server says it used."""
+    """A saved recording, and the cores that the server used by its own clock."""
 
     file: Path
     cores: float
@@ -57,7 +56,7 @@ class Recorded:
 
 @contextmanager
 def server(interpreter: Interpreter, foo: int, options: Options) -> Iterator[TargetProcess]:
-    """A server that has answered its first calls."""
+    """Run a server that has answered its first calls."""
     target = TargetProcess(interpreter, "server.py", str(foo), str(BAR), str(options.rate))
     try:
         target.wait_until_ready()
@@ -67,7 +66,7 @@ def server(interpreter: Interpreter, foo: int, options: Options) -> Iterator[Tar
 
 
 def recorded(target: TargetProcess, file: Path, options: Options) -> Recorded:
-    """Record a server; the program ends where it could not keep up with its calls."""
+    """Record a server.  Ends the program if the server could not keep up with its calls."""
 
     def snapshot() -> None:
         os.kill(target.pid, signal.SIGUSR1)
@@ -83,15 +82,15 @@ def recorded(target: TargetProcess, file: Path, options: Options) -> Recorded:
 
 
 def difference(before: Path, after: Path) -> dict[str, Any]:
-    """What ``diff`` says, as its JSON."""
-    command = [sys.executable, "-m", "pyflame_ebpf", "diff", before, after, "--format", "json"]
+    """Return the JSON of ``diff``."""
+    command = [sys.executable, "-m", "pyflame_ebpf", "diff", str(before), str(after), "--format", "json"]
     said = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     document: dict[str, Any] = json.loads(said.stdout)
     return document
 
 
 def check_saving(interpreter: Interpreter, options: Options, directory: Path) -> bool:
-    """Whether the saving is told as it is."""
+    """True if ``diff`` tells the saving right."""
     sides = []
     for name, foo in (("before", FOO), ("after", FASTER_FOO)):
         with server(interpreter, foo, options) as target:
@@ -100,7 +99,7 @@ def check_saving(interpreter: Interpreter, options: Options, directory: Path) ->
     total, first = document["total"], document["functions"][0]
     told, error = -total["relative_change"], total["relative_error_95"]
     itself = 1 - sides[1].cores / sides[0].cores
-    passed = abs(told - SAVING) <= error and total["beyond_noise"] and first["name"] == "foo"
+    passed = bool(abs(told - SAVING) <= error and total["beyond_noise"] and first["name"] == "foo")
     print(
         f"{interpreter.name:15}{told:>8.1%} ±{error:.1%}{itself:>10.1%}  {first['name']:8}"
         f"{'ok' if passed else 'FAILED':8}{document['summary']}",
@@ -110,9 +109,9 @@ def check_saving(interpreter: Interpreter, options: Options, directory: Path) ->
 
 
 def check_same(interpreter: Interpreter, options: Options, comparisons: int, directory: Path) -> int:
-    """How many comparisons of the same server found a change, in all or in a function, that its own clock did not see.
+    """Count the comparisons of the same server that found a change which its own clock did not see.
 
-    A host whose clock rate or other load changes does make the server use more or less CPU.
+    A changing clock rate or other load of the host does change the CPU that the server uses.
     """
     alarms = 0
     with server(interpreter, FOO, options) as target:
@@ -130,7 +129,7 @@ def check_same(interpreter: Interpreter, options: Options, comparisons: int, dir
 
 
 def chosen(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=20, help="seconds of each recording")
     parser.add_argument("--frequency", type=int, default=199)

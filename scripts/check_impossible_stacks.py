@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Look for stacks that cannot be: mixed from two chains of calls, out of order, or with a gap.
+"""Look for impossible stacks: mixed from two chains of calls, out of order, or with a gap.
 
     sudo scripts/check_impossible_stacks.py                     at least 50,000 samples at 999 Hz, over all interpreters
     sudo scripts/check_impossible_stacks.py --samples 5000 --interpreter 3.13
 
 The targets (tests/targets/two_chains.py) alternate every few microseconds between two chains of twelve functions that
-share none.  Status 1 if one stack cannot be, or one sample in two hundred is not complete.
+share none.  Status 1 if one stack is impossible, or if more than one sample in two hundred is incomplete.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ Tally = Counter[str]  # samples, incomplete, at the end of a and of b, and each 
 
 
 def possible(names: Sequence[str], chains: Sequence[Sequence[str]]) -> bool:
-    """Whether the target can be in this stack: <module>, alternate, and a chain as far as it is called."""
+    """True for a possible stack of the target: <module>, alternate, and the beginning of one chain."""
     expected = (["<module>", "alternate", *chain][: len(names)] for chain in chains)
     return len(names) > 0 and list(names) in expected
 
 
 def judge(profile: Profile, pid: int, chains: Sequence[Sequence[str]]) -> Tally:
-    """Count one target's samples by what is wrong with them."""
+    """Count one target's samples by their faults."""
     tally: Tally = Counter()
     for key, count in samples_of(profile, pid).items():
         frames = python_frames(profile.frames_of(key.stack))
@@ -63,18 +63,18 @@ def judge(profile: Profile, pid: int, chains: Sequence[Sequence[str]]) -> Tally:
 
 
 def is_chained(name: str, chains: Sequence[Sequence[str]]) -> bool:
-    """Whether it is a function of one of the chains."""
+    """True for a function of one of the chains."""
     return any(name in chain for chain in chains)
 
 
 def right_line(frame: Frame) -> bool:
-    """Whether the line is one of the function's: the def, or in its body, of one line or of five."""
+    """True if the line is the function's def, or in its body of one line or of five."""
     first, line, name = frame.first_line, frame.line, frame.name
     return first <= line <= first + (4 if name.endswith("12") else 1)
 
 
 def check(interpreters: Sequence[Interpreter], seconds: float, frequency: int) -> list[Tally]:
-    """Record all of these interpreters at once."""
+    """Record the interpreters at once, and count each target's samples."""
     with targets(interpreters, "two_chains.py") as running:
         chains = [json.loads(target.read_line()) for target in running]
         for target in running:
@@ -84,7 +84,7 @@ def check(interpreters: Sequence[Interpreter], seconds: float, frequency: int) -
 
 
 def show(name: str, tally: Tally) -> None:
-    """Print a line for a target, and what is wrong with it."""
+    """Print a line for a target, and its faults."""
     ends = f"{tally['at the end of a']:>8}{tally['at the end of b']:>8}"
     print(f"{name:15}{tally['samples']:>8}{tally['incomplete']:>12}{faults(tally):>7}{ends}")
     for text, count in tally.most_common():
@@ -93,7 +93,7 @@ def show(name: str, tally: Tally) -> None:
 
 
 def faults(tally: Tally) -> int:
-    """Samples with a stack that cannot be."""
+    """Count the samples with an impossible stack."""
     return sum(count for text, count in tally.items() if text.startswith(("impossible:", "wrong")))
 
 

@@ -5,8 +5,8 @@
     scripts/check_lines.py --root DIR                     those in a chroot (needs root)
     scripts/check_lines.py --sample 60 /usr/bin/python3   60 files of one interpreter
 
-Every .py file of the standard library is compiled by the interpreter itself, which prints each code object's table
-and its own reading of it: co_lines(), before 3.10 dis.findlinestarts.  Status 1 if a line differs.
+Each interpreter compiles the .py files of its standard library, and prints every code object's table with its own
+reading of the table: co_lines(), before 3.10 dis.findlinestarts.  Status 1 if a line differs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import _checkout  # noqa: F401 - finds the package
 
 from pyflame_ebpf.cpython.line_table import LineTableFormat, decode_lines
 
@@ -76,7 +78,7 @@ DumpedCode = tuple[int, bytes, int, Sequence[Range]]
 
 @dataclass
 class Tally:
-    """What was compared in one interpreter."""
+    """The counts of one interpreter."""
 
     release: str = ""
     files: int = 0
@@ -97,7 +99,7 @@ def format_of(release: tuple[int, ...]) -> LineTableFormat:
 
 
 def check(command: Sequence[str], sample: int) -> Tally:
-    """Run the dumper in one interpreter and compare all that it prints."""
+    """Run the dumper in one interpreter, and compare every table that it prints."""
     tally = Tally()
     dumper = [*command, "-c", DUMPER, str(sample)]
     with subprocess.Popen(dumper, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
@@ -115,7 +117,7 @@ def check(command: Sequence[str], sample: int) -> Tally:
 
 
 def compare(tally: Tally, table_format: LineTableFormat, code: DumpedCode, step: int) -> None:
-    """Add one code object to the tally."""
+    """Compare one code object, and add it to the tally."""
     first_line, table, size, ranges = code
     expected = [0] * size
     for start, end, line in ranges:
@@ -148,7 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("interpreter", nargs="*", help="default: all that are found")
     parser.add_argument("--root", action="append", default=[], type=Path, help="a chroot with more interpreters")
-    parser.add_argument("--sample", type=int, default=0, help="so many files of each; default all")
+    parser.add_argument("--sample", type=int, default=0, help="number of files of each interpreter; default all")
     options = parser.parse_args()
     commands = [[name] for name in options.interpreter] or ([] if options.root else list(interpreters()))
     for root in options.root:

@@ -4,9 +4,9 @@
     sudo scripts/check_shares.py                                       20 s at 199 Hz, as many at once as there are CPUs
     sudo scripts/check_shares.py --duration 5 --interpreter sid-3.14   one of them, quickly
 
-Each target (tests/targets/shares.py) divides its CPU 75/25 between pairs of functions and measures the division by
-its threads' CPU clocks.  Status 1 unless every section's share is within three standard errors of sampling plus half
-a point of that; every function, file, line and call is one that the target has; and 99.5 % of the samples are
+Each target (tests/targets/shares.py) divides its CPU 75/25 between pairs of functions (sections), and measures the
+division by its threads' CPU clocks.  Status 1 unless every section's share differs by at most three standard errors
+of sampling plus half a point; every function, file, line and call is one of the target's; and 99.5 % of the samples are
 complete, from <module> or the thread's entry to the leaf.
 """
 
@@ -47,7 +47,7 @@ CodeKey = tuple[str, str, int]  # name, file, first line
 
 @dataclass(slots=True)
 class Oracle:
-    """What may be seen of a target; names are plain before 3.11, where code objects have no other."""
+    """All that may be seen of a target; names are not qualified before 3.11, whose code objects have no others."""
 
     lines: dict[CodeKey, set[int]]
     calls: set[tuple[CodeKey, int, CodeKey]]
@@ -58,7 +58,7 @@ class Oracle:
 
     @classmethod
     def of(cls, target: TargetProcess) -> Oracle:
-        """What a target says of itself in its first line."""
+        """Read a target's description of itself, its first line."""
         said = json.loads(target.read_line())
         lines = {(name, file, first): set(lines) for name, file, first, lines in said["codes"]}
         calls = {(tuple(caller), line, tuple(called)) for caller, line, called in said["calls"]}
@@ -66,13 +66,13 @@ class Oracle:
         return cls(lines, calls, sections, [tuple(deep) for deep in said["deep"]], said["depth"], said["file"])
 
     def is_entry(self, frame: Frame) -> bool:
-        """Whether a thread's Python code begins here."""
+        """True for the first Python frame of a thread."""
         if frame.name == "<module>":
             return frame.file == self.file
         return frame.name.split(".")[-1] == "_bootstrap" and frame.file.endswith("/threading.py")
 
     def fault(self, frames: Sequence[Frame]) -> str:
-        """What cannot be in this stack, "" when all can."""
+        """Describe an impossible frame or call in this stack; "" for none."""
         for frame in frames:
             if frame.line not in self.lines.get(code_key(frame), ()):
                 return f"no such function or line: {described(frame)}"
@@ -86,11 +86,11 @@ class Oracle:
         return self.depth_fault(frames)
 
     def may_call(self, caller: Frame, called: Frame) -> bool:
-        """Whether the target made this call from this line; <module> calls what the dry run did not."""
+        """True if the target makes this call from this line; <module> makes calls that its dry run did not."""
         return caller.name == "<module>" or (code_key(caller), caller.line, code_key(called)) in self.calls
 
     def depth_fault(self, frames: Sequence[Frame]) -> str:
-        """Whether the recursion is as deep as it is where it computes."""
+        """Describe a recursion that is not as deep as the target's; "" for none."""
         if len(frames) < 2 or code_key(frames[-2]) not in self.deep or code_key(frames[-1]) in self.deep:
             return ""
         depth = sum(code_key(frame) == code_key(frames[-2]) for frame in frames)
@@ -99,7 +99,7 @@ class Oracle:
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found of one target; ``shares`` holds (section, measured, sampled, allowed difference)."""
+    """The result for one target; ``shares`` holds (section, measured, sampled, allowed difference)."""
 
     name: str
     samples: int = 0
@@ -110,12 +110,12 @@ class Verdict:
 
     @property
     def worst(self) -> tuple[str, float, float, float]:
-        """The section that is nearest to, or farthest over, what is allowed."""
+        """The section whose difference is the largest part of the allowed one."""
         return max(self.shares, key=lambda share: abs(share[1] - share[2]) / share[3])
 
     @property
     def passed(self) -> bool:
-        """Whether all is as it must be."""
+        """True if the target's samples are complete, possible and divided right."""
         return (
             self.samples > 0
             and not self.faults
@@ -125,17 +125,17 @@ class Verdict:
 
 
 def code_key(frame: Frame) -> CodeKey:
-    """What tells a frame's function."""
+    """Return the key of a frame's function."""
     return frame.name, frame.file, frame.first_line
 
 
 def section_of(frames: Sequence[Frame], sections: Sequence[CodeKey]) -> int | None:
-    """The index of the section that a stack is in."""
+    """Return the index of a stack's section; None outside of all sections."""
     return next((sections.index(code_key(frame)) for frame in frames if code_key(frame) in sections), None)
 
 
 def judge(name: str, oracle: Oracle, profile: Profile, pid: int, spent: Sequence[float]) -> Verdict:
-    """Compare one process's samples with what it said; ``spent`` in CPU seconds by section."""
+    """Compare one process's samples with its own figures; ``spent`` is CPU seconds by section."""
     verdict = Verdict(name)
     found = [0] * len(oracle.sections)
     for key, count in samples_of(profile, pid).items():
@@ -158,13 +158,13 @@ def judge(name: str, oracle: Oracle, profile: Profile, pid: int, spent: Sequence
 
 
 def brief(stack: Stack) -> str:
-    """The outermost and innermost frames of a stack."""
+    """Spell the outermost and innermost frames of a stack."""
     names = [frame.name for frame in stack]
     return " ".join(names if len(names) < 6 else [*names[:2], "…", *names[-3:]])
 
 
 def check(interpreters: Sequence[Interpreter], duration: float, frequency: int) -> list[Verdict]:
-    """Record all of these interpreters at once and judge each."""
+    """Record the interpreters at once, and judge each."""
 
     def snapshot() -> None:
         for target in running:
@@ -184,7 +184,7 @@ def check(interpreters: Sequence[Interpreter], duration: float, frequency: int) 
 
 
 def show(verdict: Verdict, every_section: bool) -> None:
-    """Print a line for a target, and what is wrong with it."""
+    """Print a line for a target, and its faults."""
     name, measured, sampled, allowed = verdict.worst
     complete = verdict.complete / max(1, verdict.samples)
     print(
@@ -198,7 +198,7 @@ def show(verdict: Verdict, every_section: bool) -> None:
 
 
 def main() -> int:
-    """Check all interpreters, batch by batch, then all of them at once on fewer CPUs than they want."""
+    """Check all interpreters in batches of as many as there are CPUs, then all of them at once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--duration", type=float, default=20, help="seconds of each recording")
     parser.add_argument("--frequency", type=int, default=199)

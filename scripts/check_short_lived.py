@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Start a script that lives 50 ms again and again, and look at what is known of each sample of it.
+"""Start a script that lives 50 ms again and again, and check that its samples are named.
 
     sudo scripts/check_short_lived.py                 20 s at 199 Hz: a static, a shared and the newest interpreters
     sudo scripts/check_short_lived.py --duration 5 --interpreter 3.13
 
-Every run of tests/targets/short_lived.py measures its own CPU time from the script's first line to its end.
-A sample is taken while Python runs if it has Python frames or an outcome that fears them missing; a process that is
-not identified yet counts as such, although it may still be in the dynamic linker.  Status 1 unless 99 % of those
-samples are named with file and line in all frames, and as many have the script's <module> as the scripts measured,
-within three standard errors of sampling and 2 %.
+Every run of tests/targets/short_lived.py measures its own CPU time from the script's first line to its end.  A sample
+counts as taken in Python if it has Python frames, or an outcome that means they are missing; so does a sample of a
+process that is not identified yet, although it may still be in the dynamic linker.  Status 1 unless 99 % of these
+samples have file and line in all frames, and the samples with the script's <module> are as many as the measured CPU
+time makes, within three standard errors of sampling and 2 %.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFAULT = ("system-3.11", "pyenv-3.6", "pyenv-3.11", "pyenv-3.13", "sid-3.15")
 
 @dataclass(slots=True)
 class Loop:
-    """One interpreter's runs: their PIDs, and what each said of its CPU seconds."""
+    """One interpreter's runs: their PIDs, and the sum of their own CPU seconds."""
 
     interpreter: Interpreter
     command: list[str]
@@ -63,7 +63,7 @@ class Tally:
 
 
 def defect(stack: Stack, outcome: Outcome) -> str:
-    """What is missing from a stack that was taken while Python ran, "" for nothing."""
+    """Describe what a stack in Python lacks; "" for nothing."""
     if outcome is not Outcome.COMPLETE:
         return f"{outcome.value}, in {brief(stack)}"
     for frame in python_frames(stack):
@@ -75,12 +75,12 @@ def defect(stack: Stack, outcome: Outcome) -> str:
 
 
 def brief(stack: Stack) -> str:
-    """Where a stack without Python frames was."""
+    """Spell the innermost frames of a stack without Python frames."""
     return " ".join(f"{frame.name} ({frame.file.rsplit('/', 1)[-1]})" for frame in stack[1:][-3:]) or "an unknown place"
 
 
 def tally(profile: Profile, pids: set[int], script: str) -> Tally:
-    """Sort the samples of these processes; those before a program's exec of the interpreter are not its own."""
+    """Count the samples of these processes by kind, without those before the exec of the interpreter."""
     found = Tally()
     for key, count in profile.samples.items():
         process, stack = profile.processes[key.process], profile.frames_of(key.stack)
@@ -103,7 +103,7 @@ def tally(profile: Profile, pids: set[int], script: str) -> Tally:
 
 
 def check(loops: Sequence[Loop], duration: float, frequency: int) -> Profile:
-    """Record while the loops run; they start and end with the recording."""
+    """Record while the loops run, which start and end with the recording."""
     threads = [threading.Thread(target=loop.run) for loop in loops]
 
     def begin() -> None:
@@ -120,7 +120,7 @@ def check(loops: Sequence[Loop], duration: float, frequency: int) -> Profile:
 
 
 def show(loop: Loop, found: Tally, frequency: int) -> bool:
-    """Print a line for an interpreter; whether it passed."""
+    """Print a line for an interpreter.  Returns whether it passed."""
     expected = loop.script_cpu * frequency
     allowed = 3 * math.sqrt(expected) + 0.02 * expected
     named = found.named / max(1, found.python)

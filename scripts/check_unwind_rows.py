@@ -5,55 +5,30 @@
     scripts/check_unwind_rows.py FILE...            these files, or all ELF files in these folders
     scripts/check_unwind_rows.py --no-table FILE... as if the file had no .eh_frame_hdr
 
-Two of binutils' readings serve: the interpreted one for the rules, and the plain one for the text of expressions, of
-which the interpreted one only says that they are there.  Status 1 if a row differs.
+Status 1 if a row differs.  At a file's entry point a root may stand where readelf has nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
-import subprocess
 import sys
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
+from _readelf_rows import NONE, ROOT, UNSUPPORTED, Entry, Rows, expected_rows, merged, read_entries
+
 from pyflame_ebpf.elf.image import ElfImage, open_regular
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, PAGE_SIZE, ROWS_MAX
-from pyflame_ebpf.unwind.row import CfaKind, RbpKind, unpack_rows
+from pyflame_ebpf.unwind.row import CfaKind, unpack_rows
 from pyflame_ebpf.unwind.rows import UnwindTable
 
-Row = tuple[CfaKind, int, RbpKind, int]  # how the CFA is found, how rbp is
-Rows = list[tuple[int, Row]]  # from an address on; sorted
-Columns = dict[str, str]  # of readelf's table
-
-NONE: Row = (CfaKind.NONE, 0, RbpKind.SAME, 0)
-ROOT: Row = (CfaKind.ROOT, 0, RbpKind.SAME, 0)
-UNSUPPORTED: Row = (CfaKind.UNSUPPORTED, 0, RbpKind.SAME, 0)
-REGISTERS = [*(f"r{number}" for number in range(8, 16)), "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx"]
-CIE = re.compile(r'^([0-9a-f]{8}) [0-9a-f]+ [0-9a-f]+ CIE "([^"]*)"')
-FDE = re.compile(r"^([0-9a-f]{8}) [0-9a-f]+ [0-9a-f]+ FDE cie=([0-9a-f]+) pc=([0-9a-f]+)\.\.([0-9a-f]+)")
-IN_REGISTER = re.compile(r"(r\d+) \(\w+\)")
-ADVANCE = re.compile(r"^  DW_CFA_(?:advance_loc|set_loc).* (?:to )?([0-9a-f]{8,})$")
-CFA_EXPRESSION = re.compile(r"^  DW_CFA_def_cfa_expression \((.*)\)$")
-RBP_EXPRESSION = re.compile(r"^  DW_CFA_expression: r6 \(rbp\) \((.*)\)$")
-PLT = re.compile(
-    r"DW_OP_breg7 \(rsp\): 8; DW_OP_breg16 \(rip\): 0; DW_OP_lit15; DW_OP_and; DW_OP_lit(\d+); DW_OP_ge; "
-    r"DW_OP_lit3; DW_OP_shl; DW_OP_plus"
-)
-DEREFERENCED = re.compile(r"DW_OP_breg([67]) \((?:rbp|rsp)\): (-?\d+); DW_OP_deref(?:; DW_OP_plus_uconst: (\d+))?")
-INDEXED = re.compile(
-    r"DW_OP_breg7 \(rsp\): (\d+); DW_OP_breg(\d+) \(r\d+\): 0; DW_OP_lit8; DW_OP_mul; DW_OP_plus; DW_OP_deref; "
-    r"DW_OP_plus_uconst: (\d+)"
-)
-AT_REGISTER = re.compile(r"DW_OP_breg([67]) \(r[bs]p\): (-?\d+)")
 FILES = (
     "/lib64/ld-linux-x86-64.so.2",
     "/usr/lib/x86_64-linux-gnu/libc.so.6",
@@ -63,180 +38,21 @@ FILES = (
 )
 
 
-@dataclass
-class Entry:
-    """An FDE as readelf tells it."""
-
-    start: int
-    end: int
-    is_signal: bool
-    rows: list[tuple[int, Columns]]
-    expressions: list[tuple[int, str, str]] = field(default_factory=list)  # from an address on: CFA's, rbp's
-
-
-def readelf(path: Path, what: str) -> Iterator[str]:
-    """Yield the lines about .eh_frame."""
-    command = ["readelf", "-W", f"--debug-dump=no-follow-links,{what}", str(path)]
-    wanted = False
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        for line in process.stdout or ():
-            if line.startswith("Contents of the "):
-                wanted = line.startswith("Contents of the .eh_frame section")
-            elif wanted:
-                yield line.rstrip("\n")
-
-
-def interpreted(path: Path) -> dict[str, Entry]:
-    """Every FDE by its place in the section, from the interpreted reading."""
-    commons: dict[str, tuple[bool, Columns]] = {}
-    entries: dict[str, Entry] = {}
-    names: list[str] = []
-    entry: Entry | None = None
-    common = ""
-    for line in readelf(path, "frames-interp"):
-        if match := CIE.match(line):
-            entry, common = None, match[1]
-            commons[common] = ("S" in match[2], {})
-        elif match := FDE.match(line):
-            is_signal, initial = commons[match[2].zfill(8)]
-            start = int(match[3], 16)
-            entry = entries[match[1]] = Entry(start, int(match[4], 16), is_signal, [(start, initial)])
-        elif line.startswith("   LOC"):
-            names = line.split()[1:]
-        elif re.match(r"^[0-9a-f]{16} ", line):
-            address, *values = IN_REGISTER.sub(r"\1", line).split()
-            columns = dict(zip(names, values, strict=True))
-            if entry:
-                entry.rows.append((int(address, 16), columns))
-            else:
-                commons[common] = (commons[common][0], columns)
-    return entries
-
-
-def add_expressions(path: Path, entries: dict[str, Entry]) -> None:
-    """Note the expressions in force at each address, from the plain reading."""
-    entry: Entry | None = None
-    location, state, saved = 0, ("", ""), [("", "")]
-    for line in readelf(path, "frames"):
-        if CIE.match(line):
-            entry = None
-        elif match := FDE.match(line):
-            entry = entries[match[1]]
-            location, state, saved = entry.start, ("", ""), []
-        elif match := ADVANCE.match(line):
-            location = int(match[1], 16)
-        elif match := CFA_EXPRESSION.match(line):
-            state = (match[1], state[1])
-        elif match := RBP_EXPRESSION.match(line):
-            state = (state[0], match[1])
-        elif line == "  DW_CFA_remember_state":
-            saved.append(state)
-        elif line == "  DW_CFA_restore_state" and saved:
-            state = saved.pop()
-        if entry:
-            entry.expressions.append((location, *state))
-
-
-def expected_rows(entries: Iterable[Entry]) -> Rows:
-    """Rows of a whole file as they should be: gaps and merged neighbours included."""
-    ordered = sorted((entry for entry in entries if entry.end > entry.start), key=lambda entry: entry.start)
-    limits = [*(entry.start for entry in ordered), 1 << 64][1:]
-    rows: Rows = []
-    for entry, limit in zip(ordered, limits, strict=True):
-        expressions = {location: texts for location, *texts in entry.expressions}
-        texts = ["", ""]
-        for address, columns in entry.rows:
-            texts = expressions.get(address, texts)
-            if address < min(limit, entry.end):
-                rows.append((address, expected_row(columns, texts, entry.is_signal)))
-        if entry.end < limit:
-            rows.append((entry.end, NONE))
-    return merged(rows)
-
-
-def expected_row(columns: Columns, expressions: list[str], is_signal: bool) -> Row:
-    """Say what a line of readelf's table should become."""
-    if columns.get("ra") == "u":
-        return ROOT
-    if is_signal and expressions[0] == "DW_OP_breg7 (rsp): 160; DW_OP_deref":
-        return CfaKind.SIGNAL, 160, RbpKind.SAME, 0
-    if columns.get("ra") != "c-8":
-        return UNSUPPORTED
-    kind, offset = expected_cfa(columns["CFA"], expressions[0])
-    return (
-        (kind, offset, *expected_rbp(columns.get("rbp", "u"), expressions[1]))
-        if kind != UNSUPPORTED[0]
-        else UNSUPPORTED
-    )
-
-
-def expected_cfa(text: str, expression: str) -> tuple[CfaKind, int]:
-    """Say what a CFA column should become."""
-    if text == "exp":
-        return expected_cfa_expression(expression)
-    name, sign, digits = re.fullmatch(r"(\w+?)([+-])(\d+)", text).groups()  # type: ignore[union-attr]
-    offset = int(sign + digits)
-    if name in ("rsp", "rbp"):
-        return CfaKind[name.upper()], offset
-    if name not in REGISTERS:
-        return CfaKind.UNSUPPORTED, 0
-    return CfaKind.REGISTER, offset * 16 + REGISTERS.index(name)
-
-
-def expected_cfa_expression(expression: str) -> tuple[CfaKind, int]:
-    """Say what an expression for the CFA should become."""
-    if match := PLT.fullmatch(expression):
-        return CfaKind.PLT, int(match[1])
-    if match := INDEXED.fullmatch(expression):
-        place, number, addend = map(int, match.groups())
-        return CfaKind.INDEXED, addend * 65536 + place * 16 + REGISTERS.index(f"r{number}")
-    if not (match := DEREFERENCED.fullmatch(expression)):
-        return CfaKind.UNSUPPORTED, 0
-    place, addend = int(match[2]), int(match[3] or 0)
-    if match[1] == "6" and not addend:
-        return CfaKind.RBP_DEREF, place
-    return (CfaKind.RBP_DEREF_PLUS if match[1] == "6" else CfaKind.RSP_DEREF_PLUS), addend * 65536 + place % 65536
-
-
-def expected_rbp(text: str, expression: str) -> tuple[RbpKind, int]:
-    """Say what an rbp column should become."""
-    if text in ("u", "s"):
-        return RbpKind.SAME, 0
-    if match := re.fullmatch(r"c([+-]\d+)", text):
-        kind, offset = RbpKind.AT_CFA, int(match[1])
-    elif text == "exp" and (match := AT_REGISTER.fullmatch(expression)):
-        kind, offset = RbpKind.AT_RBP if match[1] == "6" else RbpKind.AT_RSP, int(match[2])
-    else:
-        return RbpKind.UNKNOWN, 0
-    if kind is RbpKind.AT_CFA and -1016 <= offset <= -16:
-        kind = RbpKind.BELOW_CFA
-    return (kind, offset // 8) if offset % 8 == 0 and -1024 <= offset <= 1016 else (RbpKind.UNKNOWN, 0)
-
-
-def merged(rows: Rows) -> Rows:
-    """Drop rows that say what the one before says, and all but the last at one address."""
-    latest = dict(rows)
-    kept: Rows = []
-    for address, row in latest.items():
-        if not kept or kept[-1][1] != row:
-            kept.append((address, row))
-    return kept
-
-
 class WithoutTable(ElfImage):
-    """A file whose .eh_frame_hdr is not looked at."""
+    """A file as if it had no .eh_frame_hdr."""
 
     @property
     def unwind_index(self) -> None:
-        """None, always."""
+        """None: no table."""
 
 
 @dataclass
 class Report:
-    """What one file gave."""
+    """The figures of one file, and the rows that differ."""
 
     path: Path
     entries: int = 0
+    entry_point: int = 0
     rows: int = 0
     wrong: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -257,16 +73,16 @@ class Report:
 
 
 def check(path: Path, image_type: type[ElfImage]) -> Report | None:
-    """Compare one file; None for one without .eh_frame."""
-    entries = interpreted(path)
-    add_expressions(path, entries)
-    rows = expected_rows(entries.values())
+    """Compare one file.  Returns None if it has no .eh_frame."""
+    entries = read_entries(path)
+    rows = expected_rows(entries)
     if not rows:
         return None
-    report = Report(path, len(entries), len(rows))
-    pages = {page for entry in entries.values() for page in pages_of(entry)}
+    report = Report(path, len(entries), rows=len(rows))
+    pages = {page for entry in entries for page in pages_of(entry)}
     with open_regular(str(path)) as file:
         image = image_type(file)
+        report.entry_point = image.entry
         started = time.perf_counter()
         table = UnwindTable(image)
         report.open_ms = 1e3 * (time.perf_counter() - started)
@@ -276,18 +92,21 @@ def check(path: Path, image_type: type[ElfImage]) -> Report | None:
 
 
 def by_address(rows: Rows) -> Rows:
-    """Repeat each row of a page for all its addresses."""
+    """Return each row of a page once for every address that it holds for."""
     ends = [start for start, _ in rows[1:]] + [PAGE_SIZE]
     return [(address, row) for (start, row), end in zip(rows, ends, strict=True) for address in range(start, end)]
 
 
 def pages_of(entry: Entry) -> range:
-    """All pages that an FDE reaches into."""
+    """Return all pages that an FDE reaches into."""
     return range(entry.start >> PAGE_SHIFT, (entry.end >> PAGE_SHIFT) + 1)
 
 
 def expected_page(rows: Rows, page: int) -> Rows:
-    """One page's part of a file's rows, by offset; with too many, padding between functions is left out."""
+    """Return the rows of one page, by offset in it.
+
+    A page with more than ``ROWS_MAX`` rows has none for the padding between functions.
+    """
     begin = page << PAGE_SHIFT
     first = bisect_right(rows, begin, key=itemgetter(0))
     last = bisect_right(rows, begin + PAGE_SIZE - 1, key=itemgetter(0))
@@ -299,7 +118,7 @@ def expected_page(rows: Rows, page: int) -> Rows:
 
 
 def decoded_page(report: Report, table: UnwindTable, page: int) -> Rows:
-    """Decode one page, timed; none for one that is refused."""
+    """Decode one page and note the time.  Returns no rows for a page that is refused."""
     started = time.perf_counter()
     try:
         packed = table.rows(page)
@@ -316,7 +135,7 @@ def decoded_page(report: Report, table: UnwindTable, page: int) -> Rows:
 
 
 def compare(report: Report, page: int, expected: Rows, found: Rows) -> None:
-    """Note every row that only one of them has; of a page with too many rows, every address with another row."""
+    """Note every row that only one side has; of a page with too many rows, every address whose rows differ."""
     if not found:
         return  # refused, which is counted
     if len(expected) > ROWS_MAX:
@@ -325,12 +144,15 @@ def compare(report: Report, page: int, expected: Rows, found: Rows) -> None:
         report.given_up += len(given_up)
         expected, found = ([item for item in rows if item[0] not in given_up] for rows in (expected, found))
     for start, row in sorted(set(expected) ^ set(found)):
+        address = (page << PAGE_SHIFT) + start
+        if address == report.entry_point and row in (NONE, ROOT):
+            continue  # the dynamic linker has no entry for the code where the kernel begins: it is a root by its bytes
         who = "only expected" if (start, row) in expected else "only found"
-        report.wrong.append(f"{(page << PAGE_SHIFT) + start:#x}: {who} {row}")
+        report.wrong.append(f"{address:#x}: {who} {row}")
 
 
 def files(arguments: list[str]) -> Iterator[Path]:
-    """Yield the files that were asked for, each once, whatever its names."""
+    """Yield the chosen files, each once even if it has several names."""
     seen: set[tuple[int, int]] = set()
     for argument in arguments or [*FILES, sys.executable]:
         path = Path(argument)
@@ -345,7 +167,7 @@ def files(arguments: list[str]) -> Iterator[Path]:
 
 
 def is_elf(path: Path) -> bool:
-    """Whether a file begins as an ELF executable or shared library for a 64-bit machine does."""
+    """True for an ELF executable or shared library of a 64-bit machine, by its first 18 bytes."""
     with path.open("rb") as file:
         head = file.read(18)
     return head[:5] == b"\x7fELF\x02" and head[16:17] in (b"\x02", b"\x03")

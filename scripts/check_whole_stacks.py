@@ -5,9 +5,9 @@
     sudo scripts/check_whole_stacks.py --interpreter 3.11 --no-packages --duration 5
 
 Each interpreter runs the programs of tests/targets/libraries.py, two of them started with the recording.  Status 1
-unless of each process at least 97 % of the samples are whole, and 99.5 % of those after its first two seconds; the
-others are listed by reason and by the outermost function that was reached.  Then lists the functions of the
-interpreters that are shown by default, for those who keep pyflame_ebpf/cpython/plumbing.py.
+unless at least 97 % of each process's samples are whole, and 99.5 % of its samples after its first two seconds.  Other
+samples are listed by reason and by the outermost function reached.  At the end come the interpreters' functions that
+are shown by default, to keep pyflame_ebpf/cpython/plumbing.py up to date.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WHOLE, WHOLE_FROM_THE_FIRST = 0.995, 0.97
 
 @dataclass(slots=True)
 class Verdict:
-    """What was found of one process; ``reasons`` and ``early`` hold (outcome, outermost frame reached)."""
+    """The result for one process; ``reasons`` and ``early`` count by (outcome, outermost frame reached)."""
 
     name: str
     samples: int = 0
@@ -48,14 +48,14 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether all is as it must be."""
+        """True if enough samples are whole, from the first one on and later."""
         return (
             self.late > 0 and self.late_whole >= WHOLE * self.late and self.whole >= WHOLE_FROM_THE_FIRST * self.samples
         )
 
 
 def reached(stack: Stack) -> str:
-    """The outermost native frame of a stack, with its file."""
+    """Spell the outermost native frame of a stack, with its file."""
     for frame in stack:
         if frame.kind is FrameKind.NATIVE:
             return f"{frame.name} ({Path(frame.file).name})"
@@ -82,13 +82,13 @@ def judge(name: str, profile: Profile, pid: int) -> Verdict:
 
 @dataclass(slots=True)
 class Shown:
-    """Functions of the interpreters' own files that are shown by default, with samples they are in."""
+    """Functions of the interpreters' own files that are shown by default, with their samples."""
 
     samples: Counter[str] = field(default_factory=Counter)
     unnamed: Counter[str] = field(default_factory=Counter)  # by file
 
     def add(self, profile: Profile, keys: Counter[SampleKey]) -> None:
-        """Add what is shown of these samples."""
+        """Add the shown functions of these samples."""
         for key, count in keys.items():
             interpreter = profile.processes[key.process].interpreter_file
             frames = {
@@ -104,7 +104,7 @@ class Shown:
 def check(
     interpreter: Interpreter, programs: Sequence[str], late: Sequence[str], recorded: tuple[float, int], shown: Shown
 ) -> list[Verdict]:
-    """Record these programs in one interpreter (seconds, frequency), and judge each."""
+    """Record the programs in one interpreter for ``recorded`` (seconds, frequency in Hz), and judge each."""
     with ExitStack() as ended:
         running: list[tuple[str, TargetProcess]] = []
 
@@ -118,14 +118,19 @@ def check(
         for _, target in running:
             target.wait_until_ready()
         busy = [target.pid for _, target in running]
-        profile = record_for(*recorded, lambda: [start(program, " (new)") for program in late] and None, busy=busy)
+
+        def start_late() -> None:
+            for program in late:
+                start(program, " (new)")
+
+        profile = record_for(*recorded, start_late, busy=busy)
         for _, target in running:
             shown.add(profile, samples_of(profile, target.pid))
         return [judge(name, profile, target.pid) for name, target in running]
 
 
 def show(verdict: Verdict) -> None:
-    """Print a line for a process, and what cut its other stacks short."""
+    """Print a line for a process, and the reasons for stacks that are cut short."""
     whole, late = verdict.whole / max(1, verdict.samples), verdict.late_whole / max(1, verdict.late)
     result = "ok" if verdict.passed else "FAILED"
     print(f"{verdict.name:28}{verdict.samples:>8}{whole:>10.2%}{verdict.late:>8}{late:>10.2%}  {result}")
@@ -135,7 +140,7 @@ def show(verdict: Verdict) -> None:
 
 
 def environment_with_packages(base: Interpreter, directory: str) -> Interpreter:
-    """An interpreter that has the packages, from wheels, in an environment that is made in the directory."""
+    """Make an environment in the directory, with the packages from wheels.  Returns its interpreter."""
     subprocess.run([*base.argv, "-m", "venv", directory], check=True)
     python = str(Path(directory) / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", "--only-binary", ":all:", *PACKAGES], check=True)
@@ -174,7 +179,7 @@ def main() -> int:
 
 
 def summarize(verdicts: Sequence[Verdict], shown: Shown) -> None:
-    """Print the sums, and the functions that are shown."""
+    """Print the sums, and the shown functions."""
     late, whole = sum(verdict.late for verdict in verdicts), sum(verdict.late_whole for verdict in verdicts)
     samples, from_first = sum(verdict.samples for verdict in verdicts), sum(verdict.whole for verdict in verdicts)
     print(f"{samples} samples, {from_first / max(1, samples):.3%} whole; {late} late, {whole / max(1, late):.3%} whole")

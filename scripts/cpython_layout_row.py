@@ -3,7 +3,7 @@
 
 scripts/cpython_layout_row.py libpython3.12.so.1.0          the row, as pyflame_ebpf/cpython/rows.py has it
 scripts/cpython_layout_row.py --check libpython3.12.so.1.0  status 1 if the committed row differs
-scripts/cpython_layout_row.py --pid 4711                    what the process publishes in _Py_DebugOffsets
+scripts/cpython_layout_row.py --pid 4711                    the row of the process's own _Py_DebugOffsets
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import _checkout  # noqa: F401 - finds the package
+from _dwarf_structs import Member, Structs
 from elftools.elf.elffile import ELFFile
 
 from pyflame_ebpf.cpython.debug_offsets import DEBUG_OFFSETS_READ, layout_from_debug_offsets
@@ -23,124 +25,11 @@ from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, Ins
 from pyflame_ebpf.cpython.line_table import LineTableFormat
 from pyflame_ebpf.cpython.rows import LAYOUTS
 
-# The translation units that between them describe every struct that the walker reads.
-UNITS = (
-    "Python/pystate.c",
-    "Objects/codeobject.c",
-    "Objects/frameobject.c",
-    "Objects/unicodeobject.c",
-    "Python/ceval.c",
-)
-MAX_DEPTH = 32  # of typedefs and nested structs
 IDENTITY_SIZE = 96  # PF_CODE_IDENTITY_SIZE of bpf/sample.h
 
 
-@dataclass(frozen=True)
-class Member:
-    """Where a member is: bytes from the start of the outermost struct, its size, and for a bit field its first bit."""
-
-    offset: int
-    size: int
-    bit: int = 0  # from the start of the byte at ``offset``
-
-
-class Structs:
-    """The structs of one ELF file by name, read from the DWARF of a few translation units as they are asked for."""
-
-    def __init__(self, dwarf: Any) -> None:
-        self._units = [unit for unit in dwarf.iter_CUs() if _unit_name(unit).endswith(UNITS)]
-        self._units.sort(key=lambda unit: next(i for i, name in enumerate(UNITS) if _unit_name(unit).endswith(name)))
-        self._named: list[dict[str, list[Any]]] = []
-
-    def member(self, struct: str, path: str) -> Member | None:
-        """The member at the dotted ``path``, None when this release has none."""
-        die = self._struct(struct)
-        return _find_member(die, path.split(".")) if die is not None else None
-
-    def size(self, struct: str) -> int:
-        """sizeof(struct) in bytes; KeyError when the struct is not described."""
-        die = self._struct(struct)
-        if die is None:
-            raise KeyError(struct)
-        return int(die.attributes["DW_AT_byte_size"].value)
-
-    def _struct(self, name: str) -> Any | None:
-        for index in range(len(self._units)):
-            for die in self._named_in(index).get(name, []):
-                struct = _strip(die)
-                if struct is not None and struct.has_children and "DW_AT_byte_size" in struct.attributes:
-                    return struct
-        return None
-
-    def _named_in(self, index: int) -> dict[str, list[Any]]:
-        if index == len(self._named):
-            named: dict[str, list[Any]] = {}
-            for die in self._units[index].get_top_DIE().iter_children():
-                if die.tag in ("DW_TAG_typedef", "DW_TAG_structure_type") and "DW_AT_name" in die.attributes:
-                    named.setdefault(_name(die), []).append(die)
-            self._named.append(named)
-        return self._named[index]
-
-
-def _unit_name(unit: Any) -> str:
-    return _name(unit.get_top_DIE())
-
-
-def _name(die: Any) -> str:
-    attribute = die.attributes.get("DW_AT_name")
-    return attribute.value.decode() if attribute else ""
-
-
-def _strip(die: Any) -> Any | None:
-    """The struct, union or base type behind typedefs and qualifiers, None when there is nothing."""
-    for _ in range(MAX_DEPTH):
-        if die.tag not in ("DW_TAG_typedef", "DW_TAG_const_type", "DW_TAG_volatile_type", "DW_TAG_atomic_type"):
-            return die
-        if "DW_AT_type" not in die.attributes:
-            return None
-        die = die.get_DIE_from_attribute("DW_AT_type")
-    return None
-
-
-def _find_member(struct: Any, path: list[str]) -> Member | None:
-    for child in struct.iter_children():
-        if child.tag != "DW_TAG_member":
-            continue
-        kind = _strip(child.get_DIE_from_attribute("DW_AT_type"))
-        here = _location(child, kind)
-        rest = path[1:] if _name(child) == path[0] else path if not _name(child) else None
-        if rest == []:
-            return here
-        if rest is not None and kind is not None and kind.tag in ("DW_TAG_structure_type", "DW_TAG_union_type"):
-            inner = _find_member(kind, rest)
-            if inner is not None:
-                return Member(here.offset + inner.offset, inner.size, inner.bit)
-    return None
-
-
-def _location(member: Any, kind: Any | None) -> Member:
-    bits = member.attributes.get("DW_AT_data_bit_offset")
-    if bits is not None:
-        return Member(bits.value // 8, 1, bits.value % 8)
-    offset = member.attributes.get("DW_AT_data_member_location")
-    return Member(offset.value if offset else 0, _size(kind))
-
-
-def _size(kind: Any | None) -> int:
-    """Bytes of a value of this type; an array counts as one element."""
-    for _ in range(MAX_DEPTH):
-        if kind is None:
-            return 0
-        if kind.tag == "DW_TAG_pointer_type":
-            return 8
-        if kind.tag != "DW_TAG_array_type":
-            return int(kind.attributes["DW_AT_byte_size"].value) if "DW_AT_byte_size" in kind.attributes else 0
-        kind = _strip(kind.get_DIE_from_attribute("DW_AT_type"))
-    return 0
-
-
 def layout_from_elf(path: Path) -> CPythonLayout:
-    """The layout that the DWARF of an interpreter or libpython describes, 3.6 to 3.12."""
+    """Return the layout in the DWARF of an interpreter or libpython of 3.6 to 3.12."""
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         if not elf.has_dwarf_info():
@@ -149,7 +38,7 @@ def layout_from_elf(path: Path) -> CPythonLayout:
 
 
 def release_of(path: Path) -> tuple[int, int]:
-    """The release that the file is named for, symbolic links followed: libpython3.12.so.1.0 is (3, 12)."""
+    """Return the release in the file's name, symbolic links followed: (3, 12) for libpython3.12.so.1.0."""
     found = re.search(r"python(\d)\.(\d{1,2})", path.resolve().name)
     if not found:
         raise SystemExit(f"{path} is not named for its release: call it python3.N or libpython3.N.so")
@@ -157,7 +46,7 @@ def release_of(path: Path) -> tuple[int, int]:
 
 
 def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLayout:
-    """One row: every offset looked up, the kinds and tags that DWARF does not tell by release."""
+    """Make one row: offsets from the structs; kinds and tags, which DWARF does not have, by release."""
 
     def at(struct: str, *paths: str) -> int:
         members = (structs.member(struct, path) for path in paths)
@@ -167,9 +56,7 @@ def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLa
     frame = "_PyInterpreterFrame" if release >= (3, 11) else "PyFrameObject"
     gil = at(interp, "ceval.gil") if release >= (3, 12) else OFFSET_NONE
     active = structs.member(thread, "_status.active")
-    kind, compact, ascii_ = (structs.member("PyASCIIObject", f"state.{name}") for name in ("kind", "compact", "ascii"))
-    if not (kind and compact and ascii_) or not kind.offset == compact.offset == ascii_.offset:
-        raise SystemExit("the bit fields of PyASCIIObject.state are not in one byte")
+    kind, compact, ascii_ = _string_state(structs)
     return CPythonLayout(
         version=release[0] << 8 | release[1],
         instruction_kind=_instruction_kind(release),
@@ -221,6 +108,14 @@ def layout_from_structs(release: tuple[int, int], structs: Structs) -> CPythonLa
     )
 
 
+def _string_state(structs: Structs) -> tuple[Member, Member, Member]:
+    """The bit fields of a str's state, which the walker reads as one byte: kind, compact, ascii."""
+    kind, compact, ascii_ = (structs.member("PyASCIIObject", f"state.{name}") for name in ("kind", "compact", "ascii"))
+    if not (kind and compact and ascii_) or not kind.offset == compact.offset == ascii_.offset:
+        raise SystemExit("the bit fields of PyASCIIObject.state are not in one byte")
+    return kind, compact, ascii_
+
+
 def _instruction_kind(release: tuple[int, int]) -> InstructionKind:
     if release >= (3, 11):
         return InstructionKind.PREV_INSTR
@@ -234,7 +129,7 @@ def _line_table_format(release: tuple[int, int]) -> LineTableFormat:
 
 
 def _frame_size(structs: Structs, frame: str, release: tuple[int, int]) -> int:
-    """Bytes up to the end of the last field that the walker reads, in whole words."""
+    """The bytes up to the end of the last field that the walker reads, in whole words."""
     names = ["f_back", "f_code", "f_lasti", "previous", "prev_instr", "is_entry"]
     names += ["owner"] if release >= (3, 12) else []
     members = (structs.member(frame, name) for name in names)
@@ -253,7 +148,7 @@ def _optional(offset: int) -> int | None:
 
 
 def layout_from_process(pid: int) -> CPythonLayout:
-    """The layout that a running 3.13 or later publishes at the start of its _PyRuntime."""
+    """Return the layout that a running 3.13 or later publishes at the start of its _PyRuntime."""
     address = _runtime_address(pid)
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         memory.seek(address)
@@ -274,7 +169,7 @@ def _runtime_address(pid: int) -> int:
 
 
 def _runtime_symbol(stream: Any) -> tuple[int, bool] | None:
-    """The symbol's value and whether the load address comes on top (ET_DYN), None when the file has none."""
+    """The symbol's value, and whether the load address is added to it (ET_DYN); None if the file has no symbol."""
     if stream.read(4) != b"\x7fELF":
         return None
     elf = ELFFile(stream)
@@ -288,7 +183,7 @@ def _runtime_symbol(stream: Any) -> tuple[int, bool] | None:
 
 
 def row_lines(layout: CPythonLayout) -> Iterator[str]:
-    """The Python source of one row, the fields of one struct on a line."""
+    """Yield the Python source of one row, with the fields of one struct on a line."""
     yield f"    ({layout.version >> 8}, {layout.version & 255}): CPythonLayout("
     group: list[str] = []
     prefix = ""
@@ -322,7 +217,7 @@ def _literal(name: str, value: object) -> str:
 
 
 def differences(ours: CPythonLayout, theirs: CPythonLayout) -> list[str]:
-    """The fields in which two layouts differ, as ``name: ours != theirs``."""
+    """Return the fields in which two layouts differ, as ``name: ours != theirs``."""
     pairs = ((field.name, getattr(ours, field.name), getattr(theirs, field.name)) for field in fields(ours))
     return [f"{name}: {mine} != {other}" for name, mine, other in pairs if mine != other]
 

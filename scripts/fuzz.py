@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fuzz what reads files of others: .eh_frame, ELF symbols, debug data, perf maps; guided by coverage (atheris).
+"""Fuzz the readers of foreign files, guided by coverage: .eh_frame, ELF symbols, debug data, perf maps.
 
-    scripts/fuzz.py [--seconds 600] [TARGET...]     each target in a process of its own, all at the same time
+    scripts/fuzz.py                           all readers, ten minutes, each in a process of its own at the same time
+    scripts/fuzz.py --seconds 5 perfmap       one of them, quickly
 
-pip install atheris first.  A run fails on any exception that a reader does not promise, on an input that takes more
-than a few seconds of CPU, and on more memory than the bound; the input that did it is left in the corpus directory.
+Needs atheris: pip install 'pyflame-ebpf[fuzz]'.  Status 1 on an exception that a reader does not promise, on an input
+that takes more than 10 s, and on more than 1,024 MB of memory.  The input is left in the corpus directory.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
+from typing import Any, BinaryIO
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import _checkout  # noqa: F401 - finds the package
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.elf.plt import PltStubs
@@ -65,14 +67,14 @@ PAGES_MAX = 32
 
 @contextlib.contextmanager
 def file_of(data: bytes) -> Iterator[BinaryIO]:
-    """Bytes as an open file."""
+    """Yield the bytes as an open file."""
     with os.fdopen(os.memfd_create("fuzz"), "r+b", buffering=0) as file:
         file.write(data)
         yield file
 
 
 def read_frames(data: bytes) -> None:
-    """All unwind rows of a file's first pages of code."""
+    """Read all unwind rows of a file's first pages of code."""
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
         table = UnwindTable(image)
@@ -83,7 +85,7 @@ def read_frames(data: bytes) -> None:
 
 
 def read_elf(data: bytes) -> None:
-    """All that is asked of an ELF file besides its unwind data, each question by itself."""
+    """Ask an ELF file everything but its unwind data, each question by itself."""
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
         symbols = ElfSymbols(image)
@@ -104,7 +106,7 @@ def read_elf(data: bytes) -> None:
 
 
 def _stubs(symbols: ElfSymbols) -> None:
-    """Names at every place of every section that may hold stubs."""
+    """Ask for names at every place of every section that may hold stubs."""
     sections = [section for section in symbols.image.sections if section.name.startswith(".plt")]
     vaddrs = [section.vaddr + place for section in sections for place in range(0, min(section.size, 128), 4)]
     stubs = PltStubs(symbols, vaddrs)
@@ -114,7 +116,7 @@ def _stubs(symbols: ElfSymbols) -> None:
 
 
 def read_debug_data(data: bytes) -> None:
-    """Compressed symbols, the debug link, the check of a debug file; then the packed bytes alone."""
+    """Read compressed symbols and the debug link, and check the file as its own debug file."""
     with file_of(data) as file, contextlib.suppress(BadElf):
         image = ElfImage(file)
         with contextlib.suppress(BadElf):
@@ -129,7 +131,7 @@ def read_debug_data(data: bytes) -> None:
 
 
 def read_perf_map(data: bytes) -> None:
-    """A perf map, and the names at the ends of its entries."""
+    """Read a perf map, and look up the start of each entry and both ends of the address space."""
     text = PerfMap(data)
     starts = [int(match[1][:16], 16) for match in re.finditer(rb"^([0-9a-f]+) ", data[:4096], re.MULTILINE)]
     for address in (0, (1 << 64) - 1, *starts):
@@ -137,8 +139,14 @@ def read_perf_map(data: bytes) -> None:
 
 
 def elf_seeds(folder: Path) -> Iterator[bytes]:
-    """Small files with all that the readers look for, as the linker makes them."""
-    flags = ([], ["-fcf-protection=full"], ["-Wl,-z,now", "-fno-plt"], ["-Wl,--hash-style=sysv"], ["-g0", "-s"])
+    """Yield small linked files with all that the readers look for."""
+    flags: tuple[list[str], ...] = (
+        [],
+        ["-fcf-protection=full"],
+        ["-Wl,-z,now", "-fno-plt"],
+        ["-Wl,--hash-style=sysv"],
+        ["-g0", "-s"],
+    )
     for more in flags:
         target = folder / "seed.so"
         command = [
@@ -151,7 +159,7 @@ def elf_seeds(folder: Path) -> Iterator[bytes]:
             "-fPIC",
             "-nostdlib",
             "-o",
-            target,
+            str(target),
             "-Wl,-z,noseparate-code",
         ]
         subprocess.run([*command, *more], input=SOURCE.encode(), check=True)
@@ -159,7 +167,7 @@ def elf_seeds(folder: Path) -> Iterator[bytes]:
 
 
 def debug_data_seeds(folder: Path) -> Iterator[bytes]:
-    """Files with compressed symbols and with a debug link."""
+    """Yield files with compressed symbols and with a debug link."""
     for number, data in enumerate(elf_seeds(folder)):
         plain, packed, target = folder / "plain", folder / "packed", folder / "with"
         plain.write_bytes(data)
@@ -172,7 +180,7 @@ def debug_data_seeds(folder: Path) -> Iterator[bytes]:
 
 
 def perf_map_seeds(_: Path) -> Iterator[bytes]:
-    """As node and Java write them, and worse."""
+    """Yield perf maps as node and Java write them, and broken ones."""
     yield b"7f0012340000 40 JS:*hot /a.js:1:2\n7f0012340040 1c0 LazyCompile:~f\n"
     yield b"0x10 0x20 name with blanks\n10 8 inner\n10 8 later\r\nffffffffffffffff 1 last\n"
     yield b"ffffffffffffffff ffffffffffffffff too much\n0 0 empty\n 12 x y\nzz\n\0\xff 1 2\n"
@@ -187,7 +195,7 @@ READERS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], Iterator[byte
 
 
 def fuzz(name: str, seconds: int, corpus: Path) -> None:
-    """Fuzz one reader in this process, which ends here."""
+    """Fuzz one reader in this process, which ends with the fuzzer."""
     import atheris  # noqa: PLC0415 - only the workers need it
 
     os.nice(15)
@@ -211,7 +219,7 @@ def fuzz(name: str, seconds: int, corpus: Path) -> None:
     atheris.Fuzz()
 
 
-def instrument(atheris: object, module: object) -> None:
+def instrument(atheris: Any, module: ModuleType) -> None:
     """Let the fuzzer see which branches the functions and methods of a module take."""
     for value in vars(module).values():
         holders = (
@@ -226,14 +234,16 @@ def instrument(atheris: object, module: object) -> None:
 
 
 def main() -> int:
-    """Run every reader's fuzzer; gives 1 when one found something."""
+    """Run the chosen readers' fuzzers.  Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", choices=[[], *READERS], default=[])
-    parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "pyflame-fuzz")
+    parser.add_argument("targets", nargs="*", metavar="READER", help=", ".join(READERS))
+    parser.add_argument("--seconds", type=int, default=600, help="of each reader; default 600")
+    parser.add_argument("--corpus", type=Path, default=Path(tempfile.gettempdir()) / "pyflame-fuzz", help="directory")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     names = options.targets or list(READERS)
+    if unknown := set(names) - READERS.keys():
+        parser.error(f"no such reader: {', '.join(sorted(unknown))}; there are {', '.join(READERS)}")
     if options.here:
         fuzz(names[0], options.seconds, options.corpus)
         return 0
@@ -241,12 +251,12 @@ def main() -> int:
 
 
 def watch(names: list[str], seconds: int, corpus: Path) -> int:
-    """Start a fuzzer for each, and print what they say at the end."""
+    """Start a fuzzer for each reader, and print its figures when it ends.  Returns 1 if one found something."""
     corpus.mkdir(parents=True, exist_ok=True)
     running = {}
     for name in names:
         log = (corpus / f"{name}.log").open("w+")
-        command = [sys.executable, __file__, "--here", "--seconds", str(seconds), "--corpus", corpus / name, name]
+        command = [sys.executable, __file__, "--here", "--seconds", str(seconds), "--corpus", str(corpus / name), name]
         running[name] = subprocess.Popen(command, stdout=log, stderr=log), log
     failed = 0
     for name, (process, log) in running.items():

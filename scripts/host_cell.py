@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """One cell of the host matrix: every command of the installed pyflame-ebpf, beside a busy Python program.
 
-Run by the installation's own interpreter; scripts/host_matrix.sh does.  Proven are: that the verifier accepts every
-program in every build of them; that 97 % of the samples of a program in the distribution's Python have their whole
-stacks, with the functions and the lines that the source has; and that record, report, diff, top and doctor do what
-they are for.  The last line says what was found.  Exit status 1: the check that failed is named.
+scripts/host_matrix.sh runs it with the installation's own interpreter.  It proves that the verifier accepts every BPF
+program in every build; that 97 % of the samples of a program in the distribution's Python have whole stacks with the
+functions and lines of the source; and that record, report, diff, top and doctor work.  The last line has the figures.
+Status 1: the last line names the check that failed.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import itertools
@@ -47,11 +48,11 @@ PATIENCE = 120
 
 
 class CheckFailed(Exception):
-    """Something is not as it should be."""
+    """A check failed; the message says which."""
 
 
 def check(fulfilled: bool, what: str) -> None:
-    """CheckFailed unless it is so."""
+    """Raises CheckFailed unless the condition is fulfilled."""
     if not fulfilled:
         raise CheckFailed(what)
 
@@ -60,7 +61,7 @@ def check(fulfilled: bool, what: str) -> None:
 
 
 def load_builds() -> list[Load]:
-    """Loads every program of every build; CheckFailed when the kernel refuses one."""
+    """Load every program of every build.  Raises CheckFailed when the kernel refuses one."""
     loads: list[Load] = []
     for name, options in BUILDS.items():
         print(f"-- programs for: {name}")
@@ -72,7 +73,7 @@ def load_builds() -> list[Load]:
 
 
 def most_instructions(loads: list[Load]) -> str:
-    """The program that the verifier had most work with."""
+    """Describe the program that cost the verifier most instructions."""
     hardest = max(loads, key=lambda load: int(load.instructions))
     return f"{len(loads)} loads, {int(hardest.instructions):,} instructions verified at most ({hardest.name})"
 
@@ -81,7 +82,7 @@ def most_instructions(loads: list[Load]) -> str:
 
 
 def profiler(*arguments: object) -> str:
-    """What a command writes; CheckFailed with what it said when it fails."""
+    """Run a command, and return its standard output.  Raises CheckFailed when it fails."""
     command = [PROFILER, *map(str, arguments)]
     print("--", *command, flush=True)
     run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -92,7 +93,7 @@ def profiler(*arguments: object) -> str:
 
 @contextlib.contextmanager
 def busy_program() -> Iterator[int]:
-    """A program that goes between Python, C and the kernel all the time; gives its PID."""
+    """Run a program that goes between Python, C and the kernel all the time.  Yields its PID."""
     with subprocess.Popen([PYTHON, "-c", WORKLOAD], stdout=subprocess.PIPE) as target:
         try:
             assert target.stdout is not None
@@ -103,7 +104,7 @@ def busy_program() -> Iterator[int]:
 
 
 def record(directory: Path, *what: object) -> Profile:
-    """A recording with all that it writes."""
+    """Record, check that every output was written, and return the profile."""
     profiler("record", "--frequency", FREQUENCY, "--output", directory, *what)
     for each in OUTPUT_FORMATS.values():
         if each.recorded:
@@ -121,7 +122,7 @@ def check_record_command(directory: Path) -> None:
 
 
 def check_report(directory: Path, pid: int) -> None:
-    """Every output is made again, and the table names the program."""
+    """Check that every output can be made again, and that the table names the program."""
     check(str(pid) in profiler("report", directory), "report's table does not have the program")
     for name, each in OUTPUT_FORMATS.items():
         again = directory / f"again-{each.file_name}"
@@ -130,26 +131,26 @@ def check_report(directory: Path, pid: int) -> None:
 
 
 def check_diff(before: Path, after: Path) -> None:
-    """Two recordings of the same load are compared."""
+    """Check that two recordings of the same load can be compared."""
     table = profiler("diff", before, after)
     check("With callees" in table and "after:" in table, "diff does not compare")
 
 
 def check_doctor(pid: int) -> None:
-    """The host has what is needed, and the program would be seen."""
+    """Check that doctor finds the host fit, and that it finds the program visible."""
     check("compiled and loaded" in profiler("doctor"), "doctor does not say that the programs are loaded")
     check("will be seen" in profiler("doctor", pid), "doctor does not say what will be seen of the program")
 
 
 def check_top(pid: int) -> None:
-    """The live view shows the program and what it runs, and ends by itself."""
+    """Check that the live view shows the program and its lines, and ends by itself."""
     screen = on_terminal([PROFILER, "top", "--duration", "4", "--pid", str(pid)])
     check(str(pid) in screen, "top does not show the program")
     check("(<string>:" in screen, "top does not show the program's lines")
 
 
 def on_terminal(command: list[str]) -> str:
-    """All that a command writes to a terminal of its own."""
+    """Run a command on a terminal of its own, and return all that it writes there."""
     print("--", *command, flush=True)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 140, 0, 0))
@@ -164,7 +165,7 @@ def on_terminal(command: list[str]) -> str:
 
 
 def written_to(terminal: int) -> Iterator[bytes]:
-    """What comes until nobody has the terminal's other end any more."""
+    """Yield the bytes written to a terminal until nobody has its other end any more."""
     with contextlib.suppress(OSError):  # EIO: the end
         while data := os.read(terminal, 1 << 16):
             yield data
@@ -174,7 +175,7 @@ def written_to(terminal: int) -> Iterator[bytes]:
 
 
 def lines_of_functions(code: CodeType) -> dict[str, set[int]]:
-    """The lines of a code object and of all code objects in it, by name."""
+    """Return the lines of a code object and of all code objects in it, by name."""
     lines = {code.co_name: {line for _, _, line in code.co_lines() if line}}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -183,7 +184,7 @@ def lines_of_functions(code: CodeType) -> dict[str, set[int]]:
 
 
 def is_right(stack: Stack, lines: dict[str, set[int]]) -> bool:
-    """Whether the program's own functions stand there as they call each other, each at a line that it has."""
+    """True if the program's own functions stand in the order of their calls, each at one of its lines."""
     python = [frame for frame in stack if frame.kind is FrameKind.PYTHON]
     own = [(frame.name.rpartition(".")[2], frame.line) for frame in python if frame.file == "<string>"]
     if not own or own[0][0] != "<module>" or python[0].name != "<module>":
@@ -195,7 +196,7 @@ def is_right(stack: Stack, lines: dict[str, set[int]]) -> bool:
 
 
 def check_stacks(profile: Profile, pid: int) -> str:
-    """CheckFailed unless enough of the program's stacks are whole and right; says how many are."""
+    """Describe how many of the program's stacks are whole and right.  Raises CheckFailed if they are too few."""
     found = wholeness(profile, pid, 0)
     lines = lines_of_functions(compile(WORKLOAD, "<string>", "exec"))
     own = [key for key in profile.samples if profile.processes[key.process].pid == pid]
@@ -215,7 +216,7 @@ def check_stacks(profile: Profile, pid: int) -> str:
 
 
 def prove(directory: Path) -> str:
-    """All checks; the figures that they gave."""
+    """Make all checks, and return their figures as text.  Raises CheckFailed."""
     programs = most_instructions(load_builds())
     with busy_program() as pid:
         check_doctor(pid)
@@ -230,7 +231,9 @@ def prove(directory: Path) -> str:
 
 
 def main() -> int:
-    """Exit status as in the module's description."""
+    """Run the cell; the exit status is that of the module's description."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
     began = time.monotonic()
     versions = f"bcc {import_bcc().__version__}, Python {platform.python_version()}"
     with tempfile.TemporaryDirectory() as directory:

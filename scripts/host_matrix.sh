@@ -33,6 +33,11 @@ LOCK=/run/pyflame-ebpf.lock # host_lock.LOCK_FILE; a chroot has a /run of its ow
 UBUNTU_KEYRING=pool/main/u/ubuntu-keyring/ubuntu-keyring_2021.03.26_all.deb
 UBUNTU_KEYRING_SHA256=0d0e7ed6b112f5d03eabf3c7eb01ebdacf9c57714b279e90495cfc58c8c4520f
 
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
+
 die() {
     echo "host_matrix.sh: $*" >&2
     exit 1
@@ -136,6 +141,7 @@ test_suite() {
     return 1
 }
 
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 [[ $EUID == 0 ]] || die "must run as root: it calls debootstrap, mount and chroot"
 need debootstrap
 need git

@@ -15,6 +15,11 @@ bin=$(realpath -m "${BIN:-/usr/local/bin}")
 command_link=$bin/pyflame-ebpf
 target=$prefix/current/bin/pyflame-ebpf
 
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
+
 die() {
     echo "install.sh: $*" >&2
     exit 1
@@ -77,7 +82,8 @@ check_sudo_finds_it() {
         echo "install.sh: sudo does not look in $bin: add it to secure_path (visudo), or type sudo $command_link" >&2
 }
 
-[[ $# == 0 || $* == --uninstall ]] || die "unknown argument $*; see the head of this script"
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
+[[ $# == 0 || $* == --uninstall ]] || die "unknown argument $*; see --help"
 [[ $EUID == 0 ]] || die "must run as root: sudo scripts/install.sh"
 cd "$(dirname "$0")/.."
 if [[ ${1:-} == --uninstall ]]; then

@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
-"""One cell of the kernel matrix: loads every BPF program on the running kernel, then records a busy Python program.
+"""One cell of the kernel matrix: load every BPF program on the running kernel, then record a busy Python program.
 
-Prints what the verifier counted of each program and how whole the stacks were.  Exit status 1: the kernel refused a
-program; 2: fewer than 99 % of the samples after the warm-up were whole, or none of them interrupted the kernel.
-scripts/kernel_matrix.sh runs this in guests.
+    sudo scripts/kernel_cell.py                               a minute in this interpreter
+    sudo scripts/kernel_cell.py --duration 6 --warm-up 2      quickly
+    sudo scripts/kernel_cell.py --load-only                   the programs only
+
+Prints each program's verified instructions, and how many stacks were whole.  Status 1: the kernel refused a program.
+Status 2: fewer than 99 % of the samples after the warm-up were whole, or none of them interrupted the kernel.
+scripts/kernel_matrix.sh runs this in virtual machines.
 """
 
 from __future__ import annotations
@@ -77,7 +81,7 @@ class LoadAttributes(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How one program's load went; ``seconds`` of CPU in the system call."""
+    """The result of loading one program; ``seconds`` is the CPU time of the system call."""
 
     name: str
     loaded: bool
@@ -86,13 +90,13 @@ class Load:
 
     @property
     def instructions(self) -> str:
-        """How many instructions the verifier went through, "?" when it did not say."""
+        """How many instructions the verifier went through; "?" if it did not say."""
         words = self.log.split()
         return words[words.index("processed") + 1] if "processed" in words else "?"
 
 
 def load_program(bcc: Any, module: Any, name: str, log_level: int = LOG_STATISTICS) -> Load:
-    """Loads a compiled program and unloads it at once; what the verifier said comes with it."""
+    """Load a compiled program, and unload it at once.  The result has the verifier's log."""
     start = bcc.libbcc.lib.bpf_function_start(module, name.encode())
     size = bcc.libbcc.lib.bpf_function_size(module, name.encode())
     log = ctypes.create_string_buffer(1 << 14 if log_level == LOG_STATISTICS else 1 << 26)
@@ -116,7 +120,7 @@ def load_program(bcc: Any, module: Any, name: str, log_level: int = LOG_STATISTI
 
 
 def load_all(options: SamplerOptions) -> list[Load]:
-    """Loads every program that a recording with these options uses, one by one."""
+    """Load every program that a recording with these options uses, one by one."""
     bcc = import_bcc()
     flags = [f"-I{bpf_directory()}", "-Wno-unused-function", *options.flags(), *kernel_offset_flags()]
     bpf = bcc.BPF(src_file=str(bpf_directory() / "profiler.bpf.c").encode(), cflags=flags)
@@ -133,7 +137,7 @@ def load_all(options: SamplerOptions) -> list[Load]:
 
 
 def print_loads(loads: list[Load]) -> None:
-    """One line per program: verified instructions, and seconds to load."""
+    """Print a line for each program: verified instructions, and seconds to load."""
     print(f"{'program':<16} {'verified':>9} {'load s':>7}")
     for load in loads:
         print(f"{load.name:<16} {load.instructions:>9} {load.seconds:>7.3f}{'' if load.loaded else '  REFUSED'}")
@@ -144,7 +148,7 @@ def print_loads(loads: list[Load]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wholeness:
-    """Samples of one process after the warm-up: how many interrupted the kernel, how many have their whole stacks."""
+    """Samples of one process after the warm-up: all, those in the kernel, and those with whole stacks."""
 
     samples: int
     kernel: int
@@ -154,7 +158,7 @@ class Wholeness:
 
 
 def wholeness(profile: Profile, pid: int, warm_up: int) -> Wholeness:
-    """What became of the process's samples from this second on."""
+    """Count the process's samples from second ``warm_up`` on."""
     samples = kernel = python = native = 0
     reasons = Counter[str]()
     for key, count in profile.samples.items():
@@ -170,7 +174,7 @@ def wholeness(profile: Profile, pid: int, warm_up: int) -> Wholeness:
 
 
 def record_busy(interpreter: str, duration: float, frequency: int, warm_up: int) -> tuple[Wholeness, Profile]:
-    """Records a program that goes between Python, C and the kernel all the time."""
+    """Record the host while a program goes between Python, C and the kernel all the time."""
     command = [interpreter, "-c", WORKLOAD]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as target:
         try:
@@ -184,7 +188,7 @@ def record_busy(interpreter: str, duration: float, frequency: int, warm_up: int)
 
 
 def check_recording(interpreter: str, arguments: argparse.Namespace) -> bool:
-    """Records, prints the figures, says whether enough stacks were whole."""
+    """Record, and print the figures.  Returns whether enough stacks were whole."""
     found, profile = record_busy(interpreter, arguments.duration, arguments.frequency, arguments.warm_up)
     counters = {name: value for name, value in profile.recording.counters.items() if value}
     print(
@@ -196,8 +200,8 @@ def check_recording(interpreter: str, arguments: argparse.Namespace) -> bool:
 
 
 def main() -> int:
-    """Exit status as in the module's description."""
-    parser = argparse.ArgumentParser(description="Load every BPF program here, then record a busy Python program.")
+    """Run the cell; the exit status is that of the module's description."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("interpreters", nargs="*", default=[sys.executable])
     parser.add_argument("--duration", type=float, default=60, help="seconds of a recording")
     parser.add_argument("--warm-up", type=int, default=30, help="seconds of it that do not count")

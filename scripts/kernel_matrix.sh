@@ -18,6 +18,13 @@
 # Prints each cell (the kernel, verified instructions and load time of each program, samples, whole stacks) as it ends.
 # Fails when a cell fails; sid's, a kernel that changes every week, is reported and does not count.
 set -u
+
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
+
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 here=$(cd "$(dirname "$0")" && pwd)
 runner=${VM_RUNNER:-vm.sh} python=${PYTHON:-python3} seconds=${CELL_SECONDS:-600}
 read -ra interpreters <<<"${INTERPRETERS:-$python}"

@@ -13,6 +13,11 @@ RUNTIME_PACKAGES=(python3 python3-venv python3-bpfcc)
 DEVELOPMENT_PACKAGES=(gcc libc6-dev)
 TEST_PACKAGES=(debootstrap ruby shellcheck tmux) # a sid chroot; the Vagrantfile; these scripts; a terminal for top
 
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
+
 die() {
     echo "provision.sh: $*" >&2
     exit 1
@@ -74,10 +79,23 @@ install_browser() {
     fi
 }
 
+# For scripts/check_against_perf.py.
+install_perf() {
+    local package
+    ! command -v perf >/dev/null || return 0
+    for package in linux-perf linux-tools-generic; do # Debian's, Ubuntu's
+        if has_candidate "$package"; then
+            install_packages "$package"
+            return 0
+        fi
+    done
+}
+
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 mode=${1:-}
 case $mode in
 "" | --tests | --runtime) ;;
-*) die "unknown argument $mode; see the head of this script" ;;
+*) die "unknown argument $mode; see --help" ;;
 esac
 [[ $EUID == 0 ]] || die "must run as root: it installs packages"
 cd "$(dirname "$0")/.."
@@ -94,4 +112,5 @@ if [[ $mode == --tests ]]; then
     install_packages "${TEST_PACKAGES[@]}"
     install_node
     install_browser
+    install_perf
 fi

@@ -1,9 +1,17 @@
 #!/bin/bash
-# Runs every check and every test, and installs first what is missing: sudo scripts/run_tests.sh [PYTEST ARGUMENTS]
+# Runs every check and every test, and first installs what is missing.
+#
+#   sudo scripts/run_tests.sh                        all of them
+#   sudo scripts/run_tests.sh [PYTEST ARGUMENTS]     the checks, and these tests: tests/elf, -k name
 #
 # Two passes: everything that needs no root runs as the checkout's owner with no capability at all, so that a test
 # which quietly wants root fails; then the root tier.  A test that is skipped in either is a failure (tests/conftest.py).
 set -euo pipefail
+
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
 
 die() {
     echo "run_tests.sh: $*" >&2
@@ -12,10 +20,10 @@ die() {
 
 is_provisioned() {
     local program
-    for program in gcc shellcheck debootstrap ruby node npm tmux; do
+    for program in gcc shellcheck debootstrap ruby node npm tmux perf; do
         command -v "$program" >/dev/null || return 1
     done
-        .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.symbols.demangle' 2>/dev/null &&
+    .venv/bin/python -c 'import bcc, elftools, hypothesis, playwright, pytest, rich, typer, pyflame_ebpf.symbols.demangle' 2>/dev/null &&
         [[ -x .venv/bin/ruff && -x .venv/bin/mypy && -x .venv/bin/lint-imports ]]
 }
 
@@ -37,6 +45,7 @@ sys.exit(int(suite.get("tests")) == 0 or bool(skipped))
 PYTHON
 }
 
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 [[ $EUID == 0 ]] || die "must run as root: sudo scripts/run_tests.sh"
 cd "$(dirname "$0")/.."
 owner=$(stat -c %u .)

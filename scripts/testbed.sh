@@ -11,6 +11,11 @@ set -euo pipefail
 MIRROR=${MIRROR:-http://deb.debian.org/debian}
 RELEASES=(3.13 3.14 3.15)
 
+# Prints the head of this script: what it does, and its arguments.
+show_help() {
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p; }' "$0"
+}
+
 die() {
     echo "testbed.sh: $*" >&2
     exit 1
@@ -80,12 +85,13 @@ print_interpreters() {
     ((found)) || die "sid has none of: ${RELEASES[*]}"
 }
 
+[[ ${1:-} != --help && ${1:-} != -h ]] || { show_help; exit 0; }
 action="make"
 if [[ ${1:-} == --remove ]]; then
     action=remove
     shift
 fi
-[[ ${1:-} != -* ]] || die "unknown option $1"
+[[ ${1:-} != -* ]] || die "unknown option $1; see --help"
 [[ $EUID == 0 ]] || die "must run as root: it calls debootstrap, mount and chroot"
 directory=${1:-${HOME:?}/.cache/pyflame-testbed}
 mkdir -p "$directory"

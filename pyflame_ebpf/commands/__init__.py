@@ -1,1 +1,1 @@
-"""What each command does once its command line is understood."""
+"""The commands: each command line becomes a request, which one of these modules carries out."""

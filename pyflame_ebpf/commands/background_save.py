@@ -1,4 +1,4 @@
-"""Saving a recording that goes on: a forked copy of this process names and writes, and the recording loses nothing."""
+"""Saving a recording while it goes on: a forked copy of this process names and writes what was sampled."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.output_directory import OutputDirectory, write_error
 from pyflame_ebpf.profile.model import Profile
 
-_SAID_MAX = select.PIPE_BUF  # bytes that come in one piece
+_SAID_MAX = select.PIPE_BUF  # bytes; a pipe delivers no more in one piece
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOutcome:
-    """How a saving ended, in words, and the error that it failed by."""
+    """The message of a saving that has ended, and its error if it failed."""
 
     message: str
     failure: PyflameError | None = None
@@ -34,9 +34,9 @@ def _failed(failure: PyflameError) -> SaveOutcome:
 
 
 class BackgroundSave:
-    """A recording being written to a new directory; OutputExists, OutputUnwritable, DiskFull at once.
+    """A recording that is being written to a new directory.  Raises OutputExists, OutputUnwritable, DiskFull.
 
-    ``profile`` is called in the copy, which shares open files and nothing else with this process.
+    ``profile`` is called in the copy, which shares only open files with this process.
     """
 
     def __init__(self, path: Path, profile: Callable[[], Profile]) -> None:
@@ -55,11 +55,11 @@ class BackgroundSave:
 
     @property
     def path(self) -> Path:
-        """The directory."""
+        """The directory of the outputs."""
         return self._directory.path
 
     def outcome(self, timeout: float | None = 0.0) -> SaveOutcome | None:
-        """How it ended, None while it goes on; waits so many seconds, without ``timeout`` until it ends."""
+        """Wait ``timeout`` seconds, None until the end.  Returns the outcome; None while the saving goes on."""
         readable = select.poll()  # select() takes no descriptor from 1024 on, and a recording has many files open
         readable.register(self._reader, select.POLLIN)
         if not readable.poll(None if timeout is None else timeout * 1000):
@@ -72,7 +72,7 @@ class BackgroundSave:
 
 
 def _write_and_exit(directory: OutputDirectory, profile: Callable[[], Profile], writer: int) -> None:
-    """Never returns: what the copy inherits must not be cleaned up twice."""
+    """Write, send the outcome, and end the copy without the cleaning-up that it inherited."""
     try:
         for number in ENDING_A_VIEW:
             signal.signal(number, signal.SIG_IGN)  # Ctrl-C ends the view, not what it was asked to save
@@ -102,7 +102,7 @@ def _write(directory: OutputDirectory, profile: Callable[[], Profile]) -> SaveOu
 
 
 def _told(outcome: SaveOutcome) -> bytes:
-    """An outcome on its way to the process that shows it: exit code, hint and message; cut where it is too long."""
+    """Pack an outcome for the process that shows it: exit code, hint and message, cut to ``_SAID_MAX`` bytes."""
     failure = outcome.failure
     code, hint = (failure.exit_code, failure.hint) if failure else (0, "")
     return "\0".join((str(code), hint, outcome.message)).encode(errors="replace")[:_SAID_MAX]

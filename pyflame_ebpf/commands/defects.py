@@ -1,4 +1,4 @@
-"""What becomes of an exception that nobody expected: a report in a file, and one line for the user."""
+"""Reports of defects: an unexpected exception is written to a file, and the user sees one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXIT_CODE = 70
 
 
 def save_defect_report(error: BaseException) -> Path | None:
-    """Write all that is known of a defect to a new temporary file; None where none can be written."""
+    """Write versions, arguments and traceback to a new temporary file.  Returns None if it cannot be written."""
     text = "".join(
         (
             f"pyflame-ebpf {__version__}, Python {platform.python_version()}, kernel {platform.release()}\n",

@@ -1,4 +1,4 @@
-"""``diff``: what changed between two recordings, or two ranges of time of one, without root."""
+"""``diff``: compare two recordings, or two ranges of time of one, without root."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.profile.selection import WHOLE_RECORDING, Selection
 
 _SIDES = ("before", "after")
-_PLAIN_WIDTH = 120  # of what does not go to a terminal
+_PLAIN_WIDTH = 120  # columns of a table that does not go to a terminal
 _TELL_TIMES = "Say them: --duration 60 --frequency 99 (repeat an option where before and after differ)."
 _BOTH_RANGES = "Give both ranges: diff DIR --from 0 --to 0:30 --from 0:30 --to 1:00"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A comparison as the command line asks for it; ``after`` None: two ranges of one recording.
+    """The arguments of one comparison; ``after`` None compares two ranges of ``before``.
 
-    ``begin`` and ``end`` hold no time, one for both sides, or one for each.  So do ``durations`` and ``frequencies``,
-    of stacks that do not tell theirs.
+    ``begin`` and ``end`` (seconds) have no value, one for both sides, or one for each side.  So have ``durations``
+    (seconds) and ``frequencies`` (Hz), which folded stacks do not hold themselves.
     """
 
     before: Path
     after: Path | None
     begin: tuple[float, ...] = ()
     end: tuple[float, ...] = ()
-    selection: Selection = WHOLE_RECORDING  # of both; its times are not used
+    selection: Selection = WHOLE_RECORDING  # of both sides; its times are not used
     durations: tuple[float, ...] = ()
     frequencies: tuple[float, ...] = ()
     format: str | None = None
@@ -49,7 +49,7 @@ class Request:
     options: ComparisonOptions = DEFAULT_COMPARISON_OPTIONS
 
     def check(self) -> None:
-        """UsageError where it asks for what does not go together."""
+        """Raises UsageError for values that are unknown or do not go together."""
         for name, values in (("--from", self.begin), ("--to", self.end)):
             _side_values(name, values)
         for name, numbers in (("--duration", self.durations), ("--frequency", self.frequencies)):
@@ -68,7 +68,7 @@ class Request:
             raise UsageError("which output is to go to standard output?", "Say it: --format json --output -")
 
     def selections(self) -> tuple[Selection, Selection]:
-        """What part of each recording is compared."""
+        """Return the compared part of each recording: (before, after)."""
         begins, ends = _side_values("--from", self.begin), _side_values("--to", self.end)
         before, after = (
             replace(self.selection, begin=begin or 0.0, end=end) for begin, end in zip(begins, ends, strict=True)
@@ -77,7 +77,7 @@ class Request:
 
 
 def _side_values(option: str, values: Sequence[float]) -> tuple[float | None, float | None]:
-    """What an option says of each side."""
+    """Return an option's value for each side; None without one.  Raises UsageError for more than two values."""
     if len(values) > len(_SIDES):
         raise UsageError(f"{option} is given {len(values)} times", "Once for both recordings, or once for each.")
     if not values:
@@ -86,7 +86,7 @@ def _side_values(option: str, values: Sequence[float]) -> tuple[float | None, fl
 
 
 def diff(request: Request) -> None:
-    """Compares and writes; UsageError, UnusableProfileError, NothingSampled and what writing may raise."""
+    """Compare and write.  Raises UsageError, UnusableProfileError, NothingSampled and the errors of writing."""
     request.check()
     before, after = _parts(request)
     measure = Measure.SHARE if request.normalize else Measure.CORES
@@ -101,7 +101,7 @@ def diff(request: Request) -> None:
 
 
 def _parts(request: Request) -> tuple[Profile, Profile]:
-    """The two profiles to compare."""
+    """Load the two profiles that are compared."""
     first = load(request.before)
     second = first if request.after is None else load(request.after)
     wholes = _with_times(request, (first, second))
@@ -121,7 +121,7 @@ def _parts(request: Request) -> tuple[Profile, Profile]:
 
 
 def _with_times(request: Request, profiles: tuple[Profile, Profile]) -> list[Profile]:
-    """The profiles; those that do not tell their duration and frequency get what the command line says."""
+    """Give profiles without a duration or frequency those of the command line."""
     if (request.durations or request.frequencies) and all(knows_cores(profile) for profile in profiles):
         raise UsageError(
             "both recordings tell their duration and frequency",

@@ -1,4 +1,4 @@
-"""``doctor``: what this host can record, and what of one process will be seen."""
+"""``doctor``: tell whether this host can be recorded, and how much of one process will be seen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SUBJECT_WIDTH = 14
 
 
 class Status(str, Enum):
-    """What a check found."""
+    """The verdict of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -47,7 +47,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: ``exit_code`` is that with which ``record`` would fail, 0 when it will not."""
+    """One line of the report; ``exit_code`` is the one with which ``record`` would fail, 0 if it would not."""
 
     status: Status
     subject: str
@@ -61,7 +61,7 @@ def _failed(subject: str, error: PyflameError) -> Finding:
 
 
 def doctor(pid: int | None) -> int:
-    """Prints what is found; gives the exit code; ProcessGone."""
+    """Print all findings.  Returns the first failure's exit code, 0 without one.  Raises ProcessGone, ProcessDenied."""
     findings = host_findings() if pid is None else process_findings(pid)
     failures = []
     for finding in findings:
@@ -75,7 +75,7 @@ _COLOURS = {Status.OK: "32", Status.WARN: "33", Status.FAIL: "31", Status.UNKNOW
 
 
 def line_of(finding: Finding, *, colours: bool = False) -> str:
-    """A finding as it is printed, with its hint on a second line."""
+    """Format a finding, with its hint on a second line."""
     status = f"{finding.status.value:4}"
     if colours:
         status = f"\x1b[{_COLOURS[finding.status]}m{status}\x1b[0m"
@@ -91,7 +91,7 @@ def _visible_lines(text: str) -> str:
 
 
 def host_findings() -> Iterator[Finding]:
-    """All checks of the host, in the order in which a recording would fail."""
+    """Yield all checks of the host, in the order in which a recording would fail."""
     yield Finding(Status.OK, "pyflame-ebpf", f"{__version__}, Python {platform.python_version()} ({sys.executable})")
     yield _kernel_version()
     yield _checked("namespaces", check_namespaces, "the host's own PID and user namespaces")
@@ -179,7 +179,7 @@ def _other_profiler() -> Finding:
 
 
 def _programs() -> Finding:
-    """Compile and load them for real; nothing is attached to the clock, so nothing is sampled."""
+    """Compile and load the programs; they are not attached to the clock, so nothing is sampled."""
     subject = "BPF programs"
     try:
         with sampler.Sampler(sampler.SamplerOptions(99)) as loaded:
@@ -211,7 +211,7 @@ def _interpreters() -> Finding:
 
 
 def process_findings(pid: int) -> Iterator[Finding]:
-    """What is known of a process and what will be seen of it; ProcessGone, ProcessDenied."""
+    """Yield the facts of a process, and how much of it will be seen.  Raises ProcessGone, ProcessDenied."""
     if not proc.is_alive(pid):
         raise proc.ProcessGone(pid)
     yield Finding(Status.OK, "process", f"{pid} {proc.name(pid)}, user {proc.user_id(pid)}")
@@ -226,7 +226,7 @@ def process_findings(pid: int) -> Iterator[Finding]:
 
 
 def _native_names(pid: int) -> Iterator[Finding]:
-    """A line for each reason why native functions of the process will be numbers."""
+    """Yield a line for each reason why native functions of the process will be shown as numbers."""
     symbols = NativeSymbols()
     lacking: dict[str, list[str]] = {}
     code = [mapping for mapping in proc.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]

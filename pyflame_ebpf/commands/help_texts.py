@@ -1,4 +1,4 @@
-"""What each command says of itself with ``--help``: what it does, then examples."""
+"""The text of each command's ``--help``: what it does, then examples."""
 
 HELP = """Sample the CPU use of Python and everything else on this host, without touching the programs.
 

@@ -1,4 +1,4 @@
-"""What this host and this process must have before a recording is worth starting."""
+"""Checks of the host and of this process's rights, before a recording starts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class NotPrivileged(PyflameError):
 
 
 class FrequencyTooHigh(PyflameError):
-    """The kernel does not take so many samples a second."""
+    """The frequency is above the kernel's limit."""
 
     exit_code = 7
 
 
 class InContainer(PyflameError):
-    """The PIDs or the capabilities of this process are those of a container."""
+    """PIDs or capabilities of this process are those of a container."""
 
     exit_code = 9
 
 
 def check_privileges() -> None:
-    """NotPrivileged, with what is missing."""
+    """Raises NotPrivileged with the missing capabilities."""
     missing = missing_capabilities()
     if missing:
         command = shlex.join(["sudo", "pyflame-ebpf", *sys.argv[1:]])
@@ -47,7 +47,7 @@ def _user_namespace() -> int:
 
 
 def check_namespaces() -> None:
-    """InContainer where this process cannot see the host as the kernel does."""
+    """Raises InContainer unless this process is in the host's own PID and user namespaces."""
     where = None
     if not in_initial_pid_namespace():
         where = "PID namespace"
@@ -61,7 +61,7 @@ def check_namespaces() -> None:
 
 
 def check_frequency(frequency: int) -> None:
-    """FrequencyTooHigh over the kernel's limit."""
+    """Raises FrequencyTooHigh for a frequency (Hz) above the kernel's limit."""
     limit = max_sample_rate()
     if frequency > limit:
         raise FrequencyTooHigh(
@@ -71,7 +71,7 @@ def check_frequency(frequency: int) -> None:
 
 
 def check_host(frequency: int) -> None:
-    """All of these checks."""
+    """Make all of these checks.  Raises InContainer, NotPrivileged, FrequencyTooHigh."""
     check_namespaces()
     check_privileges()
     check_frequency(frequency)

@@ -1,4 +1,4 @@
-"""Keys of a terminal, one at a time and without waiting; the terminal is given back as it was."""
+"""Keys of a terminal, read without waiting; at the end the terminal is in its old mode."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _SEQUENCES = {
     "OF": "end",
 }
 _CONTROLS = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\x08": "backspace", "\x15": "clear"}
-_CONTROL_CHARACTERS = 6  # their place in what tcgetattr gives
+_CONTROL_CHARACTERS = 6  # index in the result of tcgetattr
 _INTRODUCERS = "[O"
 _UNFINISHED = re.compile("\x1b(O|\\[[ -?]*)?\\Z")  # ECMA-48 5.4: parameters and intermediates, no final byte yet
-_UNFINISHED_MAX = 32  # characters; no key sends as many
-_REST_WITHIN = 0.1  # seconds in which the rest of a key's sequence comes; else it was the Escape key
+_UNFINISHED_MAX = 32  # characters; keys send fewer
+_REST_WITHIN = 0.1  # seconds; a sequence that goes on no sooner was the Escape key
 
 
 def keys_in(text: str) -> list[str]:
-    """The keys in what a terminal sent: characters that print, and names of others; unknown ones are left out."""
+    """Split a terminal's text into keys: printable characters, and names of other keys.  Unknown keys are left out."""
     keys = []
     while text:
         if text[0] == "\x1b":
@@ -52,7 +52,7 @@ def keys_in(text: str) -> list[str]:
 
 
 def _sequence(text: str) -> tuple[str, int]:
-    """The key that follows an escape character, and how many characters it takes."""
+    """Return the key after an escape character, and its length in characters."""
     if not text or text[0] not in _INTRODUCERS:
         return "escape", 0
     end = 1  # ECMA-48 5.4: parameters and intermediates up to a final byte from @ to ~
@@ -75,7 +75,7 @@ class Keyboard(AbstractContextManager["Keyboard"]):
         self._read_at = 0.0
 
     def __enter__(self) -> Keyboard:  # noqa: PYI034 - typing.Self is newer than Python 3.10
-        """Set the terminal."""
+        """Put the terminal into cbreak mode."""
         self._before = termios.tcgetattr(self._descriptor)
         tty.setcbreak(self._descriptor, termios.TCSADRAIN)
         mode = termios.tcgetattr(self._descriptor)
@@ -86,14 +86,14 @@ class Keyboard(AbstractContextManager["Keyboard"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the terminal back; what was typed and not read is dropped."""
+        """Restore the terminal's mode; unread keys are dropped."""
         with contextlib.suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(self._descriptor, termios.TCSAFLUSH, self._before)
 
     def pressed(self) -> list[str]:
-        """The keys pressed since the last call; OSError once the terminal is gone.
+        """Return the keys pressed since the last call.  Raises OSError once the terminal is gone.
 
-        A key that sends several characters, of which the last are still on their way, is left to the next call.
+        An unfinished sequence of a key is left to the next call, unless it is older than ``_REST_WITHIN``.
         """
         text, self._unfinished = self._unfinished + self._read(), ""
         unfinished = _UNFINISHED.search(text)
@@ -103,7 +103,7 @@ class Keyboard(AbstractContextManager["Keyboard"]):
         return keys_in(text)
 
     def _read(self) -> str:
-        """What the terminal has sent, without waiting."""
+        """Return the text that has come from the terminal, without waiting."""
         if not select.select([self._descriptor], [], [], 0)[0]:
             return ""
         data = os.read(self._descriptor, 4096)

@@ -1,4 +1,4 @@
-"""The line on standard error that says where a recording stands."""
+"""The line on standard error that shows a recording's progress."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 
 from pyflame_ebpf.recording.recorder import Progress
 
-_COLUMNS = 80  # where a terminal does not know its own
+_COLUMNS = 80  # for a terminal that does not know its width
 _CLEAR_LINE = "\r\x1b[K"
 
 
 def progress_text(progress: Progress) -> str:
-    """Where a recording stands, on one line."""
+    """Format a recording's progress on one line."""
     minutes, seconds = divmod(int(progress.elapsed), 60)
     return (
         f"{minutes}:{seconds:02}  samples {progress.samples:,}  "
@@ -27,7 +27,7 @@ def _overwrite(text: str) -> None:
 
 
 class ProgressLine:
-    """One line on a terminal's standard error that is written over; nothing where that is no terminal."""
+    """One line on standard error that is written over again and again; nothing unless that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = False

@@ -1,4 +1,4 @@
-"""``record``: checks, samples, writes."""
+"""``record``: check the host, sample, write the outputs."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ STANDARD_OUTPUT = "-"
 _STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A recording as the command line asks for it; ``output`` None means a new directory named after the time."""
+    """The arguments of one recording; ``output`` None means a new directory named after the time."""
 
     everything: bool
     pids: tuple[int, ...]
@@ -49,7 +49,7 @@ class Request:
     formats: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """UsageError unless exactly one kind of target is given, and a possible part of the recording."""
+        """Raises UsageError unless there is exactly one kind of target, and formats and range are possible."""
         self.view.selection.check()
         for name in self.formats:
             format_name(name)
@@ -67,12 +67,12 @@ class Request:
 
 
 def default_directory(now: float) -> str:
-    """The name of the output directory where none is given; ``now`` in seconds since the epoch."""
+    """Return the default name of the output directory; ``now`` is in seconds since the epoch."""
     return time.strftime("pyflame-%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
 def record(request: Request) -> None:
-    """Records and writes everything; any PyflameError, Interrupted before the first tick."""
+    """Record, and write everything.  Raises PyflameError, and Interrupted for a signal before the first tick."""
     request.check()
     check_host(request.frequency)
     with StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
@@ -102,7 +102,7 @@ def _targets(request: Request) -> contextlib.AbstractContextManager[Targets]:
 def _sample(
     request: Request, targets: Targets, signals: StopSignals, directory: OutputDirectory | None
 ) -> tuple[Profile, BaseException | None]:
-    """The profile, and the defect that broke the recording off if there was one."""
+    """Record.  Returns the profile, and the defect that broke the recording off; None without one."""
     line = ProgressLine()
     options = recorder.RecordOptions(
         frequency=request.frequency,
@@ -129,7 +129,7 @@ def _sample(
 
 
 def _stop(signals: StopSignals, targets: Targets, line: ProgressLine) -> Callable[[], bool]:
-    """Whether the recording shall end, and why, said once."""
+    """Return the function that says whether to end the recording; it prints the reason once."""
 
     def stop() -> bool:
         if signals.noted:
@@ -154,7 +154,7 @@ def _write(profile: Profile, request: Request, directory: OutputDirectory | None
     if directory is None:
         _write_alone(profile, view, request.formats)
         return
-    # Another signal than the one that ended the recording means that the user will not wait for more than the profile.
+    # A further signal, after the one that ended the recording: the user waits for the profile and no longer.
     written = write_recorded(directory, profile, view, signals.raising(min(len(signals.noted), 1)), request.formats)
     print_table(view.of(profile))
     for path in written.paths:
@@ -164,7 +164,7 @@ def _write(profile: Profile, request: Request, directory: OutputDirectory | None
 
 
 def _write_alone(profile: Profile, view: View, formats: tuple[str, ...]) -> None:
-    """One format, folded stacks where none is asked for, to standard output."""
+    """Write one format to standard output; folded stacks by default."""
     try:
         write_to_standard_output(format_writer(format_name((*formats, "folded")[0]), profile, view))
     except PyflameError as error:

@@ -1,4 +1,4 @@
-"""``report``: makes every output again from a saved profile, without root."""
+"""``report``: make every output again from a saved profile, without root."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STANDARD_OUTPUT = "-"
 _GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A report as the command line asks for it; ``source`` is a file, or the directory of a recording."""
+    """The arguments of one report; ``source`` is a file, or the directory of a recording."""
 
     source: Path
     format: str | None
@@ -38,7 +38,7 @@ class Request:
 
 
 def report(request: Request) -> None:
-    """Makes the outputs that are asked for; UnusableProfileError, UsageError and what writing may raise."""
+    """Make the outputs.  Raises UnusableProfileError, UsageError, NothingSampled and the errors of writing."""
     request.view.selection.check()
     name = _format(request)
     profile = load(request.source)
@@ -71,7 +71,7 @@ def _write_directory(profile: Profile, request: Request) -> None:
 
 
 def load(source: Path) -> Profile:
-    """The profile in an output directory, in a file of its own, or in folded stacks; UnusableProfileError."""
+    """Load a profile: an output directory's, a saved file, or folded stacks.  Raises UnusableProfileError."""
     path = source / OUTPUT_FORMATS["profile"].file_name if source.is_dir() else source
     try:
         with _open(path) as stream:
@@ -85,7 +85,7 @@ def load(source: Path) -> Profile:
 
 
 def _open(path: Path) -> io.BufferedReader:
-    """A regular file; without waiting for a writer where it is a pipe."""
+    """Open a regular file; O_NONBLOCK, since a named pipe would wait for its writer.  Raises UnusableProfileError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

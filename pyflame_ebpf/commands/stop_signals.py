@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: what they mean depends on how far the recording is."""
+"""Ctrl-C and other signals that end a recording; their effect depends on how far it is."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 from pyflame_ebpf.errors import Interrupted
 
-SAME_REQUEST = 0.5  # seconds: timeout(1) signals its child and then the group, which is one request and not two
+SAME_REQUEST = 0.5  # seconds: timeout(1) signals its child, then the child's group; both are one request
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENDING_A_VIEW = (*STOPPING, signal.SIGQUIT)  # which would leave the terminal as the view needs it
+ENDING_A_VIEW = (*STOPPING, signal.SIGQUIT)  # by default, SIGQUIT would leave the terminal in the view's mode
 
 
 class StopSignals(contextlib.AbstractContextManager["StopSignals"]):
-    """Takes SIGINT, SIGTERM and SIGHUP, or others: they raise Interrupted, or are only noted after ``note_only``.
+    """Takes SIGINT, SIGTERM and SIGHUP, or other signals: each raises Interrupted; after ``note_only`` it is noted.
 
-    SIGHUP stays ignored where it was, as nohup wants it.  SIGINT does not: shells ignore it for all background jobs,
-    and there it is the way to end a recording.
+    An ignored SIGHUP stays ignored, as nohup wants it.  An ignored SIGINT does not: shells ignore it for background
+    jobs, and it is the way to end a recording there.
     """
 
     def __init__(self, numbers: Sequence[int] = STOPPING) -> None:
@@ -49,12 +49,12 @@ class StopSignals(contextlib.AbstractContextManager["StopSignals"]):
             raise Interrupted(number)
 
     def note_only(self) -> None:
-        """From now on signals are noted and raise nothing."""
+        """Note signals from now on; they raise nothing."""
         self._raises = False
 
     @contextlib.contextmanager
     def raising(self, already: int) -> Iterator[None]:
-        """Inside, a signal raises Interrupted; one noted after the first ``already`` does so at once."""
+        """Let signals raise Interrupted inside.  Raises it at once if more than ``already`` signals were noted."""
         if len(self.noted) > already:
             raise Interrupted(self.noted[-1])
         self._raises = True

@@ -1,4 +1,4 @@
-"""What is recorded: the whole host, processes that run, or a program to start.  All have the same four members."""
+"""The targets of a recording: the whole host, running processes, or a program that is started."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ from pyflame_ebpf.host.proc import ProcessGone
 
 
 class Targets(Protocol):
-    """``pids`` are sampled (none: all processes), ``text`` says what that is, ``ending`` that they have ended."""
+    """What is sampled: ``pids``, or all processes if there are none.
+
+    ``text`` describes the targets for messages, ``ending`` says that they have ended.
+    """
 
     pids: tuple[int, ...]
     text: str
     ending: str
 
     def sampling_began(self) -> None:
-        """Do what had to wait for the first tick."""
+        """Do the work that had to wait for the first tick."""
 
     def have_ended(self) -> bool:
-        """Whether nothing is left to sample."""
+        """True if nothing is left to sample."""
 
     def recording_ended(self, signals: StopSignals) -> None:
-        """Do what had to wait for the outputs."""
+        """Do the work that had to wait until the outputs are written."""
 
 
 class WholeHost(contextlib.ExitStack):
@@ -44,18 +47,18 @@ class WholeHost(contextlib.ExitStack):
     ending = ""
 
     def sampling_began(self) -> None:
-        """Nothing waits for it."""
+        """Do nothing."""
 
     def have_ended(self) -> bool:
-        """A host does not end."""
+        """False: a host does not end."""
         return False
 
     def recording_ended(self, signals: StopSignals) -> None:
-        """Nothing waits for it."""
+        """Do nothing."""
 
 
 class RunningProcesses(contextlib.ExitStack):
-    """Processes that run already; ProcessGone, ProcessDenied."""
+    """Processes that run already.  Raises ProcessGone, ProcessDenied."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         super().__init__()
@@ -83,7 +86,7 @@ class RunningProcesses(contextlib.ExitStack):
         self._left += 1
 
     def sampling_began(self) -> None:
-        """Warn of those whose Python frames will not be seen."""
+        """Warn of processes whose Python frames will not be seen."""
         cache = FileFactsCache()
         for pid in self.pids:
             reason = why_not_python(pid, cache)
@@ -91,14 +94,14 @@ class RunningProcesses(contextlib.ExitStack):
                 warn(f"process {pid}: {reason}")
 
     def have_ended(self) -> bool:
-        """Whether all of them have."""
+        """True if all of them have ended."""
         for descriptor, _ in self._running.poll(0):
             self._running.unregister(descriptor)
             self._left -= 1
         return not self._left
 
     def recording_ended(self, signals: StopSignals) -> None:
-        """Nothing waits for it."""
+        """Do nothing."""
 
 
 def _not_a_process(pid: int, error: OSError) -> PyflameError:
@@ -111,7 +114,7 @@ def _not_a_process(pid: int, error: OSError) -> PyflameError:
 
 
 def why_not_python(pid: int, cache: FileFactsCache) -> str:
-    """Why no Python frames of a process will be seen, and what will be; "" when they will, or it has just ended."""
+    """Say why no Python frames of a process will be seen; "" if they will be, or if the process has just ended."""
     try:
         stat = proc.process_stat(pid)
         if stat.kernel_thread:
@@ -129,7 +132,7 @@ def why_not_python(pid: int, cache: FileFactsCache) -> str:
 
 
 class StartedProgram(HeldProgram):
-    """A program to start, with all that it starts."""
+    """A program that is started, with its children."""
 
     def __init__(self, command: Sequence[str], output: int | None) -> None:
         super().__init__(command, output)
@@ -138,19 +141,19 @@ class StartedProgram(HeldProgram):
         self.ending = "the program ended"
 
     def __enter__(self) -> StartedProgram:  # noqa: PYI034 - typing.Self is newer than Python 3.10
-        """It is held already."""
+        """Do nothing: the program is held already."""
         return self
 
     def sampling_began(self) -> None:
-        """Let it start."""
+        """Let the program start."""
         self.release()
 
     def have_ended(self) -> bool:
-        """Whether it has; children that live on are not waited for."""
+        """True if the program has ended, even if children of it live on."""
         return self.has_ended()
 
     def recording_ended(self, signals: StopSignals) -> None:
-        """Pass on the signals that ended the recording, wait for the program, and tell how it ended."""
+        """Send the program the signals that ended the recording, wait for it, and say how it ended."""
         for number in signals.noted:
             self.send(number)
         if not self.has_ended():

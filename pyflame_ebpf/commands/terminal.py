@@ -1,4 +1,4 @@
-"""What commands say on standard error: notes, warnings and errors."""
+"""Messages of commands on standard error: notes, warnings and errors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _YELLOW, _RED, _DIM, _PLAIN = "\x1b[33m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
 def coloured() -> bool:
-    """Whether standard error is a terminal that wants colours (https://no-color.org)."""
+    """True if standard error is a terminal that wants colours (https://no-color.org)."""
     return sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 def say(text: str, label: str = "", colour: str = "") -> None:
-    """Print a line on standard error, on which nothing but our own colours can act; a closed one is let be."""
+    """Print a message on standard error, escaped but for our own colours; a closed standard error is ignored."""
     shown = "\n".join(visible(line) for line in text.split("\n"))
     if label:
         shown = f"{colour}{label}:{_PLAIN} {shown}" if coloured() and colour else f"{label}: {shown}"
@@ -26,7 +26,7 @@ def say(text: str, label: str = "", colour: str = "") -> None:
 
 
 def say_error(message: str, hint: str) -> None:
-    """Print an error and what to do next."""
+    """Print an error, and a hint on what to do next."""
     say(message, "error", _RED)
     if hint:
         say(hint, "hint", _DIM)

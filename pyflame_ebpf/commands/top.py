@@ -33,7 +33,7 @@ from pyflame_ebpf.recording.recorder import POLL, Recorder, RecordOptions, prepa
 _SMALLEST = 20, 8  # columns and lines
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A live view as the command line asks for it: ``interval`` in seconds between two looks, ``pids`` () for all."""
 

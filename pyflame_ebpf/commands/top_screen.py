@@ -17,7 +17,7 @@ from pyflame_ebpf.profile.model import FrameKind
 from pyflame_ebpf.recording.recorder import Progress
 
 HEADER = 3  # lines above the panes
-PROCESSES_SHARE = 0.35  # of the lines that panes have
+PROCESSES_SHARE = 0.35  # of the lines of both panes
 PROCESSES_MIN = 2
 COMMAND_MIN, COMMAND_SHARE = 12, 0.45
 WIDE_FOR_GIL, WIDE_FOR_PYTHON, WIDE_FOR_HOTTEST = 50, 64, 60
@@ -52,7 +52,7 @@ KINDS = {FrameKind.NATIVE: Style(color="cyan"), FrameKind.KERNEL: Style(color="m
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the header tells: ``target`` is what is sampled."""
+    """The facts in the header; ``target`` describes what is sampled."""
 
     target: str
     host: str
@@ -63,14 +63,14 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Lines from top to bottom, none wider than the screen, and what the keys will refer to."""
+    """Lines from top to bottom, none wider than the screen, and the rows that keys will refer to."""
 
     lines: list[Text]
     shown: Shown
 
 
 def screen(state: ViewState, totals: LiveTotals, situation: Situation, width: int, height: int) -> Screen:
-    """All of the screen."""
+    """Draw the whole screen of ``width`` columns and ``height`` lines."""
     found = functions(totals, state.wanted)
     processes = process_rows(totals, state.wanted, situation.frequency)
     room = max(height - HEADER - 3, 2)  # two lines of column names and the last line
@@ -97,7 +97,7 @@ def _fitted(line: Text, width: int) -> Text:
 
 
 def header_lines(state: ViewState, totals: LiveTotals, situation: Situation) -> list[Text]:
-    """What is recorded, how much CPU that uses and how far it can be trusted, and what is shown of it."""
+    """Draw the header: what is sampled, its CPU, how complete the samples are, and the choices of the view."""
     progress, since = situation.progress, totals.since.all
     minutes, seconds = divmod(int(progress.elapsed), 60)
     title = Text.assemble(
@@ -120,7 +120,7 @@ def header_lines(state: ViewState, totals: LiveTotals, situation: Situation) -> 
 
 
 def _rounded_down(percent: float) -> str:
-    """One decimal, and no 100 where something is missing."""
+    """Round down to one decimal, so that only a complete count shows 100."""
     return f"{int(percent * 10) / 10:g}"
 
 
@@ -143,7 +143,7 @@ def _on(value: bool) -> str:
 
 
 def process_lines(state: ViewState, rows: list[ProcessRow], width: int, height: int) -> list[Text]:
-    """The pane of processes, which scrolls with the cursor: its column names and so many rows."""
+    """Draw the pane of processes: column names, and ``height`` rows that scroll with the cursor."""
     pids = [row.pid for row in rows]
     at = pids.index(state.cursor) if state.cursor in pids else 0
     first = max(0, at - height + 1)
@@ -199,7 +199,7 @@ def _process_cells(  # noqa: PLR0913, PLR0917 - one for each column
 def function_lines(
     state: ViewState, found: FunctionList, rows: list[FunctionRow], width: int, height: int
 ) -> list[Text]:
-    """The pane of functions or lines: its column names and so many rows."""
+    """Draw the pane of functions or lines: column names, and ``height`` rows."""
     name = "Line" if state.wanted.lines else "Function"
     more = f" ({len(found.numbers):,})"
     header = _function_cells(width, "Self%", "Total%", "Self s", "Total s", name + more)
@@ -240,7 +240,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _cut_middle(text: str, width: int) -> str:
-    """Without its middle where it is too long: a label begins with the function and ends with the line."""
+    """Shorten a text in its middle: a label begins with the function and ends with the line."""
     if cell_len(text) <= width:
         return text
     tail = max((width - 1) // 2, 0)
@@ -252,13 +252,13 @@ def _cut_middle(text: str, width: int) -> str:
 
 
 def help_lines() -> list[Text]:
-    """What the keys do."""
+    """Draw the list of keys."""
     keys = [Text.assemble((f"{key:>11}  ", HEADING), text) for key, text in HELP_KEYS]
     return [Text(""), *keys, Text(""), *map(Text, HELP_TEXT)]
 
 
 def _last_line(state: ViewState, width: int) -> Text:
-    """What is being typed (printable as it is, see ``pressed``), else the message, else the keys as far as they fit."""
+    """Draw the text being typed (printable as it is, see ``pressed``), else the message, else the keys that fit."""
     if state.typed is not None:
         asked = "save to: " if state.asks is Action.SAVE else "filter: /"
         room = max(width - len(asked) - 1, 1)

@@ -1,4 +1,4 @@
-"""Writing what was recorded, so that nothing of it is lost when there is no room or no patience."""
+"""Writing the outputs of a profile, so that a full disk or an impatient user loses no recording."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from pyflame_ebpf.profile.selection import WHOLE_RECORDING, Selection
 
 
 class NothingSampled(PyflameError):
-    """Nothing that was to be shown used the CPU."""
+    """No sample is in the part of the recording that was to be shown."""
 
     exit_code = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What part of a profile is shown, and how; the saved profile is always whole."""
+    """The part of a profile that outputs show, and how they show it; the saved profile is always whole."""
 
     selection: Selection = WHOLE_RECORDING
     options: OutputOptions = DEFAULT_OPTIONS
 
     def of(self, profile: Profile) -> Profile:
-        """The samples that are shown."""
+        """Return the part of the profile that is shown."""
         return self.selection.of(profile)
 
     def check_shown(self, profile: Profile) -> None:
-        """NothingSampled where samples were taken and none of them is shown."""
+        """Raises NothingSampled if the profile has samples and none of them is shown."""
         if not profile.total or self.of(profile).total:
             return
         if self.selection == Selection(python=True):
@@ -52,7 +52,7 @@ class View:
 
 
 def format_name(name: str) -> str:
-    """The name in OUTPUT_FORMATS of a format by this name or alias; UsageError."""
+    """Return the key in OUTPUT_FORMATS for a format's name or alias.  Raises UsageError."""
     found = ALIASES.get(name, name)
     if found not in OUTPUT_FORMATS:
         raise UsageError(f"there is no format {name!r}", f"Formats are: {', '.join(OUTPUT_FORMATS)}.")
@@ -60,13 +60,13 @@ def format_name(name: str) -> str:
 
 
 def format_writer(name: str, profile: Profile, view: View) -> Callable[[BinaryIO], None]:
-    """Writes a format to a stream."""
+    """Return a function that writes the format to a stream."""
     shown = profile if name == "profile" else view.of(profile)
     return lambda stream: OUTPUT_FORMATS[name].write(shown, stream, view.options)
 
 
 def saved_elsewhere(profile: Profile, error: PyflameError) -> PyflameError:
-    """The error, once the profile is saved in another place, with that place and what to do with it."""
+    """Save the profile in another directory.  Returns the error with that place, and with the command that uses it."""
     path = save_elsewhere(format_writer("profile", profile, View()), ".profile.json.gz")
     if path is None:
         return type(error)(f"{error.message}; no other place had room, the recording is lost", error.hint)
@@ -78,7 +78,7 @@ def saved_elsewhere(profile: Profile, error: PyflameError) -> PyflameError:
 
 @dataclass(slots=True)
 class Written:
-    """Paths written, and the first error on the way, None when there was none."""
+    """The paths that were written, and the first error; None without one."""
 
     paths: list[Path]
     failure: PyflameError | None = None
@@ -91,9 +91,10 @@ def write_recorded(
     hurry: AbstractContextManager[None] | None = None,
     further: Sequence[str] = (),
 ) -> Written:
-    """Write all outputs of a recording and ``further`` formats, the profile first; ``hurry`` may give up the rest.
+    """Write the profile first, then all other outputs of a recording and the ``further`` formats.
 
-    Giving up is Interrupted.
+    ``hurry`` is entered once the profile is saved, and may raise Interrupted to leave out the rest.  Raises Interrupted
+    with the place of the profile; errors of writing are in the result.
     """
     wanted = {format_name(name) for name in further}
     formats = {each.name: each.file_name for each in OUTPUT_FORMATS.values() if each.recorded or each.name in wanted}
@@ -127,16 +128,16 @@ def _write_one(directory: OutputDirectory, file_name: str, write: Callable[[Bina
 
 
 def check_standard_output() -> None:
-    """OutputUnwritable when standard output is closed."""
+    """Raises OutputUnwritable if standard output is closed."""
     if sys.stdout is None:
         raise OutputUnwritable("standard output is closed", "Give --output a directory.")
 
 
 def write_to_standard_output(write: Callable[[BinaryIO], None]) -> None:
-    """Write to standard output; DiskFull, OutputUnwritable; BrokenPipeError where nobody reads on."""
+    """Write to standard output.  Raises DiskFull, OutputUnwritable, and BrokenPipeError when the reader has gone."""
     check_standard_output()
     try:
-        # A stream of its own: after a failed write the interpreter would try that of sys.stdout again at its exit.
+        # A stream of its own: after a failed write to sys.stdout the interpreter tries that again at its exit.
         with open(sys.stdout.fileno(), "wb", closefd=False) as stream:
             write(stream)
     except BrokenPipeError:

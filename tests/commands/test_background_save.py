@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,28 +14,33 @@ from pyflame_ebpf.host.output_directory import DiskFull, OutputUnwritable
 from pyflame_ebpf.profile.model import Profile
 from tests.profiles import realistic_profile
 
+Saving = Callable[[], BackgroundSave]
+
 
 def open_files() -> list[str]:
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
 @pytest.fixture
-def saving(tmp_path: Path):
+def saving(tmp_path: Path) -> Saving:
     return lambda: BackgroundSave(tmp_path / "saved", realistic_profile)
 
 
-def test_what_was_recorded_is_saved_meanwhile(saving, tmp_path: Path) -> None:
+def test_what_was_recorded_is_saved_meanwhile(saving: Saving, tmp_path: Path) -> None:
     assert saving().outcome(None) == SaveOutcome(f"saved in {tmp_path / 'saved'}")
     assert (tmp_path / "saved" / "profile.json.gz").stat().st_size
 
 
-def test_a_host_with_many_open_files_is_no_hindrance(many_open_files: None, saving, tmp_path: Path) -> None:
+def test_a_host_with_many_open_files_is_no_hindrance(many_open_files: None, saving: Saving, tmp_path: Path) -> None:
     assert saving().outcome(None) == SaveOutcome(f"saved in {tmp_path / 'saved'}")
 
 
-def failure_of(saving) -> tuple[int, str, str]:
+def failure_of(saving: BackgroundSave) -> tuple[int, str, str]:
     """Exit code, message and hint."""
-    failure = saving.outcome(None).failure
+    outcome = saving.outcome(None)
+    assert outcome is not None
+    failure = outcome.failure
+    assert failure is not None
     return failure.exit_code, failure.message, failure.hint
 
 
@@ -66,7 +72,7 @@ def test_a_saving_that_is_killed_has_failed(tmp_path: Path) -> None:
 
 
 def test_without_room_for_another_process_the_view_is_told(
-    monkeypatch: pytest.MonkeyPatch, saving, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, saving: Saving, tmp_path: Path
 ) -> None:
     def refuse() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.profiles import ProfileWriter
 
 
 @pytest.fixture(scope="module")
-def recordings(tmp_path_factory: pytest.TempPathFactory):
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with before.json.gz, after.json.gz, halves.json.gz (before, then after) and before.folded."""
     directory = tmp_path_factory.mktemp("recordings")
     before = profile_of({(MAIN, FOO): 2250, (MAIN, BAR): 750})
@@ -32,11 +33,11 @@ def recordings(tmp_path_factory: pytest.TempPathFactory):
     return directory
 
 
-def diff(recordings, *arguments):
-    return pyflame("diff", *(recordings / each if "." in str(each) else each for each in arguments))
+def diff(recordings: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return pyflame("diff", *(recordings / each if "." in each else each for each in arguments))
 
 
-def test_it_prints_what_changed_and_the_tables(recordings) -> None:
+def test_it_prints_what_changed_and_the_tables(recordings: Path) -> None:
     ended = diff(recordings, "before.json.gz", "after.json.gz", "--core-hour-price", "1")
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = ended.stdout.splitlines()
@@ -45,37 +46,37 @@ def test_it_prints_what_changed_and_the_tables(recordings) -> None:
     assert "python app.py" in ended.stdout
 
 
-def test_two_times_of_one_recording_are_compared(recordings) -> None:
+def test_two_times_of_one_recording_are_compared(recordings: Path) -> None:
     ended = diff(recordings, "halves.json.gz", "--from", "0", "--to", "0:10", "--from", "0:10", "--to", "0:20")
     assert ended.stdout.startswith("CPU per second fell 67.0 %")
 
 
-def test_one_range_is_taken_of_both(recordings) -> None:
+def test_one_range_is_taken_of_both(recordings: Path) -> None:
     ended = diff(recordings, "halves.json.gz", "after.json.gz", "--to", "10", "--format", "json")
     document = json.loads(ended.stdout)
     assert (document["before"]["duration"], document["after"]["duration"]) == (10, 10)
     assert document["total"]["relative_change"] == pytest.approx(-0.67)
 
 
-def test_one_recording_without_two_ranges_is_refused(recordings) -> None:
+def test_one_recording_without_two_ranges_is_refused(recordings: Path) -> None:
     ended = diff(recordings, "halves.json.gz", "--from", "10")
     assert ended.returncode == 2
     assert "--from 0 --to 0:30 --from 0:30 --to 1:00" in ended.stderr
 
 
-def test_folded_stacks_are_compared_by_their_shares(recordings) -> None:
+def test_folded_stacks_are_compared_by_their_shares(recordings: Path) -> None:
     ended = diff(recordings, "before.folded", "after.folded", "--by", "function")
     assert ended.returncode == 0
     assert ended.stdout.startswith("Shares of all samples are compared")
     assert "% of all" in ended.stdout
 
 
-def test_folded_stacks_are_compared_in_cores_where_their_time_is_told(recordings) -> None:
+def test_folded_stacks_are_compared_in_cores_where_their_time_is_told(recordings: Path) -> None:
     ended = diff(recordings, "before.folded", "after.folded", "--duration", "10", "--frequency", "100")
     assert ended.stdout.startswith("CPU per second fell 67.0 %")
 
 
-def test_a_saving_of_what_has_no_time_is_refused(recordings) -> None:
+def test_a_saving_of_what_has_no_time_is_refused(recordings: Path) -> None:
     ended = diff(recordings, "before.folded", "after.folded", "--core-hour-price", "1")
     assert ended.returncode == 2
     assert "--duration" in ended.stderr
@@ -95,24 +96,24 @@ def test_a_saving_of_what_has_no_time_is_refused(recordings) -> None:
         ("--core-hour-price", "-1"),
     ],
 )
-def test_what_does_not_go_together_is_a_usage_error(recordings, arguments: tuple[str, ...]) -> None:
+def test_what_does_not_go_together_is_a_usage_error(recordings: Path, arguments: tuple[str, ...]) -> None:
     ended = diff(recordings, "before.json.gz", "after.json.gz", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
 
 
-def test_nothing_selected_is_said(recordings) -> None:
+def test_nothing_selected_is_said(recordings: Path) -> None:
     ended = diff(recordings, "before.json.gz", "after.json.gz", "--process", "nobody")
     assert ended.returncode == 16
     assert "none of the 3,990 samples" in ended.stderr
 
 
-def test_a_side_without_samples_is_compared_with_a_warning(recordings) -> None:
+def test_a_side_without_samples_is_compared_with_a_warning(recordings: Path) -> None:
     ended = diff(recordings, "before.json.gz", "empty.json.gz")
     assert ended.stdout.startswith("CPU per second fell 100")
     assert "nothing that is compared used the CPU after" in ended.stderr
 
 
-def test_without_a_format_a_directory_gets_every_output(recordings, tmp_path: Path) -> None:
+def test_without_a_format_a_directory_gets_every_output(recordings: Path, tmp_path: Path) -> None:
     ended = pyflame(
         "diff", recordings / "before.json.gz", recordings / "after.json.gz", "--output", tmp_path / "changes"
     )
@@ -121,7 +122,7 @@ def test_without_a_format_a_directory_gets_every_output(recordings, tmp_path: Pa
     assert names | {"difference-reversed.svg"} <= {path.name for path in (tmp_path / "changes").iterdir()}
 
 
-def test_a_file_that_exists_is_not_overwritten(recordings, tmp_path: Path) -> None:
+def test_a_file_that_exists_is_not_overwritten(recordings: Path, tmp_path: Path) -> None:
     path = tmp_path / "difference.svg"
     path.write_text("mine")
     before, after = recordings / "before.json.gz", recordings / "after.json.gz"

@@ -14,7 +14,8 @@ import pytest
 import typer
 
 import pyflame_ebpf
-from pyflame_ebpf.commands import cli, options
+from pyflame_ebpf.commands.arguments import options
+from pyflame_ebpf.commands.exits import exit_code_of
 from pyflame_ebpf.commands.progress_line import progress_text
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import StopSignals
@@ -137,7 +138,7 @@ def test_an_error_is_printed_with_its_hint_and_ends_with_its_code(capsys: pytest
     def boil() -> None:
         raise Boiled("the tea is \x1b[31mcold", "Boil\nwater.")
 
-    assert cli.exit_code_of(boil) == 14
+    assert exit_code_of(boil) == 14
     assert capsys.readouterr().err == "error: the tea is \\x1b[31mcold\nhint: Boil\nwater.\n"
 
 
@@ -149,7 +150,7 @@ def test_a_defect_shows_one_line_and_saves_its_report(
     def break_down() -> None:
         raise KeyError("nonsense")
 
-    assert cli.exit_code_of(break_down) == 70
+    assert exit_code_of(break_down) == 70
     said = capsys.readouterr().err
     (report,) = tmp_path.iterdir()
     assert said.splitlines()[0] == "error: a defect in pyflame-ebpf: KeyError: 'nonsense'"
@@ -166,7 +167,7 @@ def test_a_signal_before_the_first_tick_ends_with_the_code_that_shells_know(
         with StopSignals():
             os.kill(os.getpid(), number)
 
-    assert cli.exit_code_of(wait) == code
+    assert exit_code_of(wait) == code
     assert capsys.readouterr().err == "error: interrupted: nothing was recorded\n"
 
 

@@ -268,17 +268,21 @@ def test_a_process_restricts_the_functions_to_its_own(view: Terminal, load: Targ
 
 
 def test_a_pause_keeps_the_screen_while_samples_are_taken(view: Terminal, load: TargetProcess) -> None:
-    samples = re.compile(r"([\d,]+) samples")
+    def samples(screen: str) -> str:
+        found = re.search(r"([\d,]+) samples", screen)
+        assert found is not None, screen
+        return found[1]
+
     view.type(" ")
-    paused = samples.search(view.wait_for(r"^PAUSED"))[1]
+    paused = samples(view.wait_for(r"^PAUSED"))
     load.write_line()
     load.write_line()
     view.type("l")  # is obeyed, and shows the same moment
     still = view.wait_for(r"^lines by")
-    assert samples.search(still)[1] == paused
+    assert samples(still) == paused
     view.type("l ")
     going_on = view.wait_for(rf" (?!{paused} )[\d,]+ samples")
-    assert int(samples.search(going_on)[1].replace(",", "")) > int(paused.replace(",", ""))
+    assert int(samples(going_on).replace(",", "")) > int(paused.replace(",", ""))
 
 
 def test_what_was_seen_is_saved_as_a_recording_and_the_view_goes_on(

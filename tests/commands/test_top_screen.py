@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -30,7 +31,7 @@ def text(state: ViewState, totals: LiveTotals, width: int = 120, height: int = 4
     return "\n".join(line.plain for line in screen(state, totals, SITUATION, width, height).lines)
 
 
-def changed(state: ViewState = ViewState(), **wanted: object) -> ViewState:  # noqa: B008 - frozen
+def changed(state: ViewState = ViewState(), **wanted: Any) -> ViewState:  # noqa: B008 - frozen
     return replace(state, wanted=replace(state.wanted, **wanted))
 
 

@@ -27,20 +27,18 @@ class Installation:
     def command(self) -> Path:
         return self.bin / "pyflame-ebpf"
 
-    def run(self, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environment |= {"PREFIX": str(self.prefix), "BIN": str(self.bin)}
         script = str(self.checkout / "scripts/install.sh")
-        return subprocess.run(
-            [script, *arguments], env=environment, capture_output=True, text=True, check=False, **options
-        )
+        return subprocess.run([script, *arguments], env=environment, capture_output=True, text=True, check=False)
 
     def environments(self) -> set[str]:
         return {path.name for path in self.prefix.glob("venv.*")}
 
 
 @pytest.fixture
-def installation(tmp_path: Path):
+def installation(tmp_path: Path) -> Installation:
     checkout = tmp_path / "checkout"
     shutil.copytree(CHECKOUT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache"))
     (tmp_path / "bin").mkdir()
@@ -48,21 +46,21 @@ def installation(tmp_path: Path):
 
 
 @pytest.fixture
-def installed(installation):
+def installed(installation: Installation) -> Installation:
     run = installation.run()
     assert run.returncode == 0, run.stderr
     shutil.rmtree(installation.checkout / "pyflame_ebpf")  # what is installed must stand on its own
     return installation
 
 
-def test_the_command_runs_from_any_directory(installed) -> None:
+def test_the_command_runs_from_any_directory(installed: Installation) -> None:
     run = subprocess.run([installed.command, "--version"], cwd="/", capture_output=True, text=True, check=True)
     assert "0." in run.stdout
     run = subprocess.run([installed.command, "--help"], cwd="/", capture_output=True, text=True, check=True)
     assert "record" in run.stdout
 
 
-def test_the_bpf_sources_are_inside_the_installed_package(installed) -> None:
+def test_the_bpf_sources_are_inside_the_installed_package(installed: Installation) -> None:
     code = "import importlib.resources as r; print(r.files('pyflame_ebpf') / 'bpf')"
     python = installed.prefix / "current/bin/python"
     run = subprocess.run([python, "-c", code], cwd="/", capture_output=True, text=True, check=True)
@@ -72,12 +70,12 @@ def test_the_bpf_sources_are_inside_the_installed_package(installed) -> None:
     assert {path.relative_to(inside) for path in inside.rglob("*.[ch]")} == expected
 
 
-def test_another_user_can_run_it(installed) -> None:
+def test_another_user_can_run_it(installed: Installation) -> None:
     modes = [path.stat().st_mode & 0o005 for path in (installed.prefix, installed.prefix / "current", installed.bin)]
     assert modes == [0o005, 0o005, 0o005]
 
 
-def test_an_upgrade_keeps_the_previous_environment_for_recordings_that_go_on(installation) -> None:
+def test_an_upgrade_keeps_the_previous_environment_for_recordings_that_go_on(installation: Installation) -> None:
     assert installation.run().returncode == 0
     first = installation.environments()
     assert installation.run().returncode == 0
@@ -89,7 +87,7 @@ def test_an_upgrade_keeps_the_previous_environment_for_recordings_that_go_on(ins
     assert not first & installation.environments()
 
 
-def test_a_failed_upgrade_changes_nothing(installation) -> None:
+def test_a_failed_upgrade_changes_nothing(installation: Installation) -> None:
     assert installation.run().returncode == 0
     before = installation.environments(), (installation.prefix / "current").readlink()
     (installation.checkout / "pyproject.toml").write_text("this is not TOML")
@@ -100,13 +98,13 @@ def test_a_failed_upgrade_changes_nothing(installation) -> None:
     subprocess.run([installation.command, "--version"], capture_output=True, check=True)
 
 
-def test_uninstalling_leaves_nothing(installed) -> None:
+def test_uninstalling_leaves_nothing(installed: Installation) -> None:
     assert installed.run("--uninstall").returncode == 0
     assert not installed.prefix.exists()
     assert list(installed.bin.iterdir()) == []
 
 
-def test_uninstalling_keeps_what_it_did_not_install(installed) -> None:
+def test_uninstalling_keeps_what_it_did_not_install(installed: Installation) -> None:
     (installed.prefix / "notes.txt").write_text("mine")
     (installed.bin / "other").write_text("mine")
     run = installed.run("--uninstall")
@@ -115,7 +113,7 @@ def test_uninstalling_keeps_what_it_did_not_install(installed) -> None:
     assert [path.name for path in installed.bin.iterdir()] == ["other"]
 
 
-def test_somebody_elses_command_is_not_overwritten(installation) -> None:
+def test_somebody_elses_command_is_not_overwritten(installation: Installation) -> None:
     installation.command.write_text("mine")
     run = installation.run()
     assert run.returncode == 1
@@ -124,7 +122,7 @@ def test_somebody_elses_command_is_not_overwritten(installation) -> None:
     assert not installation.prefix.exists()
 
 
-def test_without_root_it_says_how_to_be_root(installation) -> None:
+def test_without_root_it_says_how_to_be_root(installation: Installation) -> None:
     installation.checkout.parent.chmod(0o755)
     script = (installation.checkout / "scripts/install.sh").read_text()
     run = subprocess.run(["bash", "-s"], input=script, user=65534, cwd="/", capture_output=True, text=True, check=False)

@@ -35,25 +35,29 @@ load ARGV[0]
 """
 
 
+Calls = list[tuple[str, list[str], dict[str, object]]]  # name, arguments, options
+
+
 @pytest.fixture
-def calls() -> list[tuple[str, list[str], dict[str, object]]]:
+def calls() -> Calls:
     ruby = shutil.which("ruby")
     if ruby is None:
         pytest.skip("no ruby to evaluate the Vagrantfile with; scripts/provision.sh --tests installs it")
     command = [ruby, "-e", RECORDER, str(CHECKOUT / "Vagrantfile")]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    calls: Calls = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return calls
 
 
-def test_there_is_a_machine_for_each_tested_release(calls: list[tuple[str, list[str], dict[str, object]]]) -> None:
+def test_there_is_a_machine_for_each_tested_release(calls: Calls) -> None:
     assert [arguments[0] for name, arguments, _ in calls if name == "define"] == ["bookworm", "jammy", "noble"]
 
 
-def test_one_machine_alone_starts_by_default(calls: list[tuple[str, list[str], dict[str, object]]]) -> None:
+def test_one_machine_alone_starts_by_default(calls: Calls) -> None:
     assert [options["autostart"] for name, _, options in calls if name == "define"] == [True, False, False]
 
 
 def test_every_machine_is_provisioned_by_the_script_that_ci_runs(
-    calls: list[tuple[str, list[str], dict[str, object]]],
+    calls: Calls,
 ) -> None:
     inline = [options["inline"] for name, _, options in calls if name == "provision"]
     assert inline == ["/vagrant/scripts/provision.sh --tests"] * 3

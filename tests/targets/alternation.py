@@ -3,7 +3,6 @@
 The other arguments name the ways by which C code calls Python, taken in turn; without any all of them are.  Prints
 which one it was each time, outermost first, and then "ready".  Runs in CPython 3.6.
 """
-# ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
 
 import contextlib
 import ctypes
@@ -11,6 +10,7 @@ import functools
 import json
 import sys
 import threading
+from typing import Any, Callable, Iterator, List, Tuple
 
 import callbacks
 
@@ -18,86 +18,86 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 STACK = 512 << 20
 
 
-def way_sorted(left):
+def way_sorted(left: int) -> List[int]:
     return sorted([left], key=step)
 
 
-def way_map(left):
+def way_map(left: int) -> List[int]:
     return list(map(step, [left]))
 
 
-def way_reduce(left):
-    return functools.reduce(step, [left, None])
+def way_reduce(left: int) -> object:
+    return functools.reduce(step, [left, 0])
 
 
-def way_ctypes(left):
+def way_ctypes(left: int) -> object:
     return CALLBACK(step)(left)
 
 
-def way_call(left):
+def way_call(left: int) -> object:
     return callbacks.call(functools.partial(step, left))
 
 
-def way_call_alloca(left):
+def way_call_alloca(left: int) -> object:
     return callbacks.call_alloca(functools.partial(step, left))
 
 
-def way_call_aligned(left):
+def way_call_aligned(left: int) -> object:
     return callbacks.call_aligned(functools.partial(step, left))
 
 
-def way_call_qsort(left):
+def way_call_qsort(left: int) -> object:
     return callbacks.call_qsort(functools.partial(step, left))
 
 
-def generated(left):
+def generated(left: int) -> Iterator[int]:
     yield step(left)
 
 
-def way_generator(left):
+def way_generator(left: int) -> int:
     return sum(generated(left))
 
 
 class Ends(int):  # holds nothing that the collector looks at: of those objects CPython ends 50 at a time
     __slots__ = ()
 
-    def __del__(self):
+    def __del__(self) -> None:
         step(+self)
 
 
-def way_del(left):
+def way_del(left: int) -> int:
     ends = [Ends(left)]
     ends.clear()
     return 0
 
 
 class Described:
-    def __init__(self, left):
+    def __init__(self, left: int) -> None:
         self.left = left
 
     @property
-    def value(self):
+    def value(self) -> object:
         return step(self.left)
 
 
-def way_property(left):
+def way_property(left: int) -> object:
     return getattr(Described(left), "value")  # noqa: B009 - through C
 
 
 class Finder:
-    def find_spec(self, name, *_):
+    def find_spec(self, name: str, *_: object) -> None:
         if name.startswith("alternation_"):
             step(int(name.split("_")[1]))
 
 
-def way_import(left):
+def way_import(left: int) -> Any:
     try:
         __import__("alternation_%d" % left)
     except ImportError:
         return 0
 
 
-WAYS = (
+WAYS: Tuple[Callable[[int], object], ...] = (
     way_sorted,
     way_map,
     way_reduce,
@@ -114,7 +114,7 @@ WAYS = (
 WAYS = tuple(way for way in WAYS if way.__name__ in sys.argv[2:]) or WAYS
 
 
-def step(left, _second=None):
+def step(left: int, _second: object = None) -> int:
     if left:
         WAYS[left % len(WAYS)](left - 1)
     else:
@@ -122,11 +122,11 @@ def step(left, _second=None):
     return 0
 
 
-def reach():
+def reach() -> None:
     LEAF.append(spin)
 
 
-def spin():
+def spin() -> None:
     sys.stdout.write(json.dumps(CHAIN) + "\nready\n")
     sys.stdout.flush()
     while True:
@@ -134,15 +134,15 @@ def spin():
 
 
 LEAF = [reach]
-CHAIN = []
+CHAIN: List[str] = []
 
 
-def compute():
+def compute() -> None:
     for _ in range(20000):
         pass
 
 
-def alternate(times):
+def alternate(times: int) -> None:
     """As deep as the interpreter allows: some releases count the C functions that call Python, too."""
     while times:
         with contextlib.suppress(RecursionError):

@@ -11,12 +11,13 @@ import random
 import sys
 import threading
 import time
+from typing import Callable
 
 if hasattr(time, "thread_time"):
     clock = time.thread_time
 else:
 
-    def clock():
+    def clock() -> float:
         return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
 
 
@@ -26,27 +27,27 @@ spent = [[0.0, 0.0], [0.0, 0.0]]
 half = [0]
 
 
-def foo(turns):
+def foo(turns: int) -> object:
     total = 0
     for turn in range(turns):
         total ^= turn
     return total
 
 
-def bar(turns):
+def bar(turns: int) -> object:
     total = 0
     for turn in range(turns):
         total ^= turn
     return total
 
 
-def measured(function, turns, index):
+def measured(function: Callable[[int], object], turns: int, index: int) -> None:
     before = clock()
     function(turns)
     spent[index][function is bar] += clock() - before
 
 
-def work():
+def work() -> None:
     while True:
         index = half[0]
         turns = TURNS * random.uniform(0.2, 0.6)  # keeps no step with the sampling clock
@@ -54,7 +55,7 @@ def work():
             measured(function, int(turns * share), index)
 
 
-def say(what):
+def say(what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

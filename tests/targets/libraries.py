@@ -2,7 +2,7 @@
 
 Each spends its time in C code that Python calls, some of it in C code that calls Python back.
 """
-# ruff: noqa: UP031, NPY002 - the oldest release that runs this has no better formatting that is as plain, and old numpy no Generator
+# ruff: noqa: NPY002 - old releases of numpy have no Generator
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ import sys
 import zlib
 
 
-def python():
+def python() -> object:
     values = [number * 7919 % 1009 for number in range(2000)]
     return sorted(values, key=lambda value: -value), "".join(map(str, values)).split("7")
 
 
-def sqlite3_():
+def sqlite3_() -> None:
     connection = sqlite3.connect(":memory:")
     connection.create_function("twice", 1, lambda value: value * 2)
     connection.execute("create table numbers (number integer, word text)")
@@ -30,18 +30,18 @@ def sqlite3_():
     connection.close()
 
 
-def zlib_():
+def zlib_() -> object:
     text = b" ".join(b"%d" % (number * 7919 % 1009) for number in range(20000))
     return zlib.decompress(zlib.compress(text, 6)), zlib.crc32(text), zlib.adler32(text)
 
 
-def hashlib_():
+def hashlib_() -> None:
     for name in ("md5", "sha1", "sha256", "sha512", "sha3_256", "blake2b"):
         hashlib.new(name, b"x" * 200000).hexdigest()
     hashlib.pbkdf2_hmac("sha256", b"word", b"salt", 500)
 
 
-def tls(side):
+def tls(side: int) -> ssl.SSLContext:
     context = ssl.SSLContext(side)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -50,13 +50,13 @@ def tls(side):
     return context
 
 
-def ssl_():
+def ssl_() -> None:
     """A handshake and some data between two ends in memory."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = tls(ssl.PROTOCOL_TLS_CLIENT if hasattr(ssl, "PROTOCOL_TLS_CLIENT") else ssl.PROTOCOL_TLS)
-    client = client.wrap_bio(back, there)
-    server = tls(ssl.PROTOCOL_TLS_SERVER if hasattr(ssl, "PROTOCOL_TLS_SERVER") else ssl.PROTOCOL_TLS)
-    server = server.wrap_bio(there, back, server_side=True)
+    asking = tls(ssl.PROTOCOL_TLS_CLIENT if hasattr(ssl, "PROTOCOL_TLS_CLIENT") else ssl.PROTOCOL_TLS)
+    client = asking.wrap_bio(back, there)
+    answering = tls(ssl.PROTOCOL_TLS_SERVER if hasattr(ssl, "PROTOCOL_TLS_SERVER") else ssl.PROTOCOL_TLS)
+    server = answering.wrap_bio(there, back, server_side=True)
     waiting = [client, server]
     for _ in range(8):
         waiting = [end for end in waiting if not shaken(end)]
@@ -65,7 +65,7 @@ def ssl_():
         server.read(8000)
 
 
-def shaken(end):
+def shaken(end: ssl.SSLObject) -> bool:
     try:
         end.do_handshake()
     except ssl.SSLWantReadError:
@@ -76,17 +76,17 @@ def shaken(end):
 TEXT = " ".join("name%d=%d.%d;" % (number, number * 7, number % 13) for number in range(2000))
 
 
-def re_():
+def re_() -> object:
     found = re.findall(r"(\w+?)=(\d+)\.(\d+)", TEXT)
     return len(found), re.sub(r"\d+", lambda match: match.group() + "0", TEXT)
 
 
-def json_():
+def json_() -> object:
     data = {"key%d" % number: [number, number / 7, None, "é%d" % number] for number in range(2000)}
     return json.loads(json.dumps(data), object_hook=dict), json.dumps(data, indent=1)
 
 
-def extension():
+def extension() -> None:
     import callbacks  # compiled for the tests that ask for it
 
     callbacks.compute(3000)
@@ -95,7 +95,7 @@ def extension():
         call(lambda: sum(range(2000)))
 
 
-def numpy():
+def numpy() -> object:
     import numpy  # noqa: ICN001 - installed for the check that asks for it
 
     matrix = numpy.random.rand(300, 300)
@@ -105,7 +105,7 @@ def numpy():
     return numpy.exp(numpy.sin(matrix)).sum(), numpy.apply_along_axis(lambda row: row.max(), 0, matrix)
 
 
-def scipy():
+def scipy() -> None:
     import numpy  # noqa: ICN001
     from scipy import integrate, optimize, sparse, spatial, stats
 
@@ -118,14 +118,14 @@ def scipy():
     stats.norm.cdf(numpy.random.rand(1000))
 
 
-def mixture():
+def mixture() -> None:
     random.choice((sqlite3_, zlib_, hashlib_, re_, json_, python))()
 
 
 WORKLOADS = (python, sqlite3_, zlib_, hashlib_, ssl_, re_, json_, extension, numpy, scipy, mixture)
 
 
-def main():
+def main() -> None:
     work = {function.__name__.rstrip("_"): function for function in WORKLOADS}[sys.argv[1]]
     work()
     sys.stdout.write("ready\n")

@@ -7,21 +7,21 @@ import select
 import sys
 
 
-def morning():
+def morning() -> None:
     spin(30000)
 
 
-def evening():
+def evening() -> None:
     spin(30000)
 
 
-def spin(turns):
+def spin(turns: int) -> None:
     total = 0
     for turn in range(turns):
         total ^= turn
 
 
-def main():
+def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     now, then = morning, evening

@@ -2,7 +2,6 @@
 
 At SIGUSR1, "deep" prints the rounds done so far and the monotonic time.
 """
-# ruff: noqa: UP031 - the oldest release that runs this has no better formatting that is as plain
 
 import hashlib
 import multiprocessing
@@ -13,29 +12,30 @@ import sys
 import threading
 import time
 import zlib
+from typing import Callable, List
 
 CHUNK = 1 << 20
 
 
-def ready():
+def ready() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
 
 
-def spin(turns=20000):
+def spin(turns: int = 20000) -> int:
     total = 0
     for turn in range(turns):
         total ^= turn
     return total
 
 
-def busy():
+def busy() -> None:
     ready()
     while True:
         spin()
 
 
-def bursty():
+def bursty() -> None:
     """Some tens of milliseconds of CPU, some of sleep, never the same."""
     ready()
     while True:
@@ -45,36 +45,36 @@ def bursty():
         time.sleep(random.uniform(0.002, 0.02))
 
 
-def system_calls():
+def system_calls() -> None:
     ready()
     source, sink = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)
     while True:
         copy_zeros(source, sink)
 
 
-def copy_zeros(source, sink):
+def copy_zeros(source: int, sink: int) -> None:
     for _ in range(200):
         os.write(sink, os.read(source, 16384))
         os.getppid()
 
 
-def threads(number="4"):
+def threads(number: str = "4") -> None:
     for index in range(int(number)):
         start_thread("spinner-%d" % index, spin_for_ever)
     ready()
     spin_for_ever()
 
 
-def spin_for_ever():
+def spin_for_ever() -> None:
     while True:
         spin()
 
 
-def start_thread(name, function, *arguments):
+def start_thread(name: str, function: Callable[..., object], *arguments: object) -> None:
     threading.Thread(target=function, args=arguments, name=name, daemon=True).start()
 
 
-def gil_free(number="3"):
+def gil_free(number: str = "3") -> None:
     """Threads that compute in C with the GIL released."""
     data = os.urandom(CHUNK)
     for index in range(int(number)):
@@ -83,17 +83,17 @@ def gil_free(number="3"):
     compress_for_ever(data)
 
 
-def digest_for_ever(data):
+def digest_for_ever(data: bytes) -> None:
     while True:
         hashlib.sha256(data).digest()
 
 
-def compress_for_ever(data):
+def compress_for_ever(data: bytes) -> None:
     while True:
         zlib.compress(data, 6)
 
 
-def named_threads():
+def named_threads() -> None:
     """Threads whose kernel names are set, as releases before 3.14 do not by themselves."""
     for name in ("reader", "writer"):
         start_thread(name, spin_as, name)
@@ -101,17 +101,17 @@ def named_threads():
     time.sleep(3600)
 
 
-def spin_as(name):
+def spin_as(name: str) -> None:
     with open("/proc/self/task/%d/comm" % thread_id(), "w") as comm:  # noqa: PTH123
         comm.write(name)
     spin_for_ever()
 
 
-def thread_id():
+def thread_id() -> int:
     return int(os.readlink("/proc/thread-self").rsplit("/", 1)[1])  # noqa: PTH115 - get_native_id is of 3.8
 
 
-def forked():
+def forked() -> None:
     """Two children of multiprocessing's, started without exec."""
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=child_work, daemon=True) for _ in range(2)]
@@ -122,12 +122,12 @@ def forked():
     time.sleep(3600)
 
 
-def child_work():
+def child_work() -> None:
     while True:
         spin()
 
 
-def execs():
+def execs() -> None:
     """Computes in Python; at SIGUSR1 becomes another program in the same process."""
     signal.signal(signal.SIGUSR1, lambda *_: os.execvp("sh", ["sh", "-c", "while :; do :; done"]))
     ready()
@@ -135,11 +135,11 @@ def execs():
         before_exec()
 
 
-def before_exec():
+def before_exec() -> None:
     spin()
 
 
-def deep(depth="20"):
+def deep(depth: str = "20") -> None:
     """Computes at the end of a recursion, and says at SIGUSR1 how often it has been there."""
     done = [0]
     signal.signal(signal.SIGUSR1, lambda *_: print_progress(done))
@@ -148,12 +148,12 @@ def deep(depth="20"):
     descend(int(depth) - 3, done)  # <module>, deep and spin are the other three
 
 
-def print_progress(done):
-    sys.stdout.write("%d %.9f\n" % (done[0], time.monotonic()))
-    sys.stdout.flush()
+def print_progress(done: List[int]) -> None:
+    """Written at once: a signal may come while sys.stdout is being used, which must not be entered again."""
+    os.write(1, b"%d %.9f\n" % (done[0], time.monotonic()))
 
 
-def descend(left, done):
+def descend(left: int, done: List[int]) -> None:
     if left > 1:
         descend(left - 1, done)
         return
@@ -162,7 +162,7 @@ def descend(left, done):
         done[0] += 1
 
 
-def subinterpreter():
+def subinterpreter() -> None:
     """Computes in a second interpreter of the same thread; 3.8 and later."""
     module = __import__("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
     source = "def inside():\n    total = 0\n    while True:\n        total ^= 1\ninside()\n"

@@ -1,4 +1,4 @@
-"""What several commands' options have in common: how they are read, and what their help says."""
+"""Options that several commands have: their help, and how their values are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOCK = re.compile(r"(?:(\d+):(?=\d\d:))?(\d+):([0-5]\d(?:\.\d*)?)")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in ``90``, ``1.5``, ``90s``, ``5m`` or ``1h``."""
+    """Return the seconds in ``90``, ``1.5``, ``90s``, ``5m`` or ``1h``.  Raises typer.BadParameter."""
     found = _DURATION.fullmatch(text)
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if seconds <= 0:
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_moment(text: str) -> float:
-    """Seconds in ``90``, ``1.5``, ``1:30``, ``1:00:00``, and in what ``parse_duration`` takes."""
+    """Return the seconds in ``1:30``, ``1:00:00``, or any duration; 0 is a moment, too.  Raises typer.BadParameter."""
     found = _CLOCK.fullmatch(text)
     if found:
         return int(found[1] or 0) * 3600 + int(found[2]) * 60 + float(found[3])
@@ -32,7 +32,7 @@ def parse_moment(text: str) -> float:
 
 
 def grouping(text: str, threads: bool) -> tuple[str, ...]:
-    """The groups in ``process,thread``; none in ``none``."""
+    """Return the groups in ``process,thread``, outermost first; none for ``none``.  Raises UsageError."""
     from pyflame_ebpf.outputs.options import GROUPS  # noqa: PLC0415 - each command loads what it needs
 
     groups = tuple(part.strip() for part in text.split(",")) if text != "none" else ()
@@ -41,6 +41,9 @@ def grouping(text: str, threads: bool) -> tuple[str, ...]:
     return (*groups, "thread") if threads and "thread" not in groups else groups
 
 
+Frequency = Annotated[int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")]
+ShowKernel = Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")]
+ShowNative = Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")]
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]
 From = Annotated[
     float | None,
