@@ -190,9 +190,10 @@ def realistic_profile() -> Profile:
             "QuerySet._fetch_all", "/srv/shop/venv/lib/python3.11/site-packages/django/db/models/query.py", 1881, 1883
         ),
     )
-    held = {"gil": Gil.HELD}
     for second in range(60):
-        add(WEB, 0, (*decode, native("scanner_call", f"{LIBRARY}/lib-dynload/_json.so")), 9, second=second, **held)
+        add(
+            WEB, 0, (*decode, native("scanner_call", f"{LIBRARY}/lib-dynload/_json.so")), 9, second=second, gil=Gil.HELD
+        )
         add(
             WEB,
             0,
@@ -203,10 +204,10 @@ def realistic_profile() -> Profile:
             ),
             4,
             second=second,
-            **held,
+            gil=Gil.HELD,
         )
-        add(WEB, 0, decode, 3, second=second, **held)
-        add(WEB, 0, render, 8, second=second, **held)
+        add(WEB, 0, decode, 3, second=second, gil=Gil.HELD)
+        add(WEB, 0, render, 8, second=second, gil=Gil.HELD)
         add(
             WEB,
             0,
@@ -221,7 +222,7 @@ def realistic_profile() -> Profile:
             ),
             6,
             second=second,
-            **held,
+            gil=Gil.HELD,
         )
         add(
             WEB,
@@ -229,7 +230,7 @@ def realistic_profile() -> Profile:
             (*orm, python("execute", "/srv/shop/venv/lib/python3.11/site-packages/psycopg2/extras.py", 200, 236)),
             4,
             second=second,
-            **held,
+            gil=Gil.HELD,
         )
         add(
             WEB,
@@ -270,16 +271,16 @@ def realistic_profile() -> Profile:
             1,
             second=second,
             outcome=Outcome.UNREADABLE_FRAME,
-            **held,
+            gil=Gil.HELD,
         )
         deep = (
             python("<module>", "/srv/shop/worker.py", 1, 88),
             python("crawl", "/srv/shop/worker.py", 20, 31),
             *(python("Tree.descend", "/srv/shop/tree.py", 7, 12),) * 12,
         )
-        add(WORKER, 2, (*deep, python("score", "/srv/shop/tree.py", 30, 33)), 21, second=second, **held)
-        add(WORKER, 2, (*deep, python("Tree.<lambda>", "/srv/shop/tree.py", 15, 15)), 9, second=second, **held)
-        add(WORKER, 2, (*deep, native("dict_lookup", "/opt/python/bin/python3.12")), 4, second=second, **held)
+        add(WORKER, 2, (*deep, python("score", "/srv/shop/tree.py", 30, 33)), 21, second=second, gil=Gil.HELD)
+        add(WORKER, 2, (*deep, python("Tree.<lambda>", "/srv/shop/tree.py", 15, 15)), 9, second=second, gil=Gil.HELD)
+        add(WORKER, 2, (*deep, native("dict_lookup", "/opt/python/bin/python3.12")), 4, second=second, gil=Gil.HELD)
         add(
             NGINX,
             3,
@@ -307,7 +308,7 @@ def realistic_profile() -> Profile:
             7,
             second=second,
         )
-    add(WORKER, 2, (*deep[:3], mark("[truncated: too deep]")), 14, second=3, outcome=Outcome.TOO_DEEP, **held)
+    add(WORKER, 2, (*deep[:3], mark("[truncated: too deep]")), 14, second=3, outcome=Outcome.TOO_DEEP, gil=Gil.HELD)
     add(SCRIPT, 4, (mark("[stack lost]"),), 1, second=9, outcome=Outcome.STACK_LOST)
     profile.build_ids = {PYTHON_BINARY: "0f" * 20, LIBC: "82ce4e6e4ef08fa58a3535f7437bd3e592db5ac0"}
     profile.sources = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, sync_playwright
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -21,6 +21,7 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 
+OpenPage = Callable[..., Page]  # shows what it is given, perhaps at a fragment of its address
 NONE = "\u2013"  # what stands for no samples
 
 
@@ -46,10 +47,14 @@ class Opened:
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._refuse)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def _refuse(self, dialog: Dialog) -> None:
+        self.complaints.append(dialog.message)
+        dialog.dismiss()
 
     def at(self, file: Path, fragment: str = "") -> Page:
         self.page.goto(f"{file.as_uri()}{fragment}")
@@ -65,7 +70,8 @@ class Opened:
 
 def drawn(page: Page, graph: int = 0) -> list[dict[str, Any]]:
     """The boxes in view of a flame graph."""
-    return page.locator(".graph").nth(graph).evaluate("(graph) => graph.boxes()")
+    boxes: list[dict[str, Any]] = page.locator(".graph").nth(graph).evaluate("(graph) => graph.boxes()")
+    return boxes
 
 
 def box(page: Page, text: str, graph: int = 0) -> dict[str, Any]:
@@ -103,4 +109,5 @@ def drag(page: Page, begin: float, end: float, seconds: float) -> None:
 
 
 def fragment(page: Page) -> str:
-    return page.evaluate("location.hash")
+    found: str = page.evaluate("location.hash")
+    return found

@@ -1,8 +1,8 @@
-"""Two recordings spelled alike: what is one function, line or process in both gets one name, that of the later one.
+"""Two recordings spelled alike: one function, line or process has one name in both, that of the later recording.
 
 Between two recordings a program is edited, moved and restarted.  So a function is known by its kind, name and file, not
-by its first line; lines are counted from their function's first one; a file that is in one recording only is the same
-as one of the other's where the ends of their names agree; a process is known by its command, not its PID.  Pure.
+by its first line.  A line is counted from the first line of its function.  A file of one recording only is taken for a
+file of the other only if the ends of both names agree.  A process is known by its command, not by its PID.  Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IN_EVERY_PACKAGE = ("__init__.py", "__main__.py")  # names that tell nothing wi
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """Both recordings in one spelling; ``moved`` maps files of the earlier one to the other's that they became."""
+    """Both recordings in one spelling.  ``moved`` maps earlier names of files to later ones."""
 
     before: Profile
     after: Profile
@@ -34,7 +34,7 @@ class Aligned:
 
 
 def aligned(before: Profile, after: Profile) -> Aligned:
-    """Spell ``before`` as ``after`` does; processes and threads of both lose their numbers."""
+    """Spell ``before`` as ``after`` does.  Processes and threads of both lose their numbers."""
     moved = _moved_files(_names_by_file(before), _names_by_file(after))
     return Aligned(
         _without_numbers(_respelled(before, after, moved), _commands(before, after)), _without_numbers(after, {}), moved
@@ -59,7 +59,7 @@ def _sampled_frames(profile: Profile) -> list[Frame]:
 
 
 def _moved_files(before: Mapping[str, AbstractSet[str]], after: Mapping[str, AbstractSet[str]]) -> dict[str, str]:
-    """Files of ``before`` only, each with the one of ``after`` only that ends alike and has a function in common."""
+    """Files of ``before`` only, each with the file of ``after`` only that ends alike and has a function in common."""
     moved: dict[str, str] = {}
     taken: set[str] = set()
     for parts in range(_PARTS_MAX, 0, -1):
@@ -72,7 +72,7 @@ def _moved_files(before: Mapping[str, AbstractSet[str]], after: Mapping[str, Abs
 
 
 def _ending(file: str, parts: int) -> tuple[str, ...] | None:
-    """The last parts of a file name, None where it has fewer or they tell too little."""
+    """The last parts of a file name.  None if the name has fewer parts, or if the ending tells too little."""
     names = file.split("/")
     if len(names) < parts or (parts == 1 and names[-1] in _IN_EVERY_PACKAGE):
         return None
@@ -82,7 +82,7 @@ def _ending(file: str, parts: int) -> tuple[str, ...] | None:
 def _pairs(
     gone: Iterable[str], come: Iterable[str], key_of: Callable[[str], Hashable | None]
 ) -> Iterator[tuple[str, str]]:
-    """One of each that have the same key, where only one of each has it."""
+    """Pairs (gone, come) with the same key, for keys that exactly one text of each side has."""
     old, new = _by_key(gone, key_of), _by_key(come, key_of)
     for key, texts in old.items():
         if len(texts) == 1 and len(new.get(key, ())) == 1:
@@ -122,7 +122,7 @@ class _Speller:
         return replace(frame, file=file, line=line, first_line=first or frame.first_line)
 
     def _first_line(self, function: _Function) -> int:
-        """Where the later recording has the function; 0 if it has none, or either has several of that name."""
+        """The first line in the later recording; 0 if it lacks the function, or if either has several of that name."""
         first = self.first_after.get(function, set())
         return next(iter(first)) if len(first) == len(self.first_before[function]) == 1 else 0
 
@@ -162,7 +162,7 @@ def command_of(process: Process) -> str:
 
 
 def _commands(before: Profile, after: Profile) -> dict[str, str]:
-    """Commands of the earlier recording only that differ from one of the other's in nothing but directories."""
+    """Commands of the earlier recording only, each with the later one that differs in directories alone."""
     old, new = _sampled_commands(before), _sampled_commands(after)
     return dict(_pairs(sorted(old - new), sorted(new - old), _without_directories))
 
@@ -192,9 +192,9 @@ def renumbered(stacks: Iterable[NumberedStack], numbers: Mapping[int, int] | Seq
 
 
 def side_by_side(before: Profile, after: Profile) -> tuple[Profile, Profile]:
-    """Aligned recordings with the same processes, threads and stacks in their lists, each with its own samples.
+    """Aligned recordings with the same lists of processes, threads, frames and stacks, each with its own samples.
 
-    Processes that run the same are one, and are called by their command.
+    Processes that run the same command are one process, which is called by its command.
     """
     processes = {each.command: replace(each, name=each.command) for side in (before, after) for each in side.processes}
     threads = {each.name: each for side in (before, after) for each in side.threads}

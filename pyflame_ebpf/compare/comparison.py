@@ -1,16 +1,16 @@
 """What changed between two recordings: in all, by function, by line and by process, and how much of it may be chance.
 
-CPU is measured in cores, CPU seconds for each second of recording, so that neither duration nor frequency matter; or
+CPU is measured in cores, CPU seconds for each second of recording, so that neither duration nor frequency matters; or
 as shares of all CPU used.  Pure.
 
-The error of a count.  A CPU clock that ticks regularly and a program that does not keep step with it make every tick a
-throw of its own, so a count of n out of N ticks of all CPUs scatters with the variance n (1 - n/N), which is at most
-that of Poisson, n.  A load that comes in bursts, on several CPUs at once or for longer than a tick, scatters more.  So
-the recording is cut into some twenty equal parts, and where the counts of those scatter more than that, their variance
-is taken: it is that of the CPU used, not of the sampling alone.  Both recordings are independent: variances add up.
+The error of a count.  A CPU clock ticks regularly, and a program does not keep step with it, so every tick is a throw
+of its own.  A count of n out of N ticks of all CPUs therefore has the variance n (1 - n/N), at most that of Poisson, n.
+A load that comes in bursts, on several CPUs at once or for longer than a tick, scatters more.  So the recording is cut
+into some twenty equal parts.  If their counts scatter more than the ticks explain, the variance of the parts is taken:
+it is the variance of the CPU used, not of the sampling alone.  The recordings are independent, so variances add up.
 
-Change or noise.  A change counts as one from three standard errors on; in a table, where one of many rows may pass
-that by chance, from as many on as no row would pass by chance in 19 of 20 tables (Bonferroni).
+Change or noise.  A single change counts as one from three standard errors on.  In a table one of many rows may pass
+that by chance, so the threshold rises until 19 of 20 tables of pure noise have no row beyond it (Bonferroni).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Measure(str, Enum):
 class Change:
     """One figure in both recordings, in cores or as shares of 1.
 
-    ``variance_before`` and ``variance_after`` are those of the two figures, ``variance_if_same`` that of the difference
-    if both had the same true value.
+    ``variance_before`` and ``variance_after`` are the variances of the two figures.  ``variance_if_same`` is the
+    variance of their difference under the assumption that both have the same true value.
     """
 
     before: float
@@ -57,12 +57,12 @@ class Change:
 
     @property
     def change(self) -> float:
-        """How much more it is after."""
+        """The figure after minus the figure before."""
         return self.after - self.before
 
     @property
     def standard_error(self) -> float:
-        """That of the change."""
+        """The standard error of the change."""
         return math.sqrt(self.variance_before + self.variance_after)
 
     @property
@@ -72,12 +72,12 @@ class Change:
 
     @property
     def relative(self) -> float | None:
-        """The change as a share of what was, None where there was nothing."""
+        """The change as a share of the figure before, None if that is 0."""
         return self.change / self.before if self.before else None
 
     @property
     def relative_error(self) -> float | None:
-        """Half the width of the 95 % confidence interval of ``relative``, by first-order propagation."""
+        """Half the width of the 95 % confidence interval of ``relative``, by first-order propagation, or None."""
         if not self.before:
             return None
         ratio = self.after / self.before
@@ -85,7 +85,7 @@ class Change:
 
     @property
     def score(self) -> float:
-        """The change in standard errors, of the larger of the two estimates; 0 for too few samples to tell."""
+        """The change in standard errors, by the larger estimate of the error; 0 if samples are too few to tell."""
         if self.samples_before + self.samples_after < _SAMPLES_MIN or not self.change:
             return 0.0
         noise = math.sqrt(max(self.variance_before + self.variance_after, self.variance_if_same))
@@ -93,13 +93,13 @@ class Change:
 
     @property
     def is_beyond_noise(self) -> bool:
-        """Whether this change, looked at alone, is one."""
+        """True if this change, looked at alone, is more than noise."""
         return abs(self.score) >= STANDARD_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One function, line or process: what it used itself, and with all that it called."""
+    """One function, line or process: its own CPU, and its CPU with everything that it called."""
 
     subject: Subject
     own: Change
@@ -108,26 +108,30 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The rows of a table, those beyond noise first, each by the size of the change; scores from which on it is one."""
+    """The rows of a table, changes beyond noise first, then by the size of the change.
+
+    A change is beyond noise if its score reaches ``threshold`` standard errors.
+    """
 
     rows: list[Row]
     threshold: float
     by_total: bool = False
 
     def of(self, row: Row) -> Change:
-        """The change that the rows are sorted by."""
+        """The change by which rows are sorted."""
         return row.total if self.by_total else row.own
 
     def is_beyond_noise(self, change: Change) -> bool:
-        """Whether a change is one, among so many rows."""
+        """True if a change is more than noise among so many rows."""
         return abs(change.score) >= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two recordings compared; ``total`` is in cores, None where a recording's duration or frequency is unknown.
+    """Two recordings compared.
 
-    ``before`` and ``after`` are spelled alike; ``moved`` are files that were matched by the ends of their names.
+    ``total`` is in cores, None if the duration or frequency of a recording is unknown.  ``before`` and ``after`` are
+    spelled alike.  ``moved`` has the files that were matched by the ends of their names.
     """
 
     measure: Measure
@@ -141,26 +145,26 @@ class Comparison:
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """How samples before and after become figures."""
+        """How counts before and counts after become figures."""
         return Side.of(Span.of(self.before), self.measure), Side.of(Span.of(self.after), self.measure)
 
     def change_of(self) -> Callable[[Tally, Tally], Change]:
-        """Tells the change of anything that was counted before and after."""
+        """A function that compares two tallies, one before and one after."""
         sides = self.sides
         return lambda before, after: _change(*sides, before, after)
 
 
 def knows_cores(profile: Profile) -> bool:
-    """Whether samples can be told in cores: duration and frequency are known, and long enough for a tick."""
+    """True if samples can be told in cores: duration and frequency are known and cover at least one tick."""
     return profile.unit.per_second * profile.recording.duration >= 1
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How to count and to sort.
+    """What is counted, and how rows are sorted.
 
-    ``is_shown`` says which frames count.  The interpreter's C functions count as the Python function's that they serve,
-    unless ``interpreter_apart``.  Rows are sorted by what they used themselves, or ``by_total``.
+    ``is_shown`` tells which frames count.  A C function of the interpreter counts as the Python function that it
+    serves, unless ``interpreter_apart``.  Rows are sorted by their own CPU, or with callees if ``by_total``.
     """
 
     is_shown: Callable[[Frame], bool] = lambda _frame: True
@@ -177,7 +181,7 @@ def compare(
     measure: Measure = Measure.CORES,
     rules: Rules = DEFAULT_RULES,
 ) -> Comparison:
-    """Compare; the measure is SHARE in any case where cores are unknown."""
+    """Compare two recordings.  The measure is SHARE in any case if cores are unknown."""
     alike = aligned(before, after)
     interpreters = set() if rules.interpreter_apart else _interpreters(alike)
     known = knows_cores(before) and knows_cores(after)
@@ -203,10 +207,10 @@ def _interpreters(alike: Aligned) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """How counts of one recording become figures.
+    """How the counts of one recording become figures.
 
-    ``exposure`` is the count that stands for 1 (one core, or all samples), ``ticks`` the largest that is possible, 0
-    where it is unknown.
+    ``exposure`` is the count that stands for 1: one core, or all samples.  ``ticks`` is the largest count that is
+    possible, 0 if that is unknown.
     """
 
     span: Span
@@ -216,23 +220,23 @@ class Side:
 
     @classmethod
     def of(cls, span: Span, measure: Measure) -> Side:
-        """The side of a recording."""
+        """The side of a recording that covers this span."""
         if measure is Measure.SHARE:
             return cls(span, measure, max(1, span.samples), max(1, span.samples))
         return cls(span, measure, span.counts_per_core, span.counts_per_core * span.cpus)
 
     def variance(self, tally: Tally) -> float:
-        """Of the figure of a count."""
+        """The variance of a tally's figure."""
         return max(self.spread(tally.samples), self._scatter(tally)) / self.exposure**2
 
     def spread(self, samples: float) -> float:
-        """The variance of a count by the ticks alone; measured time has none."""
+        """The variance of a count by the ticks alone; 0 for measured time."""
         if self.span.is_time:
             return 0.0
         return samples * max(0.0, 1 - samples / self.ticks) if self.ticks else samples
 
     def _scatter(self, tally: Tally) -> float:
-        """The variance of a count by how the parts of the recording scatter; 0 where there are too few of them."""
+        """The variance of a count by how the parts of the recording scatter; 0 if there are too few parts."""
         if not tally.parts or not self.span.parts:
             return 0.0
         expected = self._expected(tally.samples)
@@ -243,7 +247,7 @@ class Side:
         return squares / (len(expected) - 1) * self.span.parts_in_all
 
     def _expected(self, samples: int) -> Sequence[float]:
-        """What each part of the recording would have of so many samples, were they spread evenly."""
+        """The count that each part of the recording would have if so many samples were spread evenly."""
         if self.measure is Measure.SHARE:
             return [samples / max(1, self.span.samples) * part for part in self.span.parts]
         return [samples / self.span.parts_in_all] * len(self.span.parts)
@@ -271,7 +275,7 @@ def _place(changes: Changes, row: Row) -> tuple[bool, float, float, Subject]:
 
 
 def _threshold(changes: Iterable[Change]) -> float:
-    """Scores that no row of noise reaches in 19 of 20 tables of so many rows."""
+    """The score that no row reaches by chance in 19 of 20 tables of so many rows."""
     rows = sum(change.samples_before + change.samples_after >= _SAMPLES_MIN for change in changes)
     return max(STANDARD_ERRORS, NormalDist().inv_cdf(1 - _FALSE_ALARMS / (2 * max(1, rows))))
 

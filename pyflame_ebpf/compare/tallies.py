@@ -18,9 +18,9 @@ PROCESS = "process"
 
 @dataclass(frozen=True, slots=True, order=True)
 class Subject:
-    """What a row is about: a function (``line`` 0), one of its lines, or a process (its command is the name).
+    """The subject of a row: a function (``line`` is 0), a line of it, or a process (``name`` is its command).
 
-    ``kind`` is a FrameKind's value, or PROCESS.
+    ``kind`` is the value of a FrameKind, or PROCESS.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Subject:
 
     @property
     def has_no_callers(self) -> bool:
-        """Whether what it used itself is all that it used."""
+        """True if its own CPU is all of its CPU."""
         return self.kind == PROCESS
 
 
@@ -45,24 +45,24 @@ class Tally:
     parts: Counter[int] = field(default_factory=Counter)
 
     def add(self, part: int, count: int) -> None:
-        """Count some."""
+        """Count samples of one part of the recording."""
         self.samples += count
         self.parts[part] += count
 
     def merge(self, other: Tally) -> None:
-        """Count what another has, too."""
+        """Add the samples of another tally."""
         self.samples += other.samples
         self.parts.update(other.parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The time of a recording, cut into equal parts.
+    """The time of a recording, cut into equal parts of ``part_seconds``.
 
-    ``counts_per_core`` is the count of one core that is used all the time, 0 where duration or frequency is unknown.
-    ``is_time`` says that counts are measured time, not ticks.  ``parts`` are the samples in each whole part, none
-    where there are too few, or no times of samples, to tell how much they scatter; ``parts_in_all`` says how many parts
-    the duration is long.
+    ``counts_per_core`` is the count of one core that is busy all the time, 0 if duration or frequency is unknown.
+    ``parts`` has the samples of each whole part; it is empty if samples have no times, or if there are too few parts to
+    tell how much they scatter.  ``parts_in_all`` is the duration in parts.  ``is_time`` is True if counts are measured
+    time.
     """
 
     samples: int
@@ -96,7 +96,7 @@ class Span:
 
 
 def part_seconds(profile: Profile) -> int:
-    """How long the parts are."""
+    """The length of a part in whole seconds."""
     return max(1, math.floor(profile.recording.duration / _PARTS))
 
 
@@ -105,7 +105,7 @@ Table = dict[Subject, tuple[Tally, Tally]]  # own samples, and those with all th
 
 @dataclass(frozen=True, slots=True)
 class Tallies:
-    """All that is counted of one recording."""
+    """Everything that is counted of one recording."""
 
     all: Tally
     functions: Table
@@ -114,17 +114,16 @@ class Tallies:
 
     @property
     def tables(self) -> tuple[Table, Table, Table]:
-        """Functions, lines, processes."""
+        """The tables of functions, lines and processes."""
         return self.functions, self.lines, self.processes
 
 
 def tallies(profile: Profile, is_shown: Callable[[Frame], bool], interpreters: AbstractSet[str]) -> Tallies:
-    """Count; a function's own samples are those in which it is the innermost frame that is shown.
+    """Count the samples of a recording.
 
-    C functions in files of ``interpreters``, where they serve a Python function, are how that runs (they allocate its
-    objects, add its numbers), and count as its own.
-    A line's own samples are those in which it is the innermost line of Python, with the C functions that it called.
-    What calls itself is counted once for a stack.
+    A sample belongs to the innermost function that is shown, and to the innermost line of Python.  A C function in a
+    file of ``interpreters`` that serves a Python function counts as that function: it allocates its objects, or adds
+    its numbers.  A function or line that calls itself is counted once for a stack.
     """
     width = part_seconds(profile)
     everything = Tally()
@@ -180,7 +179,7 @@ class _FrameNumbers:
         return functions or [self.functions[NO_FRAME]], lines
 
     def _without_servants(self, stack: NumberedStack) -> NumberedStack:
-        """The stack without what the interpreter does for its Python functions."""
+        """The stack without the C functions by which the interpreter serves Python functions."""
         for at, number in enumerate(stack):
             if self._frames[number].kind is FrameKind.PYTHON:
                 return stack[:at] + tuple([each for each in stack[at:] if not self._serves(self._frames[each])])
@@ -209,7 +208,7 @@ class _Sums:
         self._total: Counter[tuple[int, int]] = Counter()
 
     def add(self, numbers: list[int], part: int, count: int) -> None:
-        """Count samples of a stack, innermost first."""
+        """Count samples of a stack, whose functions or lines are numbered, innermost first."""
         total = self._total
         for number in numbers:
             total[number, part] += count
@@ -217,7 +216,7 @@ class _Sums:
             self._own[numbers[0], part] += count
 
     def table(self, numbers: Numbering[Subject]) -> Table:
-        """By what the numbers stand for."""
+        """The samples by the subjects that the numbers stand for."""
         every = [(Tally(), Tally()) for _ in numbers]
         for column, sums in enumerate((self._own, self._total)):
             for (number, part), count in sums.items():

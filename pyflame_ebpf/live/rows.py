@@ -1,4 +1,4 @@
-"""The rows of the live view: processes, and functions or lines, as they are sorted, filtered and restricted."""
+"""The rows of the live view: processes, and functions or lines, sorted, filtered and restricted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyflame_ebpf.profile.model import Frame, FrameKind, Process
 
 
 class Sort(Enum):
-    """What the rows are sorted by; processes by the interval or by all time alike."""
+    """The column by which rows are sorted.  Processes are sorted by the interval, or by all time."""
 
     OWN_NOW = "Self%"
     TOTAL_NOW = "Total%"
@@ -23,19 +23,19 @@ class Sort(Enum):
 
     @property
     def since(self) -> bool:
-        """Whether it sorts by all time since the start."""
+        """True if rows are sorted by all time since the start."""
         return self in (Sort.OWN_SINCE, Sort.TOTAL_SINCE)
 
     @property
     def next(self) -> Sort:
-        """The next one of the cycle."""
+        """The next column; the last one is followed by the first."""
         every = list(Sort)
         return every[(every.index(self) + 1) % len(every)]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the rows shall show: ``pattern`` None for all, ``pid`` None for the functions of all processes."""
+    """Which rows are shown.  ``pattern`` None shows all rows, ``pid`` None the functions of all processes."""
 
     lines: bool = False
     sort: Sort = Sort.OWN_NOW
@@ -49,7 +49,7 @@ EVERYTHING = Wanted()
 
 @dataclass(frozen=True, slots=True)
 class FunctionRow:
-    """A function or line: per cent of one core in the interval, and seconds of CPU since the start."""
+    """A function or line: per cent of one core in the last interval, and seconds of CPU since the start."""
 
     label: str
     kind: FrameKind
@@ -61,7 +61,7 @@ class FunctionRow:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process: per cent of one core in the interval, and seconds of CPU since the start."""
+    """A process: per cent of one core in the last interval, and seconds of CPU since the start."""
 
     pid: int
     command: str
@@ -74,7 +74,7 @@ class ProcessRow:
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Samples by number of a function or line."""
+    """Samples by the number of a function or line."""
 
     own_now: Counter[int]
     total_now: Counter[int]
@@ -94,7 +94,7 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class FunctionList:
-    """Functions or lines, by number, as they are sorted; rows are made of those that are looked at."""
+    """Functions or lines as sorted numbers.  Rows are made only of the numbers in view."""
 
     totals: LiveTotals
     wanted: Wanted
@@ -102,7 +102,7 @@ class FunctionList:
     numbers: list[int]
 
     def rows(self, first: int, count: int, frequency: int) -> list[FunctionRow]:
-        """So many rows from this one on."""
+        """``count`` rows, beginning with row ``first``."""
         frames = _frames(self.totals.places, self.wanted)
         chosen = self.numbers[first : first + count]
         labels = _labels([frames[number] for number in chosen], lines=self.wanted.lines)
@@ -123,7 +123,8 @@ class FunctionList:
 def functions(totals: LiveTotals, wanted: Wanted) -> FunctionList:
     """Functions or lines, sorted.
 
-    A pattern keeps those that it matches; one that matches none of them keeps those of the processes that it matches.
+    A pattern keeps the functions that it matches.  If it matches none, it keeps the functions of the processes that it
+    matches.
     """
     pattern = wanted.pattern
     found = _functions_of(totals, wanted, None if wanted.pid is None else [wanted.pid], pattern)
@@ -156,7 +157,7 @@ def _texts(places: Places, wanted: Wanted) -> list[str]:
 
 
 def _percent_of(span: Span, frequency: int) -> float:
-    """Per cent of one core that a sample stands for."""
+    """The per cent of one core that one sample stands for."""
     return 100 / frequency / span.seconds if span.seconds > 0 else 0.0
 
 
@@ -198,7 +199,7 @@ def _labels(frames: list[Frame], *, lines: bool) -> dict[Frame, str]:
 
 
 def process_rows(totals: LiveTotals, wanted: Wanted, frequency: int) -> list[ProcessRow]:
-    """Processes, sorted; a pattern keeps those that it matches by PID, name, command or by a function they ran."""
+    """Processes, sorted.  A pattern keeps those with a PID, name, command or function that it matches."""
     span = totals.since if wanted.sort.since else totals.latest
     running = _running_matches(totals, wanted)
     pids = [
@@ -234,7 +235,7 @@ def _gil(totals: LiveTotals, pid: int) -> float | None:
 
 
 def _hottest(totals: LiveTotals, pid: int) -> Frame | None:
-    """Where a process was executing most in the interval, else since the start: a Python line if there is one."""
+    """The line where a process executed most in the interval, else since the start: a Python line if there is one."""
     tally = totals.latest.by_pid.get(pid) or totals.since.by_pid.get(pid)
     for way in (PYTHON_ONLY, ALL_FRAMES):
         for number, _ in tally.own[way].most_common(3) if tally else ():
@@ -245,7 +246,7 @@ def _hottest(totals: LiveTotals, pid: int) -> Frame | None:
 
 
 def _running_matches(totals: LiveTotals, wanted: Wanted) -> set[int]:
-    """PIDs of those that ran a function or line whose label the pattern matches."""
+    """PIDs of the processes that ran a function or line whose label the pattern matches."""
     if wanted.pattern is None:
         return set()
     texts = _texts(totals.places, wanted)

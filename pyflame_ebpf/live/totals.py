@@ -1,7 +1,7 @@
-"""What a live view knows: CPU by process, function and line, of the last interval and since the start.
+"""The figures of a live view: CPU by process, function and line, of the last interval and since the start.
 
-Pure: fed with the Profile of each second.  Functions and lines are numbered, so that what is kept grows with the
-programs that run and not with the time that passes.
+Pure; each second's Profile is added.  Functions and lines are numbered, so memory grows with the programs that run and
+not with the time that passes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ NO_FRAME = Frame(FrameKind.MARK, "[no frame is shown]")
 
 @dataclass(frozen=True, slots=True)
 class FramesShown:
-    """Which frames besides those of Python a function's own time may go to."""
+    """Whether frames of the kernel and native frames are shown, besides Python's."""
 
     kernel: bool = True
     native: bool = True
 
     def takes(self, frame: Frame) -> bool:
-        """Whether a frame is shown."""
+        """True if a frame is shown."""
         if frame.kind is FrameKind.KERNEL:
             return self.kernel
         return self.native or frame.kind is not FrameKind.NATIVE
@@ -39,7 +39,7 @@ PYTHON_ONLY = FramesShown(kernel=False, native=False)
 
 
 class Places:
-    """Numbers lines and functions, both by their Frame; a function's has no line.  The texts are to be searched."""
+    """Numbers lines and functions, each known by its Frame; that of a function has line 0.  Texts are for searching."""
 
     def __init__(self) -> None:
         self.line_texts: list[str] = []
@@ -51,7 +51,7 @@ class Places:
         self.functions = self._function_numbers.distinct
 
     def line(self, frame: Frame) -> int:
-        """The number of a line."""
+        """The number of the line in which a frame executes."""
         number = self._line_numbers[frame]
         if number == len(self.line_texts):
             function = replace(frame, line=0)
@@ -64,10 +64,10 @@ class Places:
 
 @dataclass(slots=True)
 class Tally:
-    """Samples of one process or of all, in a stretch of time.
+    """Samples of one process or of all processes, in a stretch of time.
 
-    ``own`` has them by the line that was executing in the innermost shown frame, for each way of showing frames;
-    ``lines`` and ``functions`` by each line and function that was on the stack, once a stack.
+    ``own`` counts the line that executed in the innermost frame shown, for each way of showing frames.  ``lines`` and
+    ``functions`` count each line and function on the stack, once a stack.
     """
 
     samples: int = 0
@@ -79,19 +79,19 @@ class Tally:
     functions: Counter[int] = field(default_factory=Counter)
 
     def copy(self) -> Tally:
-        """One that is not counted on."""
+        """A copy that stays as it is while this tally counts on."""
         own = {way: counter.copy() for way, counter in self.own.items()}
         return replace(self, own=own, lines=self.lines.copy(), functions=self.functions.copy())
 
     @property
     def gil_percent(self) -> float | None:
-        """Share with the GIL held of the samples that can tell, None where none can."""
+        """Share of samples with the GIL held, among the samples that can tell; None if none can."""
         return 100 * self.gil_held / self.gil_known if self.gil_known else None
 
 
 @dataclass(frozen=True, slots=True)
 class _CountedStack:
-    """A stack as the numbers of its lines and functions, and who was executing under each way of showing frames."""
+    """A stack as the numbers of its lines and functions, with the executing line for each way of showing frames."""
 
     own: tuple[tuple[FramesShown, int], ...]
     lines: frozenset[int]
@@ -107,7 +107,7 @@ class _CountedStack:
 
 
 class Span:
-    """A stretch of time: ``seconds``, what all processes did in it, and what each did, by PID."""
+    """A stretch of time of ``seconds``: what all processes did in it, and what each process did, by PID."""
 
     def __init__(self, places: Places) -> None:
         self.seconds = 0.0
@@ -116,7 +116,7 @@ class Span:
         self._places = places
 
     def add(self, profile: Profile) -> None:
-        """Adds samples of more time."""
+        """Add the samples of another second."""
         self.seconds += profile.recording.duration
         tallies = [self._tally(process) for process in profile.processes]
         stacks: Counter[tuple[int, int]] = Counter()
@@ -145,7 +145,7 @@ class Span:
             self.by_pid = {pid: self.by_pid[pid] for pid in kept}
 
     def copy(self) -> Span:
-        """One that is not counted on."""
+        """A copy that stays as it is while this span counts on."""
         span = copy(self)
         span.all = self.all.copy()
         span.by_pid = {pid: tally.copy() for pid, tally in self.by_pid.items()}
@@ -181,7 +181,7 @@ class _FrameLines:
 
 
 class LiveTotals:
-    """All that the view shows: ``latest`` is the last interval, ``since`` begins with the first or with ``reset``."""
+    """Everything that the view shows.  ``latest`` is the last interval; ``since`` begins at the start or ``reset``."""
 
     def __init__(self) -> None:
         self.places = Places()
@@ -190,7 +190,7 @@ class LiveTotals:
         self.since = Span(self.places)
 
     def add(self, profiles: Iterable[Profile]) -> None:
-        """Takes in the profiles of the interval that has just ended."""
+        """Add the profiles of the interval that has just ended."""
         self.latest = Span(self.places)
         processes = self.processes.copy()
         for profile in profiles:
@@ -200,11 +200,11 @@ class LiveTotals:
         self.processes = {pid: processes[pid] for pid in (*self.since.by_pid, *self.latest.by_pid)}
 
     def reset(self) -> None:
-        """Counts from now on."""
+        """Count from now on."""
         self.since = Span(self.places)
 
     def frozen(self) -> LiveTotals:
-        """As it is now, while this one goes on."""
+        """The present state, which stays while this object counts on."""
         still = copy(self)
         still.since = self.since.copy()
         return still

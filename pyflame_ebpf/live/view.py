@@ -1,6 +1,6 @@
-"""What the keys of the live view do: a state and a key give the next state, and what is to be done besides.
+"""The keys of the live view: a state and a key give the next state, and perhaps an action.
 
-Pure.  Keys have names of their own ("up", "escape"), or are the characters that were typed.
+Pure.  A key has a name ("up", "escape"), or is the character that was typed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PATTERN_MAX = 200  # characters
 
 
 class Action(Enum):
-    """What a key asks for that is not a matter of looks."""
+    """What a key asks for besides another look of the view."""
 
     QUIT = "quit"
     SAVE = "save"
@@ -28,9 +28,9 @@ class Action(Enum):
 class ViewState:
     """How the view looks.
 
-    ``typed`` is the pattern or directory that is being typed, None while none is, and ``asks`` for what.  ``cursor`` is
-    the PID that the arrows have chosen, ``first`` the first function row that is shown, ``message`` something to be
-    told until the next key.
+    ``typed`` is the text that is being typed, None while nothing is typed.  ``asks`` tells what the text is for: None
+    for a pattern, SAVE for a directory.  ``cursor`` is the PID that the arrows have chosen, ``first`` the first
+    function row in view.  ``message`` is shown until the next key.
     """
 
     wanted: Wanted = EVERYTHING
@@ -44,13 +44,13 @@ class ViewState:
 
     @property
     def pattern_text(self) -> str:
-        """The filter as it was typed."""
+        """The filter as it was typed, "" for none."""
         return self.wanted.pattern.pattern if self.wanted.pattern else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the keys refer to: PIDs from the top, and how many function rows there are and have room."""
+    """What the keys refer to: PIDs from the top, the number of function rows, and the number that fits the screen."""
 
     pids: Sequence[int] = ()
     functions: int = 0
@@ -61,7 +61,7 @@ Pressed = tuple[ViewState, Action | None]
 
 
 def pressed(state: ViewState, key: str, shown: Shown, directory: str = "") -> Pressed:
-    """The state after a key; ``directory`` is offered as the place to save to."""
+    """The state after a key, and the action that it asks for.  ``directory`` is offered as the place to save to."""
     state = replace(state, message="")
     if state.typed is not None:
         return _typed(state, key)
@@ -75,7 +75,7 @@ def pressed(state: ViewState, key: str, shown: Shown, directory: str = "") -> Pr
 
 
 def _typed(state: ViewState, key: str) -> Pressed:
-    """A key while something is typed."""
+    """The state after a key that is pressed while a text is typed."""
     text = state.typed or ""
     if key == "escape":
         return replace(state, typed=None, asks=None), None
@@ -104,7 +104,7 @@ def _unchanged(state: ViewState, _shown: Shown) -> ViewState:
 
 
 def _wanting(state: ViewState, **changes: Any) -> ViewState:
-    """With other rows, from the first of them on."""
+    """The state with other rows, shown from the first row on."""
     return replace(state, wanted=replace(state.wanted, **changes), first=0)
 
 
@@ -129,7 +129,7 @@ def _scroll(pages: int) -> Callable[[ViewState, Shown], ViewState]:
 
 
 def _restrict(state: ViewState, shown: Shown) -> ViewState:
-    """To the process under the cursor, else the first; to all if it was restricted."""
+    """Restrict the view to the process under the cursor, else the first; lift the restriction if there is one."""
     if state.wanted.pid is not None:
         return _release(state, shown)
     pid = state.cursor if state.cursor in shown.pids else next(iter(shown.pids), None)

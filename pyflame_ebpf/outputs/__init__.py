@@ -1,6 +1,6 @@
-"""The outputs: one writer per format, each a function from a Profile to a stream, and the one table of them all.
+"""The outputs: one writer per format, each a function from a Profile to a stream, in one table.
 
-A writer is imported when it is first used: a recording must not wait for what only its end needs.
+A writer is imported at its first use, so that a recording does not wait for modules that only its end needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class OutputFormat:
 
 
 def _bytes(module: str, function: str) -> Writer:
-    """The writer to a binary stream that a module of this package has."""
+    """The writer to a binary stream in a module of this package."""
 
     def write(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
         getattr(import_module(f"{__name__}.{module}"), function)(profile, stream, options)
@@ -47,7 +47,7 @@ def _bytes(module: str, function: str) -> Writer:
 
 
 def _utf8(module: str, function: str) -> Writer:
-    """The writer to a text stream that a module of this package has, with its text as UTF-8."""
+    """The writer to a text stream in a module of this package; the text is written as UTF-8."""
     write_text = _bytes(module, function)
 
     def write(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:

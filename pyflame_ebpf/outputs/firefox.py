@@ -1,8 +1,8 @@
 """The profile for the Firefox Profiler: its processed format, with a track for each thread, compressed with gzip.
 
-Version 46 of that format keeps each thread's tables in the thread; the Profiler upgrades what is older than itself.
-Samples stand in the second in which they were counted, spread over it by their weight.  The format groups by process
-and thread; what else ``group_by`` asks for stands at the root of the stacks.
+Version 46 of that format keeps each thread's tables in the thread.  The Profiler upgrades older versions than its own.
+A sample stands in the second in which it was counted; the samples of a second are spread over it by their weight.  The
+format groups by process and thread; other groups of ``group_by`` stand at the root of the stacks.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _meta(profile: Profile) -> dict[str, Any]:
 
 
 def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
-    """The threads, those of the busiest process first, then the busiest thread."""
+    """The threads, those of the busiest process first, then by their samples."""
     counts: dict[tuple[int, int], _Counts] = {}
     of_process: Counter[int] = Counter()
     for key, count in profile.samples.items():
@@ -88,7 +88,7 @@ def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
 
 
 class _Table(Numbering[tuple[Any, ...]]):
-    """Distinct rows by index."""
+    """Distinct rows by their number."""
 
     __slots__ = ()
 
@@ -206,7 +206,7 @@ class _Track:
 
 
 def _times(ordered: list[tuple[tuple[int, int], int]]) -> list[float]:
-    """When each of the samples was taken, in milliseconds; those of a second share it by their counts."""
+    """The time of each sample in milliseconds; the samples of a second share it in proportion to their counts."""
     totals: Counter[int] = Counter()
     for (second, _), count in ordered:
         totals[second] += count

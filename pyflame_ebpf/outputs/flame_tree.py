@@ -1,4 +1,4 @@
-"""Labelled stacks as a tree of boxes: what a flame graph draws, whatever it is drawn with."""
+"""Labelled stacks as a tree of boxes: the content of a flame graph, whatever draws it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ALL = Label("all", LabelKind.ALL)
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
-    """The boxes of a flame graph as columns, each box before its callees, the busiest callee first.
+    """The boxes of a flame graph as columns; a box stands before its callees, the busiest callee first.
 
-    ``label`` indexes ``labels``; ``start`` and ``samples`` place a box on the horizontal axis, in samples; ``depth``
-    is 0 for the one box at the root.  ``total`` counts all samples.  Boxes of fewer than ``fewest`` samples are left
-    out with all that they call; ``left_out`` counts those whose caller is shown.
+    ``label`` indexes ``labels``.  ``start`` and ``samples`` place a box on the horizontal axis, in samples.  ``depth``
+    is 0 for the one box at the root.  ``total`` counts all samples.  A box of fewer than ``fewest`` samples is left out
+    with everything that it calls; ``left_out`` counts such boxes whose caller is shown.
     """
 
     labels: list[Label]
@@ -40,7 +40,7 @@ _Counted = list[tuple[tuple[int, ...], int]]  # stacks with their samples
 def flame_boxes(stacks: LabelledStacks, narrowest: float, boxes_max: int) -> Boxes:
     """Merge the stacks from the root; leave out boxes of less than the share ``narrowest`` of all samples.
 
-    Where more than ``boxes_max`` would be left, the narrowest of those go too.
+    If more than ``boxes_max`` boxes would be left, the narrowest of them are left out as well.
     """
     fewest = max(1, math.ceil(narrowest * stacks.samples.total()))
     boxes = _laid_out(stacks, fewest)
@@ -50,7 +50,7 @@ def flame_boxes(stacks: LabelledStacks, narrowest: float, boxes_max: int) -> Box
 
 
 def _laid_out(stacks: LabelledStacks, fewest: int) -> Boxes:
-    """Place all boxes of at least ``fewest`` samples; a box that is left out is not looked into."""
+    """Place all boxes of at least ``fewest`` samples.  The callees of a box that is left out are not looked at."""
     total = stacks.samples.total()
     columns: list[tuple[int, int, int, int]] = []
     left_out = 0
@@ -73,7 +73,7 @@ def _laid_out(stacks: LabelledStacks, fewest: int) -> Boxes:
 
 
 def _callees(through: _Counted, depth: int) -> list[tuple[int, int, _Counted]]:
-    """The stacks that go on beyond this depth by their next label: the label, its samples, its stacks."""
+    """The stacks that go on beyond this depth, by their next label: the label, its samples, its stacks."""
     onwards: dict[int, _Counted] = {}
     for counted in through:
         stack = counted[0]

@@ -1,8 +1,8 @@
 """The flame graph: one self-contained SVG file.
 
-The file holds two forms of the same graph.  The widest boxes are plain rectangles, so that image viewers and sites
-that run no scripts show a readable picture.  All boxes are a compact list in JSON, of which the script draws the part
-that is in view, at the width of the window; it replaces the picture as soon as it runs.
+The file holds two forms of the graph.  The widest boxes are plain rectangles, so that image viewers and sites that run
+no scripts show a readable picture.  All boxes are a compact list in JSON.  The script replaces the picture as soon as
+it runs, and draws the part of the list that is in view, at the width of the window.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LEGEND = {
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """All that the graph says outside of its boxes; ``legend`` is class, name and share of the innermost frames."""
+    """All texts outside of the boxes.  ``legend`` has CSS class, name and share of the innermost frames, by kind."""
 
     title: str
     facts: str
@@ -59,10 +59,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A flame graph to draw: boxes with the CSS class of each label or, where ``box_style`` has any, of each box.
+    """A flame graph to draw.
 
-    ``details`` tells of a box, by its place among the boxes, what a viewer without scripts shows when it is pointed at;
-    ``more`` goes into the script's data as it is, ``css`` after the common style.
+    ``style`` has the CSS class of each label; ``box_style``, if not empty, that of each box.  ``details`` gives the
+    text that a viewer without scripts shows for a box, by the number of the box.  ``more`` is added to the script's
+    data, and ``css`` to the common style.
     """
 
     boxes: Boxes
@@ -109,12 +110,12 @@ def draw(graph: Graph, stream: TextIO) -> None:
 
 
 def resource(name: str) -> str:
-    """The text of a file beside this one."""
+    """The text of a file in the package of the outputs."""
     return files("pyflame_ebpf.outputs").joinpath(name).read_text(encoding="utf-8")
 
 
 def _inert(document: str) -> str:
-    """The JSON with every character that means something to XML as an escape; such are only inside its texts."""
+    """The JSON with each character that XML would interpret as an escape; such characters occur only in texts."""
     return document.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
 
@@ -176,7 +177,7 @@ def _legend(stacks: LabelledStacks) -> list[tuple[str, str, str]]:
 
 
 def _box_class(label: Label) -> str:
-    """The CSS class that colours the box: one hue for a kind, one of its shades for a file or module."""
+    """The CSS class that colours a box: a hue for its kind, a shade of it for its file or module."""
     if label.kind not in _SHADED:
         return label.kind.value
     distinct = label.module or label.text
@@ -187,7 +188,7 @@ def _box_class(label: Label) -> str:
 
 
 def _document(graph: Graph) -> dict[str, Any]:
-    """All boxes; ``rise`` is how many levels a box lies above the place right under the box before it."""
+    """All boxes.  ``rise`` is the number of levels from a box up to the place right under the box before it."""
     boxes, words = graph.boxes, graph.words
     used = sorted(set(boxes.label))
     place = {label: index for index, label in enumerate(used)}
@@ -260,7 +261,7 @@ def _drawn(box: _PictureBox, rows: int) -> str:
 
 
 def _fitted(text: str, width: float) -> str:
-    """The beginning of the text that has room in so many pixels, with an ellipsis where that is not all; or nothing."""
+    """The beginning of a text that fits so many pixels, with an ellipsis if that is not all; "" if too little fits."""
     room = int(width / _CHARACTER)
     taken = 0
     for index, char in enumerate(text):

@@ -25,5 +25,5 @@ def write_folded(profile: Profile, stream: TextIO, options: OutputOptions = DEFA
 
 
 def folded_name(label: str) -> str:
-    r"""The label with ``;`` and blanks that readers would stumble over spelled ``\x3b`` and ``\x20``."""
+    r"""The label with ``;`` spelled ``\x3b``, and blanks that a reader would misread spelled ``\x20``."""
     return _MISREAD_BLANK.sub(r"\\x20", label).replace(";", r"\x3b")

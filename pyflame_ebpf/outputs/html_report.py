@@ -1,7 +1,7 @@
-"""The report: one self-contained HTML file with the whole recording in it, to be explored by second, process and line.
+"""The report: one self-contained HTML file of the whole recording, to be explored by second, process and line.
 
-The page is built from ``report_page/`` (scripts/build_report_page.sh) and put together here with the data.  It asks for
-nothing from anywhere: its policy forbids every request, and every script but this one by its hash.
+The page is built from ``report_page/`` (scripts/build_report_page.sh), and joined here with the data.  Its policy
+forbids every request, and every script but its own, which is known by its hash.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LINE = 1 << 16  # characters of the packed data on one line: editors and mail g
 
 
 def write_html_report(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write the whole profile as one page; ``options`` decide what it shows at first."""
+    """Write the whole profile as one page; ``options`` are its first view."""
     unopened = f"{escape(_title(profile))}. {escape(closing_line(profile))}. {_NEEDS_SCRIPTS}"
     _write_page(stream, _title(profile), unopened, packed_report(profile, options, profile.sources))
 
 
 def write_html_comparison(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
-    """Write both recordings as one page, which shows the change."""
+    """Write both recordings as one page that shows the change."""
     before, after = side_by_side(comparison.before, comparison.after)
     words = [headline(comparison), *doubts(comparison)]
     if options.core_hour_price is not None:
@@ -54,7 +54,7 @@ def write_html_comparison(comparison: Comparison, stream: TextIO, options: Compa
 
 
 def _write_page(stream: TextIO, title: str, unopened: str, data: bytes) -> None:
-    """Write the page; ``unopened`` is the HTML that stands there until the script takes over, or where none may run."""
+    """Write the page.  ``unopened`` is the HTML that stands there until the script runs, or where none may run."""
     script, style = _resource("page.js"), _resource("page.css")
     stream.write(_head(title, script, style))
     stream.write(f'<body>\n<div id="page"><p class="unopened">{unopened}</p></div>\n')
@@ -79,7 +79,7 @@ def _head(title: str, script: str, style: str) -> str:
 
 
 def _hash(content: str) -> str:
-    """As a content security policy names an inline script or style."""
+    """The name of an inline script or style in a content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"
 
 

@@ -17,7 +17,7 @@ _Kind = tuple[Any, ...]  # all that a sample's key says but for the second
 
 
 def write_jsonl(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write a line for samples that have all but their second in common; ``seconds`` are [second, samples]."""
+    """Write a line for samples that differ in their second alone; ``seconds`` are [second, samples]."""
     seconds: dict[_Kind, Counter[int]] = {}
     keys: dict[_Kind, SampleKey] = {}
     for key, count in profile.samples.items():

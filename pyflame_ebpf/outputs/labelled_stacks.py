@@ -1,4 +1,4 @@
-"""A profile's stacks as labels, process first, equal ones merged: what folded file and flame graph both show."""
+"""A profile's stacks as labels, process first, equal stacks merged: the content of folded stacks and flame graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NATIVE_GAPS = frozenset(NATIVE_GAPS.values())
 
 @dataclass(frozen=True, slots=True)
 class LabelledStacks:
-    """Samples by stack; a stack is indices into ``labels``: what it is grouped by, then frames, outermost first."""
+    """Samples by stack.  A stack is indices into ``labels``: its groups, then its frames, outermost first."""
 
     labels: list[Label]
     samples: Counter[tuple[int, ...]]
@@ -36,14 +36,14 @@ class LabelledStacks:
 
 @dataclass(frozen=True, slots=True)
 class TalliedStacks:
-    """The same with the samples by part of the recording, too."""
+    """Samples by stack and by part of the recording; a stack is as in LabelledStacks."""
 
     labels: list[Label]
     tallies: dict[tuple[int, ...], Tally]
 
     @property
     def stacks(self) -> LabelledStacks:
-        """Without the parts."""
+        """The samples without the parts."""
         return LabelledStacks(self.labels, Counter({stack: tally.samples for stack, tally in self.tallies.items()}))
 
 
@@ -61,7 +61,7 @@ def labelled_stacks(profile: Profile, options: OutputOptions) -> LabelledStacks:
 
 
 def tallied_stacks(profile: Profile, options: OutputOptions) -> TalliedStacks:
-    """Name every sampled stack of the profile, and tell the parts of the recording apart."""
+    """Name every sampled stack of the profile, with its samples by part of the recording."""
     namer = _StackNamer(profile, options)
     width = part_seconds(profile)
     by_thread = "thread" in options.group_by
@@ -73,7 +73,7 @@ def tallied_stacks(profile: Profile, options: OutputOptions) -> TalliedStacks:
 
 
 def group_labels(profile: Profile, options: OutputOptions, process: int, thread: int) -> list[Label]:
-    """What stands above the frames of a thread of a process, both indices into the profile's lists."""
+    """The labels above the frames of a thread of a process; both are indices into the profile's lists."""
     named: dict[str, Callable[[], Label]] = {
         "host": lambda: host_label(profile.recording),
         "interpreter": lambda: interpreter_label(profile.processes[process]),
@@ -85,7 +85,7 @@ def group_labels(profile: Profile, options: OutputOptions, process: int, thread:
 
 
 def shown_frames(options: OutputOptions) -> Callable[[Frame], bool]:
-    """Tells whether a frame is shown."""
+    """A function that tells whether a frame is shown."""
     native = options.native and not options.python_only
     kernel = options.kernel and not options.python_only
     shown = {FrameKind.PYTHON: True, FrameKind.NATIVE: native, FrameKind.KERNEL: kernel}
@@ -101,13 +101,13 @@ def shown_frames(options: OutputOptions) -> Callable[[Frame], bool]:
 
 
 def shown_stacks(profile: Profile, options: OutputOptions) -> Callable[[int], list[int]]:
-    """Gives the frames of a stack that are shown, as numbers, outermost first; a stack by its index."""
+    """A function from the index of a stack to the numbers of its shown frames, outermost first."""
     shown = list(map(shown_frames(options), profile.frames))
     return lambda stack: [number for number in profile.stacks[stack] if shown[number]]
 
 
 class _StackNamer:
-    """Gives each distinct label an index; names each process, thread, stack and frame once."""
+    """Gives each distinct label an index.  Each process, thread, stack and frame is named once."""
 
     def __init__(self, profile: Profile, options: OutputOptions) -> None:
         self.labels: Numbering[Label] = Numbering()
@@ -120,7 +120,7 @@ class _StackNamer:
         self._shown = shown_stacks(profile, options)
 
     def whole(self, process: int, thread: int, stack: int) -> tuple[int, ...]:
-        """The labels of a thread's stack, owners first; never none."""
+        """The labels of a thread's stack, owners first; at least one."""
         return self.owners(process, thread) + self.frames(stack) or self.nothing()
 
     def owners(self, process: int, thread: int) -> tuple[int, ...]:
@@ -137,7 +137,7 @@ class _StackNamer:
         return self._stacks[stack]
 
     def nothing(self) -> tuple[int, ...]:
-        """The label of a stack that would have none."""
+        """The label of a stack that has none otherwise."""
         return (self.labels[NOTHING_SHOWN],)
 
     def _named(self, stack: int) -> tuple[int, ...]:

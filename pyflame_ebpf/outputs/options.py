@@ -1,4 +1,4 @@
-"""What the user may choose about the content of the outputs."""
+"""The user's choices about the content of the outputs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ GROUPS = ("host", "interpreter", "command", "process", "thread")
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Shared by all writers; each takes the ones that mean something to it.
+    """Options of all writers; each writer uses those that mean something to it.
 
-    ``lines`` puts the executing line into Python labels instead of the function's first line.  ``group_by`` says what
-    stands above the frames, outermost first, some of GROUPS.  ``kernel`` False leaves kernel frames out, ``native``
-    False those of libraries and the interpreter, ``python_only`` both, though never the samples.  ``all_frames`` shows
-    the native frames that only carry calls of the interpreter.
+    ``lines`` puts the executing line into Python labels instead of the function's first line.  ``group_by`` names what
+    stands above the frames, outermost first, some of GROUPS.  Frames are hidden, and their samples kept: kernel frames
+    if not ``kernel``, native frames if not ``native``, both if ``python_only``.  ``all_frames`` shows the native frames
+    that only carry calls of the interpreter.
     """
 
     lines: bool = False

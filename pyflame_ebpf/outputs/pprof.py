@@ -1,7 +1,7 @@
 """The profile in pprof's format: protobuf, compressed with gzip.
 
-Samples of all seconds are one, since the format knows no time of a sample.  Names are spelled as in the other outputs,
-so that no terminal that pprof prints them on is driven by them.
+Samples of all seconds are summed, since the format has no time of a sample.  Names are spelled as in the other outputs,
+so that they cannot drive a terminal on which pprof prints them.
 """
 
 from __future__ import annotations
@@ -139,5 +139,5 @@ class _Message:
 
 
 def _bounded(nanoseconds: float) -> int:
-    """A time as the format can hold it."""
+    """A time within the range of the format."""
     return min(max(round(nanoseconds), 0), (1 << 63) - 1)

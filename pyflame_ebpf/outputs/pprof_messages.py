@@ -1,8 +1,7 @@
 """The messages of the pprof format as classes of the protobuf library.
 
-They are made from a table when they are needed, rather than by protoc: what protoc generates runs with some releases of
-the library only.  Names and numbers: google/pprof, proto/profile.proto (package perftools.profiles), the published
-format.
+They are made from a table at their first use, since code that protoc generates runs with some releases of the library
+only.  Names and numbers are from google/pprof, proto/profile.proto (package perftools.profiles), the published format.
 """
 
 from __future__ import annotations

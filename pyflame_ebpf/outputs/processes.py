@@ -1,4 +1,4 @@
-"""What each process used the CPU for: one computation, shown as ``processes.csv`` and as the table on the terminal."""
+"""The CPU use of each process: computed once, shown as ``processes.csv`` and as the table on the terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
 
 @dataclass(frozen=True, slots=True)
 class HotLine:
-    """The line in which a process's innermost Python frame was executing most often, and in how many samples."""
+    """The line that was executing most often in the innermost Python frame of a process, and its samples."""
 
     file: str
     short_file: str
@@ -40,12 +40,11 @@ class HotLine:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """One process, or several summed up (``pid`` None).
+    """One process, or several processes summed up (``pid`` is None).
 
-    Of ``samples``, ``truncated`` miss Python frames, ``native_cut_short`` native ones towards the root,
-    ``kernel_samples`` interrupted the kernel, ``gil_known`` tell whether the thread held the GIL and ``gil_held`` say
-    that it did.  ``cpu_percent`` is of one core over the whole recording, ``scheduler_cpu`` in seconds, None when
-    unknown.
+    Of ``samples``, ``truncated`` miss Python frames, ``native_cut_short`` miss native frames towards the root, and
+    ``kernel_samples`` interrupted the kernel.  ``gil_known`` tell whether the thread held the GIL; ``gil_held`` held
+    it.  ``cpu_percent`` is of one core over the whole recording.  ``scheduler_cpu`` is in seconds, None if unknown.
     """
 
     pid: int | None
@@ -74,7 +73,7 @@ class ProcessRow:
 
     @property
     def gil_percent(self) -> float | None:
-        """Share with the GIL held of the samples that can tell, None where none can."""
+        """Share of samples with the GIL held, among the samples that can tell; None if none can."""
         return _percent(self.gil_held, self.gil_known) if self.gil_known else None
 
 
@@ -88,7 +87,7 @@ def process_rows(profile: Profile) -> list[ProcessRow]:
 
 
 def summed_row(rows: Sequence[ProcessRow], name: str = "total") -> ProcessRow:
-    """The rows' processes as if they were one, without a hottest line."""
+    """The processes of the rows as one, without a hottest line."""
     charged = [row.scheduler_cpu for row in rows if row.scheduler_cpu is not None]
     return ProcessRow(
         pid=None,
@@ -160,7 +159,7 @@ def _hot_line(samples: Counter[SampleKey], places: list[_Place | None], files: d
 
 
 def closing_line(profile: Profile) -> str:
-    """All samples by outcome, what was lost, the native stacks, and the CPU time beside what the scheduler charged."""
+    """All samples by outcome, lost samples, native stacks, and the CPU time beside what the scheduler charged."""
     outcomes = profile.outcomes()
     truncated = {outcome: outcomes[outcome] for outcome in Outcome if outcome.truncated and outcomes[outcome]}
     parts = [
@@ -182,7 +181,7 @@ def closing_line(profile: Profile) -> str:
 
 
 def _of_whole(recording: Recording) -> str:
-    """Of what that many were lost, where only a part of the recording is shown."""
+    """For a part of a recording, the samples of the whole recording, of which the lost ones are told."""
     return f" of the whole recording's {recording.part_of:,}" if recording.part_of and recording.lost else ""
 
 
@@ -196,7 +195,7 @@ def _by_reason(counts: Mapping[_Reason, int]) -> str:
 
 
 def _native_clause(outcomes: Counter[NativeOutcome]) -> Iterator[str]:
-    """How many native stacks reach their roots, where any were walked."""
+    """The native stacks that reach their roots and those cut short; nothing if none were walked."""
     cut_short = {outcome: outcomes[outcome] for outcome in NativeOutcome if outcome.cut_short and outcomes[outcome]}
     whole = outcomes[NativeOutcome.COMPLETE]
     if whole or cut_short:
@@ -239,7 +238,7 @@ _COLUMNS = (
 
 
 def write_processes_csv(profile: Profile, stream: TextIO, options: OutputOptions = DEFAULT_OPTIONS) -> None:
-    """Write the rows and a last one, named ``total``, as comma-separated values; unknown values are empty."""
+    """Write the rows as comma-separated values, then a row named ``total``; unknown values are empty."""
     del options  # nothing in this file depends on them
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -270,6 +269,6 @@ def _cells(row: ProcessRow) -> list[str | int]:
 
 
 def spreadsheet_text(text: str) -> str:
-    """The text on one line, with an apostrophe before what a spreadsheet would take for a formula."""
+    """The text on one line, with an apostrophe first if a spreadsheet would take it for a formula."""
     shown = visible(text)
     return f"'{shown}" if shown.lstrip()[:1] in _FORMULA_STARTS and shown.strip() else shown

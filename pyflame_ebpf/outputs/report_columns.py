@@ -1,7 +1,7 @@
 """Columns of numbers, as the report's page unpacks them.
 
-A column is unsigned 32-bit numbers, all their lowest bytes first, then all their second bytes and so on: most of the
-high bytes are 0, and so cost nothing once compressed.
+A column is unsigned 32-bit numbers: all their lowest bytes first, then all their second bytes, and so on.  Most of the
+high bytes are 0, which costs nothing once compressed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _NUMBER_MAX = 0xFFFFFFFF  # no honest recording has a larger one; a damaged prof
 
 
 class Columns:
-    """Columns of numbers, transposed by bytes and put one behind the other."""
+    """Columns of numbers, transposed by bytes, one after the other."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

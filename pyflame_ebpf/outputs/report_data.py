@@ -1,9 +1,8 @@
 """A profile as the report's page wants it: every stack in one tree, every sample by second, as columns of numbers.
 
-Layout of the packed data, before it is compressed: the length of the JSON text in bytes (32 bits, little-endian), the
-JSON text, the columns one behind the other.  The JSON text says of each column where it begins, in bytes from the first
-column, and how many numbers it has.  ``report_tree`` has the order of the tree, ``report_columns`` that of a column's
-bytes.
+The packed data, before compression: the length of the JSON text in bytes (32 bits, little-endian), the JSON text, then
+the columns.  The JSON text tells of each column where it begins, in bytes from the first column, and how many numbers
+it has.  ``report_tree`` describes the order of the tree, ``report_columns`` the bytes of a column.
 """
 
 from __future__ import annotations
@@ -52,12 +51,12 @@ Sources = Mapping[str, Mapping[int, str]]  # file of a Python frame → line →
 
 
 def packed_report(profile: Profile, options: OutputOptions, sources: Sources) -> bytes:
-    """The data of the page, compressed with gzip; ``options`` are what it shows at first."""
+    """The data of the page, compressed with gzip.  ``options`` are its first view."""
     return _packed(profile, [profile], options, sources, None)
 
 
 def packed_comparison(before: Profile, after: Profile, options: OutputOptions, compared: dict[str, Any]) -> bytes:
-    """The same of two recordings with the same processes, threads and stacks; ``compared`` tells of the change."""
+    """The data of two recordings with equal processes, threads, frames and stacks; ``compared`` is the change."""
     both = replace(after, samples=before.samples + after.samples)
     return _packed(both, [before, after], options, after.sources, compared)
 
@@ -124,7 +123,7 @@ def _threads(threads: list[Thread]) -> dict[str, list[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """One function in words; ``module`` is the file of Python code, the library, or the kernel."""
+    """One function in words.  ``module`` is the file of Python code, the library, or the kernel."""
 
     label: str
     name: str
@@ -198,7 +197,7 @@ def _circumstances(facts: Recording) -> dict[str, Any]:
 
 
 def _samples(samples: Counter[SampleKey], tree: Tree, columns: Columns) -> dict[str, Any]:
-    """The samples by second and node; ``how`` indexes the distinct (kernel mode, GIL, outcome, native outcome)."""
+    """The samples by second and node.  ``how`` indexes the distinct (kernel mode, GIL, outcome, native outcome)."""
     hows: Numbering[tuple[int, int, int, int]] = Numbering()
     rows = sorted(
         (max(key.second, 0), tree.ends[key.process, key.thread, key.stack], _how(key, hows), count)
@@ -224,7 +223,7 @@ def _how(key: SampleKey, hows: Numbering[tuple[int, int, int, int]]) -> int:
 
 
 def _sources(functions: Iterable[Function], sources: Sources) -> dict[str, Any]:
-    """The embedded lines of each Python file, by the functions that are in it."""
+    """The embedded lines of each Python file, and the file of each function that has some."""
     texts: list[dict[str, str]] = []
     places: dict[str, int] = {}
     of_function = {}
@@ -239,6 +238,6 @@ def _sources(functions: Iterable[Function], sources: Sources) -> dict[str, Any]:
 
 
 def visible_source(text: str) -> str:
-    """A line of source text: as it is, but with tabs as blanks and with nothing in it that does not print."""
+    """A line of source text with tabs as blanks; a character that does not print is spelled."""
     shown = text.rstrip("\r\n").expandtabs(4)
     return "\\".join(visible(part) for part in shown.split("\\"))

@@ -1,8 +1,9 @@
-"""All sampled stacks of a profile as one tree: what the report's page draws.
+"""All sampled stacks of a profile as one tree, which the report's page draws.
 
-The tree is in depth-first order, callers before callees.  Each node has an entry (a process, a thread or a frame, which
-are numbered in this order) and a rise: how many levels it lies above the place right under the node before it.  Level 1
-holds the processes, level 2 their threads, frames begin at level 3.  A sample belongs to the node where its stack ends.
+The tree is in depth-first order, callers before callees.  A node has an entry: a process, a thread or a frame, which
+are numbered in this order.  Its rise is the number of levels from the node up to the place right under the node before
+it.  Level 1 holds the processes, level 2 their threads; frames begin at level 3.  A sample belongs to the node where
+its stack ends.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Tree:
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How many entries both begin with."""
+    """The number of entries with which both begin."""
     for index, (left, right) in enumerate(zip(one, other)):  # noqa: B905 - the shorter one ends it
         if left != right:
             return index

@@ -1,7 +1,7 @@
-"""The profile in speedscope's format: one ``sampled`` profile for each process, or whatever it is grouped by.
+"""The profile in speedscope's format: one ``sampled`` profile for each process, or for each group of ``group_by``.
 
-Samples stand in the order of the seconds in which they were counted, so that the view in time order shows when a
-process did what, to the second.  Schema: https://www.speedscope.app/file-format-schema.json.
+Samples are ordered by the second in which they were counted, so the view in time order shows, to the second, when a
+process did what.  Schema: https://www.speedscope.app/file-format-schema.json.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Frames:
         self._stacks: dict[int, list[int]] = {}
 
     def of(self, stack: int) -> list[int]:
-        """The frames of a stack that are shown."""
+        """The shown frames of a stack, as rows of the table."""
         if stack not in self._stacks:
             known = self._known
             indices = [self._row(number) if (row := known[number]) is None else row for number in self._shown(stack)]

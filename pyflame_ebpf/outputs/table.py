@@ -26,13 +26,13 @@ def write_process_table(profile: Profile, stream: TextIO, options: OutputOptions
 
 
 def print_process_table(profile: Profile, console: Console, rows: int | None = _ROWS_ON_TERMINAL) -> None:
-    """Print the table, its ``rows`` busiest processes one by one (None: all), and the closing line."""
+    """Print the table with its ``rows`` busiest processes (None: all), then the closing line."""
     console.print(process_table(profile, rows))
     console.print(Text(closing_line(profile)))
 
 
 def process_table(profile: Profile, rows: int | None = None) -> Table:
-    """The processes, busiest first; those beyond ``rows`` as one row; a row of totals."""
+    """The processes, busiest first; processes beyond ``rows`` are one row; totals are the last row."""
     every = process_rows(profile)
     shown = every if rows is None or len(every) <= rows + 1 else every[:rows]
     rest = every[len(shown) :]
@@ -47,7 +47,7 @@ def process_table(profile: Profile, rows: int | None = None) -> Table:
 
 
 def _empty_table() -> Table:
-    """The columns; rich narrows those that may wrap, the texts, and leaves the figures whole."""
+    """The columns.  The terminal library narrows columns of text, which may wrap, and leaves figures whole."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("PID", justify="right", no_wrap=True, style="dim")
     table.add_column("Command", min_width=8, max_width=32)

@@ -54,12 +54,16 @@ _MICROSECONDS = 1_000_000
 
 
 class _BadLineError(Exception):
-    """The text says what is wrong."""
+    """A line is not one of folded stacks.  The text says what is wrong with it."""
 
 
 @dataclass(slots=True)
 class _Folded:
-    """All lines: counts by stack, a stack being indices into ``names``; Austin's remarks; lines with two counts."""
+    """All lines of a file.
+
+    ``counts`` has the samples of each stack, a tuple of numbers of ``names``.  ``remarks`` are Austin's.
+    ``with_two_counts`` counts the lines that seem to have two counts.
+    """
 
     names: Numbering[str] = field(default_factory=Numbering)
     counts: Counter[tuple[int, ...]] = field(default_factory=Counter)
@@ -70,7 +74,7 @@ class _Folded:
     name_bytes: int = 0
 
     def add(self, line: str) -> None:
-        """Takes one line; _BadLineError."""
+        """Add one line.  Raises _BadLineError."""
         if remark := _METADATA.fullmatch(line):
             self.remarks[remark[1]] = remark[2]
             return
@@ -102,9 +106,9 @@ class _Folded:
 
 
 def load_folded(stream: BinaryIO, name: str) -> Profile:
-    """Read folded stacks; ``name`` is what errors call the file; raises UnusableProfileError.
+    """Read folded stacks; ``name`` is what errors call the file.  Raises UnusableProfileError.
 
-    Neither time nor rate is in such a file, so duration and frequency are 0, but in Austin's.
+    Such a file tells neither time nor rate, so duration and frequency are 0, except in Austin's files.
     """
     folded = _Folded()
     number = 0
@@ -121,7 +125,7 @@ def load_folded(stream: BinaryIO, name: str) -> Profile:
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank; _BadLineError."""
+    """Number and text of each line that is not blank.  Raises _BadLineError."""
     number = 0
     while line := stream.readline(LINE_MAX + 1):
         number += 1
@@ -167,14 +171,14 @@ def _profile(folded: _Folded) -> Profile:
 
 
 def _tool(roots: set[str], folded: _Folded) -> tuple[Frames, int]:
-    """How the tool that wrote the file spells frames, and its samples a second, 0 where they are unknown."""
+    """How the tool that wrote the file spells frames, and its samples per second, 0 if unknown."""
     if all(AustinFrames.owner(root) for root in roots):
         return AustinFrames(), _as_samples(folded)
     return (OwnFrames() if all(OwnFrames.owner(root) for root in roots) else Frames()), 0
 
 
 def _as_samples(folded: _Folded) -> int:
-    """Make samples of Austin's microseconds where it says how long it waited between them; give their rate."""
+    """Turn Austin's microseconds into samples if it tells its interval.  Returns the samples per second."""
     interval = folded.remarks.get("interval", "")
     if not interval.isdecimal() or not 0 < int(interval) <= _MICROSECONDS:
         return _MICROSECONDS
@@ -193,12 +197,12 @@ def _duration(folded: _Folded) -> float:
 
 
 def _owner_of(roots: set[str]) -> type[Owner]:
-    """What the first frames of the stacks are, where one tool's way of naming processes fits all of them."""
+    """The first tool whose way of naming processes fits the first name of every stack."""
     return next(owner for owner in OWNERS if all(owner.fits(root) for root in roots))
 
 
 class _Builder:
-    """Makes processes, threads, frames, stacks and samples of names."""
+    """Builds a profile from stacks of names."""
 
     def __init__(self, profile: Profile, frames: Frames, names: list[str], owner: type[Owner]) -> None:
         self._profile = profile
@@ -212,7 +216,7 @@ class _Builder:
         self._python: set[int] = set()
 
     def add(self, indices: tuple[int, ...], count: int) -> None:
-        """Takes a stack."""
+        """Add a stack, a tuple of numbers of the names."""
         owner = self._owner.of([self._names[index] for index in indices[:2]])
         stack = tuple([self._named[index] for index in indices[owner.taken :]])
         process = self._processes[owner.pid, owner.name, owner.command]
@@ -225,7 +229,7 @@ class _Builder:
         self._profile.samples[key] += count
 
     def finished(self) -> Profile:
-        """The profile of all that was added."""
+        """The profile of all stacks that were added."""
         for index, (pid, name, command) in enumerate(self._processes):
             interpreter = "Python" if index in self._python else ""
             self._profile.processes.append(Process(pid, name or _NAMELESS_PROCESS, command, interpreter))

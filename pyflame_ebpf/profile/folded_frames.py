@@ -1,6 +1,6 @@
-"""What names in folded stacks mean, by the tool that wrote them: frames, and the processes and threads that own them.
+"""The meaning of names in folded stacks, by the tool that wrote them: frames, and their processes and threads.
 
-Pure; a name that follows no convention is a native symbol.
+Pure.  A name that follows no convention is a native symbol.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _AUSTIN_PLACE = re.compile(r"(.*?):([^:]*):(-?\d{1,9})")
 
 
 def _place(name: str) -> tuple[str, str, int] | None:
-    """Function, file and line of ``function (file:line)``; a pattern would take the square of a long name's length."""
+    """Function, file and line of ``function (file:line)``, None for another name.
+
+    A regular expression would take time in proportion to the square of a long name's length.
+    """
     before, _, last = name.rpartition(":")
     function, found, file = before.rpartition(" (")
     number = _LINE_NUMBER.fullmatch(last)
@@ -31,7 +34,7 @@ def _place(name: str) -> tuple[str, str, int] | None:
 
 
 class Frames:
-    """Names as most tools write them: perf through the collapse scripts, py-spy, bcc's own."""
+    """Names as most tools write them: perf through the collapse scripts, py-spy, bcc's tools."""
 
     lines_are_first = False  # whether the number after a file is the function's line rather than the executing one
 
@@ -62,7 +65,7 @@ class Frames:
         return Frame(FrameKind.PYTHON, self._text(name), self._text(file), first_line, line)
 
     def _bracketed(self, name: str) -> Frame:
-        """A file of which perf knows no symbol, or that nothing is known at all."""
+        """A file without symbols in perf's spelling, or "[unknown]" for nothing known at all."""
         if name == "[unknown]":
             return Frame(FrameKind.MARK, name)
         return Frame(FrameKind.NATIVE, "?", name[1:-1])
@@ -78,13 +81,13 @@ class Frames:
 
 
 class OwnFrames(Frames):
-    """Names as this profiler writes them, its spelling of unprintable characters undone."""
+    """Names as this profiler writes them.  The spelling of unprintable characters is undone."""
 
     lines_are_first = True
 
     @staticmethod
     def owner(root: str) -> bool:
-        """Whether a stack's first name is a process as this profiler writes it."""
+        """True if a stack's first name is a process as this profiler writes it."""
         return OwnProcess.fits(root)
 
     def _text(self, text: str) -> str:
@@ -99,7 +102,7 @@ class AustinFrames(Frames):
 
     @staticmethod
     def owner(root: str) -> bool:
-        """Whether a stack's first name is a process as Austin writes it."""
+        """True if a stack's first name is a process as Austin writes it."""
         return AustinProcess.fits(root)
 
     def frame(self, name: str) -> Frame:
@@ -112,7 +115,10 @@ class AustinFrames(Frames):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process and thread of a stack and how many of its names say so; here: none do."""
+    """The process and thread of a stack; ``taken`` of its names say so and are no frames.
+
+    This class itself is for stacks whose names say nothing of it.
+    """
 
     pid: int = 0
     name: str = ""
@@ -123,7 +129,7 @@ class Owner:
 
     @classmethod
     def fits(cls, root: str) -> bool:
-        """Whether a stack's first name is of this kind."""
+        """True if a stack's first name is of this kind."""
         del root
         return True
 
@@ -140,12 +146,12 @@ class _OwnerByPattern(Owner):
 
     @classmethod
     def fits(cls, root: str) -> bool:
-        """Whether a stack's first name is of this kind."""
+        """True if a stack's first name is of this kind."""
         return cls.process.fullmatch(root) is not None
 
 
 class OwnProcess(_OwnerByPattern):
-    """``name (pid)``, perhaps ``name (tid)``."""
+    """``name (pid)``, and perhaps ``name (tid)`` after it."""
 
     __slots__ = ()
     process = re.compile(r"(.*) \((\d{1,9})\)")
@@ -163,7 +169,7 @@ class OwnProcess(_OwnerByPattern):
 
 
 class AustinProcess(_OwnerByPattern):
-    """``P<pid>;T<interpreter>:<tid>``, without interpreter in version 2, in words in version 1."""
+    """``P<pid>;T<interpreter>:<tid>``; version 2 has no interpreter, version 1 spells both words out."""
 
     __slots__ = ()
     process = re.compile(r"(?:P|Process )(\d{1,9})")
@@ -181,7 +187,7 @@ class AustinProcess(_OwnerByPattern):
 
 
 class PySpyProcess(_OwnerByPattern):
-    """``process pid:"command"``, ``thread (tid): name``, either or both."""
+    """``process pid:"command"``, ``thread (tid): name``, or both."""
 
     __slots__ = ()
     process = re.compile(r'process (\d{1,9})(?::"(.*)")?|thread \((\d{1,9})\)(?:: .*)?')
@@ -200,7 +206,7 @@ class PySpyProcess(_OwnerByPattern):
 
 
 class PerfProcess(_OwnerByPattern):
-    """``comm-pid`` or ``comm-pid/tid`` with ``?`` for what perf does not know."""
+    """``comm-pid`` or ``comm-pid/tid``; ``?`` stands for a number that perf does not know."""
 
     __slots__ = ()
     process = re.compile(r"(.*)-(\d{1,9}|\?)(?:/(\d{1,9}|\?))?")
@@ -216,13 +222,13 @@ class PerfProcess(_OwnerByPattern):
 
 
 class NamedProcess(Owner):
-    """A bare ``comm``: no file, no kernel function."""
+    """A bare ``comm``: a name without a file that is no kernel function."""
 
     __slots__ = ()
 
     @classmethod
     def fits(cls, root: str) -> bool:
-        """Whether a stack's first name is of this kind."""
+        """True if a stack's first name is of this kind."""
         has_file = root.endswith(")") and " (" in root[1:]
         return not (has_file or root.endswith("_[k]") or root.startswith("py::"))
 

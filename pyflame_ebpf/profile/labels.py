@@ -1,7 +1,7 @@
-"""What a frame, a process and a thread are called in every output: one spelling, that no hostile name can break.
+"""The names of frames, processes and threads in every output: one spelling, which no hostile name can break.
 
 Names come from the profiled processes, so a name may hold anything: separators, terminal escapes, text that runs
-backwards.  ``visible`` makes all of that visible; the outputs add what their own format needs.
+backwards.  ``visible`` makes all of that visible.  Each output adds what its own format needs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OFFSET_NAME = re.compile(r".+\+0x[0-9a-f]+")
 
 
 class LabelKind(str, Enum):
-    """What a label names: the kinds of frames, and the three that outputs put above the frames."""
+    """What a label names: a kind of frame, or one of the three things that outputs put above the frames."""
 
     ALL = "all"
     PROCESS = "process"
@@ -40,7 +40,7 @@ class LabelKind(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A printable text, what it names, and the file or module that it belongs to ("" for none)."""
+    """A printable text, the kind of thing it names, and the file or module of that thing ("" for none)."""
 
     text: str
     kind: LabelKind
@@ -48,10 +48,10 @@ class Label:
 
 
 def visible(text: str) -> str:
-    r"""``text`` with all that does not print as itself spelled ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``.
+    r"""``text`` with every character that does not print as itself spelled ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``.
 
-    That is every control, format (bidirectional overrides among them), surrogate, private or unassigned character,
-    every space but the plain one, and the backslash (``\\``), so that the spelling can be undone.
+    Such are control, format (bidirectional overrides among them), surrogate, private and unassigned characters, and
+    every space but the plain one.  A backslash is spelled ``\\``, so that the spelling can be undone.
     """
     if text.isprintable() and "\\" not in text:
         return text
@@ -68,7 +68,7 @@ def _spelled(char: str) -> str:
 
 
 def spelled_back(text: str) -> str:
-    """What ``visible`` and the folded format have spelled, as it was."""
+    """The text before ``visible`` or the folded format spelled it."""
     return _SPELLING.sub(_unspelled, text) if "\\" in text else text
 
 
@@ -79,11 +79,11 @@ def _unspelled(found: re.Match[str]) -> str:
 
 
 def short_files(files: Iterable[str]) -> dict[str, str]:
-    """Each file name with as many leading directories cut off as can be spared.
+    """Each file name without the leading directories that can be spared; no two short names are equal.
 
-    At least the last directory and the base name stay (``json/decoder.py``, ``app/utils.py``); of a module that lies
-    directly in a library directory such as ``python3.11`` or ``site-packages`` the base name is enough
-    (``threading.py``).  More stays where another of ``files`` would read the same, so no two ever do.
+    The last directory and the base name stay (``json/decoder.py``, ``app/utils.py``).  The base name is enough for a
+    module directly in a library directory such as ``python3.11`` or ``site-packages`` (``threading.py``).  More
+    directories stay if another of ``files`` would otherwise read the same.
     """
     wanted = sorted(set(files))
     seen = Counter(suffix for file in wanted for suffix in _suffixes(file))
@@ -93,7 +93,7 @@ def short_files(files: Iterable[str]) -> dict[str, str]:
 
 
 def _suffixes(file: str) -> Iterator[str]:
-    """The file name's endings at a directory, shortest first, the whole name last."""
+    """The file name's endings that begin at a directory, shortest first, the whole name last."""
     end = len(file)
     for _ in range(_SUFFIX_PARTS_MAX):
         end = file.rfind("/", 0, end)
@@ -128,7 +128,7 @@ def _numbered(name: str, number: int) -> str:
 
 
 def command_label(process: Process) -> Label:
-    """The command line, where it is unknown the name: the same for all processes that run the same."""
+    """The command line, or the name if that is unknown: the same for all processes that run the same command."""
     return Label(_name(process.command or process.name), LabelKind.PROCESS)
 
 
@@ -150,12 +150,12 @@ def host_label(recording: Recording) -> Label:
 
 
 def time_name(clock: Clock) -> str:
-    """What seconds of a clock are seconds of: ``3.5 s of CPU``."""
+    """The noun in ``3.5 s of CPU``, by clock."""
     return {Clock.CPU: "CPU", Clock.OFF_CPU: "waiting", Clock.WALL: "time"}[clock]
 
 
 def frame_label(frame: Frame, files: Mapping[str, str], *, lines: bool) -> Label:
-    """The label of one frame; ``files`` as from ``short_files``, ``lines`` asks for the executing line."""
+    """The label of a frame.  ``files`` is from ``short_files``; ``lines`` asks for the executing line."""
     if frame.kind is FrameKind.PYTHON:
         return _python_label(frame, files, frame.line if lines else frame.first_line)
     if frame.kind is FrameKind.KERNEL:

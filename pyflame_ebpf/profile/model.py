@@ -25,10 +25,10 @@ class FrameKind(str, Enum):
 class Frame:
     """One function on a stack.
 
-    ``name`` is a Python qualified name, a symbol, or a mark's text.  ``file`` is the code object's own ``co_filename``
-    for Python, the mapped file or kernel module for native and kernel frames, "" where unknown.  ``first_line`` is the
-    line of ``def``, ``line`` the line that was executing; 0 where there is none.  ``plumbing`` says of a native frame
-    that it only carries calls of the interpreter, and is shown on demand only.
+    ``name`` is a Python qualified name, a symbol, or the text of a mark.  ``file`` is ``co_filename`` of the code
+    object for Python, and the mapped file or kernel module for native and kernel frames; "" if unknown.  ``first_line``
+    is the line of ``def`` and ``line`` the line that was executing; 0 for none.  ``plumbing`` marks a native frame that
+    only carries calls of the interpreter; outputs show it on demand.
     """
 
     kind: FrameKind
@@ -58,7 +58,7 @@ class Outcome(str, Enum):
 
     @property
     def truncated(self) -> bool:
-        """Whether Python frames are known, or must be feared, to be missing."""
+        """True if Python frames are missing, or may be."""
         return self not in (Outcome.COMPLETE, Outcome.NOT_PYTHON, Outcome.STACK_LOST)
 
 
@@ -77,7 +77,7 @@ class NativeOutcome(str, Enum):
 
     @property
     def cut_short(self) -> bool:
-        """Whether the walk was begun and did not reach the root."""
+        """True if the walk began and did not reach the root."""
         return self not in (NativeOutcome.COMPLETE, NativeOutcome.NONE)
 
 
@@ -99,12 +99,12 @@ class Gil(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One run of one program; ``pid`` is the PID of the root namespace.
+    """One run of one program; ``pid`` is its PID in the root namespace.
 
-    ``name`` is the kernel's comm, ``command`` the command line as typed ("" when the process ended before it could be
-    read), ``interpreter`` as in "CPython 3.11.2" ("" when it is not Python), ``interpreter_file`` the mapped ELF file
-    that holds it.  ``scheduler_cpu`` is the CPU time in seconds that the scheduler charged to it during the recording,
-    None when unknown.
+    ``name`` is the kernel's comm.  ``command`` is the command line as typed, "" if the process ended before it could be
+    read.  ``interpreter`` is as in "CPython 3.11.2", "" for a process without one, and ``interpreter_file`` the mapped
+    ELF file that holds it.  ``scheduler_cpu`` is the CPU time in seconds that the scheduler charged to the process
+    during the recording, None if unknown.
     """
 
     pid: int
@@ -116,13 +116,13 @@ class Process:
 
     @property
     def is_python(self) -> bool:
-        """Whether an interpreter was found in it."""
+        """True if an interpreter was found in the process."""
         return bool(self.interpreter)
 
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """One thread of a process; ``tid`` is the TID of the root namespace."""
+    """One thread of a process; ``tid`` is its TID in the root namespace."""
 
     tid: int
     name: str
@@ -168,7 +168,7 @@ class SampleUnit:
 
     @property
     def is_time(self) -> bool:
-        """True for nanoseconds, which were measured; False for ticks, of which each is a throw of its own."""
+        """True for nanoseconds, which were measured; False for ticks, each of which hits by chance."""
         return self.per_second == NANOSECONDS
 
     def seconds(self, count: float) -> float:
@@ -182,10 +182,10 @@ class SampleUnit:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The circumstances of a recording; times in seconds, ``started`` since the epoch, UTC.
+    """The circumstances of a recording.  Times are in seconds; ``started`` is since the epoch, UTC.
 
-    Where another tool wrote the stacks, ``started``, ``duration``, ``frequency`` and ``cpus`` may be 0: unknown.
-    ``clock`` is what was measured.  Counts of samples are nanoseconds of it if ``in_nanoseconds``, else ticks.
+    ``started``, ``duration``, ``frequency`` and ``cpus`` are 0 if unknown, as in stacks of other tools.  ``clock`` is
+    the clock that was measured.  Counts of samples are nanoseconds of it if ``in_nanoseconds``, else ticks.
     """
 
     started: float
@@ -213,9 +213,9 @@ class Recording:
 class Profile:
     """A whole recording: what was sampled, how often, and where.
 
-    ``frames`` are distinct.  A stack is a tuple of numbers that index ``frames``, outermost first.
-    ``build_ids`` has the build id in hex by ``Frame.file`` of native frames, where the file has one.  ``sources`` has
-    the text by ``Frame.file`` of Python frames and line number, of functions that were sampled, where it was asked for.
+    ``frames`` are distinct.  A stack is a tuple of numbers that index ``frames``, outermost first.  ``build_ids`` has
+    the build id in hex by ``Frame.file`` of native frames, for files that have one.  ``sources`` has text by
+    ``Frame.file`` of Python frames and by line number, for sampled functions of a recording that was asked for it.
     """
 
     recording: Recording
@@ -229,7 +229,7 @@ class Profile:
 
     @property
     def total(self) -> int:
-        """Samples in all."""
+        """All samples."""
         return sum(self.samples.values())
 
     def frames_of(self, stack: int) -> Stack:
@@ -243,14 +243,14 @@ class Profile:
         return self.recording.unit
 
     def outcomes(self) -> Counter[Outcome]:
-        """Samples by the way their capture ended."""
+        """Samples by how their capture ended."""
         totals: Counter[Outcome] = Counter()
         for key, count in self.samples.items():
             totals[key.outcome] += count
         return totals
 
     def native_outcomes(self) -> Counter[NativeOutcome]:
-        """Samples by the way the walk through their native frames ended."""
+        """Samples by how the walk through their native frames ended."""
         totals: Counter[NativeOutcome] = Counter()
         for key, count in self.samples.items():
             totals[key.native] += count

@@ -1,6 +1,6 @@
-"""What part of a recording is looked at: a range of its time, some of its processes.
+"""The part of a recording that is looked at: a range of its time, some of its processes.
 
-Pure: a Profile goes in and a smaller one comes out, with which every output works as with a whole recording.
+Pure: a Profile goes in and a smaller one comes out, which every output treats like a whole recording.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pyflame_ebpf.profile.model import Process, Profile, SampleKey
 class Selection:
     """A part of a recording; the default is all of it.
 
-    ``begin`` and ``end`` are seconds from the recording's start (``end`` None: to its end), and are widened to whole
-    seconds, since samples are counted by second.  ``processes`` are patterns, of which one must match: digits are a
-    PID, anything else is a regular expression that is searched for in the kernel's name of the process and in its
-    command line.  ``python`` asks for processes in which an interpreter was found.
+    ``begin`` and ``end`` are seconds from the recording's start; ``end`` None is its end.  They are widened to whole
+    seconds, since samples are counted by second.  ``processes`` are patterns, one of which must match.  A pattern of
+    digits is a PID; any other is a regular expression, searched for in the kernel's name of the process and in its
+    command line. ``python`` asks for processes in which an interpreter was found.
     """
 
     begin: float = 0.0
@@ -30,7 +30,7 @@ class Selection:
     python: bool = False
 
     def check(self) -> None:
-        """UsageError where no recording could have such a part."""
+        """Raises UsageError if no recording can have such a part."""
         if self.begin < 0 or (self.end is not None and self.end <= self.begin):
             raise UsageError(
                 f"there is no time from {self.begin:g} s to {_shown(self.end)}",
@@ -40,7 +40,7 @@ class Selection:
             _check_pattern(pattern)
 
     def of(self, profile: Profile) -> Profile:
-        """The samples of the part, as a recording of its own that starts and ends with the range of time."""
+        """The samples of this part, as a recording of its own that begins and ends with the range of time."""
         if self == WHOLE_RECORDING:
             return profile
         wanted = [self._takes(process) for process in profile.processes]
@@ -57,7 +57,7 @@ class Selection:
         return not self.processes or any(_matches(pattern, process) for pattern in self.processes)
 
     def _seconds(self, duration: float) -> tuple[int, int | None]:
-        """First second and the one after the last, None where all the rest is taken."""
+        """The first second, and the second after the last one; None if the part goes on to the end."""
         last = None if self.end is None or self.end >= duration else math.ceil(self.end)
         return math.floor(self.begin), last
 
@@ -87,7 +87,7 @@ def _matches(pattern: str, process: Process) -> bool:
 
 
 def _part(profile: Profile, samples: Counter[SampleKey], begin: int, end: int | None) -> Profile:
-    """The samples as a recording of its own; what the scheduler charged, or was lost, is known for no part of it."""
+    """The samples as a recording of its own; its share of the CPU charged, or of the samples lost, is unknown."""
     whole = profile.recording
     last = whole.duration if end is None else min(end, whole.duration)
     recording = replace(

@@ -1,7 +1,7 @@
-"""The source text of the functions that were sampled, hottest first, as much as the limits allow.
+"""The source text of the functions that were sampled, hottest first, as far as the limits allow.
 
-Pure: a function that reads files comes in.  Text is taken only where it fits what was sampled: a file may have changed
-since it was imported, and a program may call its code objects whatever it likes.
+Pure: the function that reads files is an argument.  Text is taken only if it fits the samples: a file may have changed
+since it was imported, and a program may give its code objects any file name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Lines = dict[int, str]
 
 @dataclass(slots=True)
 class _Function:
-    """What was sampled of one function: how often, in which lines, in which processes."""
+    """The samples of one function: how many, in which lines, in which processes."""
 
     samples: int = 0
     lines: set[int] = field(default_factory=set)
@@ -42,7 +42,7 @@ _Place = tuple[str, str, int]  # file, name, first line
 
 
 def sampled_sources(profile: Profile, read: ReadFile) -> dict[str, Lines]:
-    """The text by file and line number of the functions that were sampled, as far as it can be had."""
+    """The text of the sampled functions by file and line number, as far as it can be read."""
     functions = _sampled_functions(profile)
     texts = _Texts(profile, read, READ_MAX)
     sources: dict[str, Lines] = {}
@@ -63,7 +63,7 @@ def sampled_sources(profile: Profile, read: ReadFile) -> dict[str, Lines]:
 
 @dataclass(slots=True)
 class _Texts:
-    """Files as lines, each read in few of the processes that have it."""
+    """Files as lines.  A file is read in at most _READINGS_MAX of the processes that have it."""
 
     profile: Profile
     read: ReadFile
@@ -71,7 +71,7 @@ class _Texts:
     kept: dict[str, dict[int, list[str]]] = field(default_factory=dict)
 
     def of(self, file: str, processes: Counter[int]) -> Iterator[list[str]]:
-        """What the file held in this or that process: what was read first, then what the busiest of these have."""
+        """The contents of a file: as read before, then as the busiest of these processes see it."""
         kept = self.kept.setdefault(file, {})
         yield from list(kept.values())
         for process, _ in processes.most_common():
@@ -110,7 +110,7 @@ def _places(profile: Profile, stack: int) -> Iterable[tuple[_Place, set[int]]]:
 
 
 def _split(content: bytes) -> list[str]:
-    """The lines of a file, none of one that is too large or is not text."""
+    """The lines of a file; none if it is too large or is not text."""
     if len(content) > FILE_MAX or b"\0" in content:
         return []
     head = b"\n".join(content.split(b"\n", 2)[:2])
@@ -120,7 +120,7 @@ def _split(content: bytes) -> list[str]:
 
 
 def function_text(lines: Sequence[str], name: str, first_line: int, executed: set[int]) -> Lines:
-    """The lines of one function by number; none where the text is not that of the function."""
+    """The lines of one function by number; none if the text does not fit the function."""
     if not 0 < first_line <= len(lines) or max(executed, default=1) > len(lines):
         return {}
     function = name.rpartition(".")[2]
@@ -137,7 +137,7 @@ def function_text(lines: Sequence[str], name: str, first_line: int, executed: se
 
 
 def _definition(lines: Sequence[str], function: str, first_line: int) -> int:
-    """The number of the line in which a function with this name is defined, 0 where there is none."""
+    """The number of the line that defines a function of this name, 0 if there is none."""
     for number, line in enumerate(lines[first_line - 1 : first_line - 1 + _HEADER_LINES_MAX], first_line):
         found = _DEFINITION.match(line)
         if found:
@@ -146,7 +146,7 @@ def _definition(lines: Sequence[str], function: str, first_line: int) -> int:
 
 
 def _end_of_block(lines: Sequence[str], definition: int) -> int:
-    """The last line that belongs to what is defined in a line, by indentation."""
+    """The last line of the block that a line defines, by indentation."""
     indentation = _indentation(lines[definition - 1])
     end = definition
     for number, line in enumerate(lines[definition : definition + FUNCTION_LINES_MAX], definition + 1):

@@ -6,23 +6,25 @@ import pytest
 from hypothesis import given, settings
 
 from pyflame_ebpf.compare.alignment import aligned, command_of
-from pyflame_ebpf.compare.comparison import compare
-from pyflame_ebpf.profile.model import Process, Profile, Thread
+from pyflame_ebpf.compare.comparison import Changes, compare
+from pyflame_ebpf.profile.model import Process, Profile, Stack, Thread
 from tests.profiles import ProfileWriter, framed_stacks, profiles, python, recording
 
 
-def profile_of(*stacks, command: str = "python3 app.py", interpreter: str = "CPython 3.12.4", pid: int = 7):
+def profile_of(
+    *stacks: Stack, command: str = "python3 app.py", interpreter: str = "CPython 3.12.4", pid: int = 7
+) -> Profile:
     made = Profile(recording(), [Process(pid, "python3", command, interpreter)], [Thread(pid, "python3")])
     for stack in stacks:
         ProfileWriter(made).add(0, 0, stack, 100)
     return made
 
 
-def spelled(before, after):
+def spelled(before: Profile, after: Profile) -> list[Stack]:
     return framed_stacks(aligned(before, after).before)
 
 
-def subjects(changes):
+def subjects(changes: Changes) -> list[tuple[str, str, int]]:
     return [(row.subject.name, row.subject.file, row.subject.line) for row in changes.rows]
 
 

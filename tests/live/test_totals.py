@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def totals_of(*intervals: Profile) -> LiveTotals:
     return totals
 
 
-def rows(totals: LiveTotals, **wanted: object) -> dict[str, tuple[float, float, float, float]]:
+def rows(totals: LiveTotals, **wanted: Any) -> dict[str, tuple[float, float, float, float]]:
     found = functions(totals, Wanted(**wanted)).rows(0, 100, FREQUENCY)
     return {row.label: (row.own_percent, row.total_percent, row.own_seconds, row.total_seconds) for row in found}
 
@@ -90,7 +91,7 @@ def test_lines_of_a_function_are_told_apart_where_lines_are_wanted() -> None:
         (PYTHON_ONLY, "foo (app/work.py:10)"),
     ],
 )
-def test_time_of_frames_that_are_not_shown_goes_to_their_caller(shown, hottest: str) -> None:
+def test_time_of_frames_that_are_not_shown_goes_to_their_caller(shown: Any, hottest: str) -> None:
     totals = totals_of(second((1, (MAIN, FOO, STRLEN, READ), 10)))
     assert next(iter(rows(totals, frames=shown))) == hottest
 

@@ -49,7 +49,7 @@ def test_space_pauses_and_goes_on() -> None:
 
 def test_a_filter_is_typed_and_entered() -> None:
     state = after("/", *"fop", "backspace", "o", "enter")
-    assert state.wanted.pattern.pattern == "foo"
+    assert state.pattern_text == "foo"
     assert state.typed is None
 
 

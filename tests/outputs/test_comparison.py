@@ -7,12 +7,13 @@ import io
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
 
-from pyflame_ebpf.compare.comparison import Measure, compare
+from pyflame_ebpf.compare.comparison import Comparison, Measure, compare
 from pyflame_ebpf.compare.tallies import part_seconds
 from pyflame_ebpf.outputs.comparison.differential import both_stacks, tallies_at
 from pyflame_ebpf.outputs.comparison.formats import COMPARISON_FORMATS
@@ -30,21 +31,21 @@ BEFORE = profile_of({(MAIN, FOO): 2250, (MAIN, BAR): 750})
 AFTER = profile_of({(MAIN, FOO): 240, (MAIN, BAR): 750})
 
 
-def written(name, comparison, **options):
+def written(name: str, comparison: Comparison, **options: Any) -> str:
     stream = io.BytesIO()
     COMPARISON_FORMATS[name].write(comparison, stream, ComparisonOptions(**options))
     return stream.getvalue().decode()
 
 
-def graph(comparison, **options):
+def graph(comparison: Comparison, **options: Any) -> ET.Element:
     return ET.fromstring(written("svg", comparison, **options))
 
 
-def data(svg):
-    return json.loads(svg.find(f"{SVG}script[@id='pyflame-data']").text)
+def data(svg: ET.Element) -> Any:
+    return json.loads(svg.findtext(f"{SVG}script[@id='pyflame-data']", ""))
 
 
-def box_classes(document):
+def box_classes(document: Any) -> Any:
     """The class of each box by its label."""
     names = [document["labels"][index] for index in document["label"]]
     return dict(zip(names, (document["classes"][index] for index in document["boxClass"]), strict=True))
@@ -171,7 +172,7 @@ def test_the_picture_without_scripts_tells_both_figures() -> None:
 
 
 @pytest.mark.parametrize("measure", Measure)
-def test_the_error_of_a_box_is_that_of_its_row_in_the_table(measure) -> None:
+def test_the_error_of_a_box_is_that_of_its_row_in_the_table(measure: Measure) -> None:
     comparison = compare(bursts(2250), bursts(900), measure)
     document = data(graph(comparison))
     names = [document["labels"][index] for index in document["label"]]
@@ -183,7 +184,7 @@ def test_the_error_of_a_box_is_that_of_its_row_in_the_table(measure) -> None:
     assert errors["foo (srv/app.py:1)"] > 5 * steady_error(measure) * unit
 
 
-def steady_error(measure):
+def steady_error(measure: Measure) -> float:
     comparison = compare(steady(2250), steady(900), measure)
     return next(row.total.error for row in comparison.functions.rows if row.subject.name == "foo")
 
@@ -225,7 +226,7 @@ def test_what_the_whole_recording_lost_is_not_said_of_a_part() -> None:
 
 
 @pytest.mark.parametrize("name", COMPARISON_FORMATS)
-def test_hostile_names_break_no_format(name) -> None:
+def test_hostile_names_break_no_format(name: str) -> None:
     before = hostile_profile()
     text = written(name, compare(before, realistic_profile()))
     assert "\x1b" not in text

@@ -3,12 +3,13 @@
 import io
 import json
 import re
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
 
-from pyflame_ebpf.outputs.flame_tree import flame_boxes
+from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
 from pyflame_ebpf.outputs.flamegraph import write_flamegraph
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
@@ -18,22 +19,23 @@ from tests.profiles import hostile_profile, profiles, realistic_profile, recordi
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def graph(profile, **options):
+def graph(profile: Profile, **options: Any) -> str:
     stream = io.StringIO()
     write_flamegraph(profile, stream, OutputOptions(**options))
     return stream.getvalue()
 
 
-def boxes_of(profile, narrowest: float = 0.0, boxes_max: int = 10**6):
+def boxes_of(profile: Profile, narrowest: float = 0.0, boxes_max: int = 10**6) -> Boxes:
     return flame_boxes(labelled_stacks(profile, OutputOptions()), narrowest, boxes_max)
 
 
-def picture(text):
-    return ET.fromstring(text).find(f"{SVG}g[@id='picture']")
+def picture(text: str) -> ET.Element:
+    (found,) = ET.fromstring(text).findall(f"{SVG}g[@id='picture']")
+    return found
 
 
-def data(text):
-    return json.loads(ET.fromstring(text).find(f"{SVG}script[@id='pyflame-data']").text)
+def data(text: str) -> Any:
+    return json.loads(ET.fromstring(text).findtext(f"{SVG}script[@id='pyflame-data']", ""))
 
 
 def test_the_picture_shows_processes_above_the_root_with_their_shares() -> None:
@@ -57,7 +59,7 @@ def test_the_data_holds_every_box() -> None:
 
 
 def test_title_facts_and_outcome_are_said() -> None:
-    words = [text.text for text in picture(graph(realistic_profile())).iter(f"{SVG}text")]
+    words = [text.text or "" for text in picture(graph(realistic_profile())).iter(f"{SVG}text")]
     assert words[0] == "CPU flame graph of web-1"
     assert words[1] == (
         "5,895 samples of 4 processes · 59.5 s of CPU · 60.0 s at 99 Hz on 4 CPUs · 2026-09-21 14:13:20 UTC"
@@ -72,22 +74,22 @@ def test_long_outcome_takes_as_many_lines_as_it_needs() -> None:
     profile.samples.update({some._replace(native=outcome): 1000 for outcome in NativeOutcome})
     text = graph(profile)
     muted = [word for word in picture(text).iter(f"{SVG}text") if word.get("class") == "muted"]
-    below = sorted((int(word.get("y")), word.text) for word in muted if int(word.get("y")) > 80)
+    below = sorted((int(word.attrib["y"]), word.text or "") for word in muted if int(word.attrib["y"]) > 80)
     assert len(below) > 1
     assert " ".join(line for _, line in below) == data(text)["outcome"]
     assert max(len(line) for _, line in below) <= 1168 / 7
-    boxes = [float(rect.get("y")) for rect in picture(text).iter(f"{SVG}rect")]
-    assert max(boxes) + 19 < below[0][0] < below[-1][0] < int(ET.fromstring(text).get("height"))
+    boxes = [float(rect.attrib["y"]) for rect in picture(text).iter(f"{SVG}rect")]
+    assert max(boxes) + 19 < below[0][0] < below[-1][0] < int(ET.fromstring(text).get("height", ""))
 
 
 def test_kinds_differ_in_colour_class() -> None:
     rects = picture(graph(realistic_profile())).iter(f"{SVG}rect")
-    styles = {rect.get("class").split()[1].rstrip("0123456789") for rect in rects}
+    styles = {rect.attrib["class"].split()[1].rstrip("0123456789") for rect in rects}
     assert styles == {"all", "process", "python", "native", "kernel", "mark"}
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_nothing_outside_of_the_file_is_referred_to(profile) -> None:
+def test_nothing_outside_of_the_file_is_referred_to(profile: Profile) -> None:
     text = graph(profile).replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xhtml", "")
     own = re.sub(r"<title>.*?</title>|<text.*?</text>|<script type=.*?</script>", "", text)
     assert not re.search(r"\b(href|src)\s*=\s*[\"']|https?:|url\(|@import", own)
@@ -105,7 +107,9 @@ def test_names_are_text_and_nothing_else() -> None:
         "text",
         "script",
     }
-    assert any(title.text.startswith("<script>alert(1)</script> (<script>") for title in tree.iter(f"{SVG}title"))
+    assert any(
+        (title.text or "").startswith("<script>alert(1)</script> (<script>") for title in tree.iter(f"{SVG}title")
+    )
 
 
 @settings(deadline=None, max_examples=50)
@@ -116,7 +120,7 @@ def test_any_profile_gives_well_formed_xml_with_all_samples(profile: Profile) ->
 
 def test_the_script_is_whole_inside_its_cdata_section() -> None:
     scripts = ET.fromstring(graph(realistic_profile())).findall(f"{SVG}script")
-    assert scripts[1].text.strip().endswith("}());")
+    assert (scripts[1].text or "").strip().endswith("}());")
 
 
 def test_a_profile_without_samples_is_drawn_as_an_empty_root() -> None:
@@ -125,7 +129,7 @@ def test_a_profile_without_samples_is_drawn_as_an_empty_root() -> None:
 
 def test_callees_lie_inside_their_caller_the_busiest_first() -> None:
     boxes = boxes_of(wide_profile(200))
-    open_boxes = []
+    open_boxes: list[tuple[int, int, int]] = []
     for depth, start, samples in zip(boxes.depth, boxes.start, boxes.samples, strict=True):
         del open_boxes[depth + 1 :]
         if depth:

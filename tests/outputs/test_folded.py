@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 from pyflame_ebpf.outputs.folded import folded_name, write_folded
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile.labels import frame_label, short_files, visible
-from pyflame_ebpf.profile.model import NATIVE_GAPS, Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile.model import (
+    NATIVE_GAPS,
+    Gil,
+    NativeOutcome,
+    Outcome,
+    Process,
+    Profile,
+    SampleKey,
+    Stack,
+    Thread,
+)
 from tests.profiles import (
     HOSTILE_NAMES,
     hostile_profile,
@@ -30,24 +41,24 @@ FILES = st.lists(st.sampled_from(["", "a", "b", "a.py", "__init__.py", "python3.
 )
 
 
-def folded(profile, **options):
+def folded(profile: Profile, **options: Any) -> str:
     stream = io.StringIO()
     write_folded(profile, stream, OutputOptions(**options))
     return stream.getvalue()
 
 
-def parsed(text):
+def parsed(text: str) -> dict[str, int]:
     """Read as flamegraph.pl does, differential form refused."""
     lines = {}
     for line in text.removesuffix("\n").split("\n") if text else []:
-        stack, count = re.fullmatch(r"(.*)\s+?(\d+(?:\.\d*)?)", line).groups()
+        ((stack, count),) = re.findall(r"\A(.*)\s+?(\d+(?:\.\d*)?)\Z", line)
         assert not re.fullmatch(r"(.*)\s+?(\d+(?:\.\d*)?)", stack)
         assert stack not in lines
         lines[stack] = int(count)
     return lines
 
 
-def one_sample(*stacks):
+def one_sample(*stacks: Stack) -> Profile:
     keys = [SampleKey(0, 0, 0, index, False, Gil.HELD, Outcome.COMPLETE) for index in range(len(stacks))]
     return profile_with(recording(), [Process(7, "app")], [Thread(8, "pool")], list(stacks), Counter(keys))
 
@@ -100,7 +111,7 @@ MIXED = (
     ],
     ids=str,
 )
-def test_native_and_plumbing_frames_are_shown_as_asked_for(options, line: str) -> None:
+def test_native_and_plumbing_frames_are_shown_as_asked_for(options: Any, line: str) -> None:
     assert folded(one_sample(MIXED), **options) == f"app (7);{line} 1\n"
 
 
@@ -142,7 +153,7 @@ def test_stack_of_which_nothing_is_shown_has_a_name_when_it_is_grouped_by_nothin
     ],
     ids=str,
 )
-def test_stacks_are_grouped_by_what_is_asked_for_in_that_order(group_by, owners: str) -> None:
+def test_stacks_are_grouped_by_what_is_asked_for_in_that_order(group_by: tuple[str, ...], owners: str) -> None:
     profile = one_sample((python("f", "a.py", 1, 1),))
     profile.processes = [Process(7, "app", "app --port\xa080", "CPython 3.12.4")]
     assert folded(profile, group_by=group_by) == f"{owners}f (a.py:1) 1\n"
@@ -179,7 +190,7 @@ def test_lines_are_sorted() -> None:
     ],
     ids=str,
 )
-def test_the_counts_add_up_to_all_samples(options) -> None:
+def test_the_counts_add_up_to_all_samples(options: Any) -> None:
     profile = realistic_profile()
     assert sum(parsed(folded(profile, **options)).values()) == profile.total
 
@@ -200,7 +211,7 @@ def test_any_profile_reads_back_with_all_its_samples(profile: Profile) -> None:
     assert sum(parsed(folded(profile)).values()) == profile.total
 
 
-def unescaped(text):
+def unescaped(text: str) -> str:
     text = text.replace(r"\\", "\\x5c")
     return re.sub(r"\\(?:x(..)|u(....)|U(.{8}))", lambda found: chr(int(next(filter(None, found.groups())), 16)), text)
 
@@ -247,7 +258,7 @@ def test_names_without_a_directory_stay() -> None:
 
 
 @given(st.lists(FILES))
-def test_short_files_are_endings_and_tell_all_files_apart(files) -> None:
+def test_short_files_are_endings_and_tell_all_files_apart(files: list[str]) -> None:
     short = short_files(files)
     assert all(file.endswith(name) for file, name in short.items())
     assert len(set(short.values())) == len(set(files))

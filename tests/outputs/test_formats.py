@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
 from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
 from pyflame_ebpf.outputs.pprof_messages import profile_class
 from pyflame_ebpf.profile.labels import spelled_back, visible
-from pyflame_ebpf.profile.model import Gil, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile.model import Frame, Gil, Outcome, Process, Profile, SampleKey, Thread
 from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import (
     HOSTILE_NAMES,
@@ -52,56 +54,61 @@ MIXED = (
     kernel("tick"),
 )
 
+Stacks = Counter[tuple[str, ...]]  # samples by names, the outermost first
+Heading = Callable[[Profile, OutputOptions, SampleKey], tuple[str, ...]]  # what stands above the frames
+NameOf = Callable[[Frame], str]
 
-def written(profile, name, **options):
+
+def written(profile: Profile, name: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     OUTPUT_FORMATS[name].write(profile, stream, OutputOptions(**options))
     assert not stream.closed
     return stream.getvalue()
 
 
-def pprof(profile, **options):
+def pprof(profile: Profile, **options: Any) -> Any:
     return profile_class().FromString(gzip.decompress(written(profile, "pprof", **options)))
 
 
-def speedscope(profile, **options):
+def speedscope(profile: Profile, **options: Any) -> Any:
     return json.loads(written(profile, "speedscope", **options))
 
 
-def firefox(profile, **options):
+def firefox(profile: Profile, **options: Any) -> Any:
     return json.loads(gzip.decompress(written(profile, "firefox", **options)))
 
 
-def jsonl(profile, **options):
+def jsonl(profile: Profile, **options: Any) -> list[Any]:
     return [json.loads(line) for line in written(profile, "jsonl", **options).splitlines()]
 
 
-def pprof_stacks(message):
+def pprof_stacks(message: Any) -> Stacks:
     """Names from the root, and samples."""
     text = message.string_table
     functions = {function.id: text[function.name] for function in message.function}
     names = {location.id: functions[location.line[0].function_id] for location in message.location}
-    stacks = Counter()
+    stacks: Stacks = Counter()
     for sample in message.sample:
         stacks[tuple(names[number] for number in reversed(sample.location_id))] += sample.value[0]
     return stacks
 
 
-def speedscope_stacks(document, frequency):
+def speedscope_stacks(document: Any, frequency: int) -> Stacks:
     names = [frame["name"] for frame in document["shared"]["frames"]]
-    stacks = Counter()
+    stacks: Stacks = Counter()
     for each in document["profiles"]:
         for sample, weight in zip(each["samples"], each["weights"], strict=True):
             stacks[(each["name"], *(names[index] for index in sample))] += round(weight * (frequency or 1))
     return stacks
 
 
-def firefox_stacks(document):
-    stacks = Counter()
+def firefox_stacks(document: Any) -> Stacks:
+    stacks: Stacks = Counter()
     for thread in document["threads"]:
         table, frames, functions = thread["stackTable"], thread["frameTable"], thread["funcTable"]
         for end, weight in zip(thread["samples"]["stack"], thread["samples"]["weight"], strict=True):
-            node, names = end, []
+            node = end
+            names: list[str] = []
             while node is not None:
                 names.insert(0, thread["stringArray"][functions["name"][frames["func"][table["frame"][node]]]])
                 node = table["prefix"][node]
@@ -109,28 +116,28 @@ def firefox_stacks(document):
     return stacks
 
 
-def expected(profile, heading, name_of, **options):
+def expected(profile: Profile, heading: Heading, name_of: NameOf, **options: Any) -> Stacks:
     """The stacks as a format should have them, computed from the profile alone."""
     chosen = OutputOptions(**options)
     is_shown = shown_frames(chosen)
-    stacks = Counter()
+    stacks: Stacks = Counter()
     for key, count in profile.samples.items():
         names = [name_of(frame) for frame in profile.frames_of(key.stack) if is_shown(frame)]
         stacks[(*heading(profile, chosen, key), *names)] += count
     return stacks
 
 
-def exact_name(frame):
+def exact_name(frame: Frame) -> str:
     return visible(frame.name) or "?"
 
 
-def owners(profile, options, key):
-    return [label.text for label in group_labels(profile, options, key.process, key.thread)]
+def owners(profile: Profile, options: Any, key: SampleKey) -> tuple[str, ...]:
+    return tuple(label.text for label in group_labels(profile, options, key.process, key.thread))
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile, options) -> None:
+def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile: Profile, options: Any) -> None:
     message = pprof(profile, **options)
     wanted = expected(profile, owners, exact_name, **options)
     wanted[("[no frame is shown]",)] += wanted.pop((), 0)
@@ -141,46 +148,46 @@ def test_pprof_has_every_stack_with_its_samples_and_their_cpu_time(profile, opti
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_firefox_has_every_stack_of_every_thread(profile, options) -> None:
-    def track(profile, options, key):
+def test_firefox_has_every_stack_of_every_thread(profile: Profile, options: Any) -> None:
+    def track(profile: Profile, options: Any, key: SampleKey) -> tuple[str, ...]:
         process, thread = profile.processes[key.process], profile.threads[key.thread]
         others = replace(options, group_by=tuple({"host", "interpreter", "command"} & set(options.group_by)))
         others = replace(others, group_by=tuple(group for group in options.group_by if group in others.group_by))
         name = f"{visible(process.name) or '?'} {process.pid} {visible(thread.name) or '?'} {thread.tid}"
-        return [name, *owners(profile, others, key)]
+        return name, *owners(profile, others, key)
 
     assert firefox_stacks(firefox(profile, **options)) == expected(profile, track, exact_name, **options)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_speedscope_has_every_stack_in_a_profile_for_each_group(options) -> None:
+def test_speedscope_has_every_stack_in_a_profile_for_each_group(options: Any) -> None:
     profile = realistic_profile()
     found = speedscope_stacks(speedscope(profile, **options), 99)
 
-    def heading(profile, options, key):
-        return [" / ".join(owners(profile, options, key)) or "everything"]
+    def heading(profile: Profile, options: Any, key: SampleKey) -> tuple[str, ...]:
+        return (" / ".join(owners(profile, options, key)) or "everything",)
 
-    wanted = Counter()
-    for stack, count in expected(profile, heading, lambda _: None, **options).items():
+    wanted: Counter[tuple[str, int]] = Counter()
+    for stack, count in expected(profile, heading, lambda _: "", **options).items():
         wanted[stack[0], max(len(stack) - 1, 1)] += count
-    depths = Counter()
+    depths: Counter[tuple[str, int]] = Counter()
     for stack, count in found.items():
         depths[stack[0], len(stack) - 1] += count
     assert depths == wanted
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_json_lines_have_every_stack_with_exact_names(options) -> None:
+def test_json_lines_have_every_stack_with_exact_names(options: Any) -> None:
     profile = hostile_profile()
-    found = Counter()
+    found: Stacks = Counter()
     for line in jsonl(profile, **options):
-        found[(line["pid"], line["tid"], *line["group"], *(frame["name"] for frame in line["frames"]))] += line[
-            "samples"
-        ]
+        found[(str(line["pid"]), str(line["tid"]), *line["group"], *(frame["name"] for frame in line["frames"]))] += (
+            line["samples"]
+        )
 
-    def heading(profile, options, key):
+    def heading(profile: Profile, options: Any, key: SampleKey) -> tuple[str, ...]:
         numbers = profile.processes[key.process].pid, profile.threads[key.thread].tid
-        return [*numbers, *owners(profile, options, key)]
+        return *map(str, numbers), *owners(profile, options, key)
 
     assert found == expected(profile, heading, lambda frame: frame.name, **options)
 

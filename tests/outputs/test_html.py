@@ -9,6 +9,7 @@ import re
 import struct
 from array import array
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,9 @@ def page_of(profile: Profile, options: OutputOptions = DEFAULT_OPTIONS) -> str:
     stream = io.StringIO()
     write_html_report(profile, stream, options)
     return stream.getvalue()
+
+
+Samples = Counter[tuple[int, tuple[str, ...], tuple[int, ...]]]  # by second, stack and what else was known
 
 
 class Unpacked:
@@ -57,18 +61,19 @@ class Unpacked:
 
     def paths(self) -> list[tuple[str, ...]]:
         """Each node as the way to it."""
-        entries, path, paths = self.entries(), [], []
+        entries, paths = self.entries(), []
+        path: list[str] = []
         nodes = self.document["nodes"]
         for rise, entry in zip(self.column(nodes["rise"]), self.column(nodes["entry"]), strict=True):
             path = [*path[: len(path) - rise], entries[entry]]
             paths.append(tuple(path))
         return paths
 
-    def samples(self) -> Counter:
+    def samples(self) -> Samples:
         paths = self.paths()
         samples = self.document["recordings"][0]["samples"]
         second = 0
-        found: Counter = Counter()
+        found: Samples = Counter()
         columns = [self.column(samples[name]) for name in ("second", "node", "how", "count")]
         for later, node, how, count in zip(*columns, strict=True):
             second += later
@@ -76,11 +81,11 @@ class Unpacked:
         return found
 
 
-def expected(profile: Profile) -> Counter:
+def expected(profile: Profile) -> Samples:
     kinds = ["python", "native", "kernel", "mark"]
     gils = ["held", "not held", "unknown"]
     outcomes, natives = [list(type(each)) for each in (DEFAULT_KEY.outcome, DEFAULT_KEY.native)]
-    found: Counter = Counter()
+    found: Samples = Counter()
     for key, count in profile.samples.items():
         frames = [
             f"{kinds.index(each.kind.value)} {visible(each.name) or '?'} {each.line}"
@@ -105,7 +110,7 @@ DEFAULT_KEY = next(iter(realistic_profile().samples))
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile(), wide_profile(200)])
-def test_every_sample_is_in_the_page_with_its_second_its_stack_and_its_outcomes(profile) -> None:
+def test_every_sample_is_in_the_page_with_its_second_its_stack_and_its_outcomes(profile: Profile) -> None:
     assert Unpacked(page_of(profile)).samples() == expected(profile)
 
 
@@ -156,6 +161,6 @@ def test_the_page_names_no_other_host_to_fetch_from() -> None:
         (OutputOptions(group_by=("host",), lines=True), {"top": "none", "lines": True}),
     ],
 )
-def test_options_are_what_the_page_shows_at_first(options: OutputOptions, first) -> None:
+def test_options_are_what_the_page_shows_at_first(options: OutputOptions, first: dict[str, Any]) -> None:
     shown = Unpacked(page_of(realistic_profile(), options)).document["first"]
     assert {name: shown[name] for name in first} == first

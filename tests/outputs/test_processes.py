@@ -30,17 +30,17 @@ from tests.profiles import (
 )
 
 
-def text_of(name, profile):
+def text_of(name: str, profile: Profile) -> str:
     stream = io.BytesIO()
     OUTPUT_FORMATS[name].write(profile, stream, OutputOptions())
     return stream.getvalue().decode()
 
 
-def csv_rows(profile):
+def csv_rows(profile: Profile) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text_of("csv", profile), newline="")))
 
 
-def table(profile, width: int = 100, rows: int = 30):
+def table(profile: Profile, width: int = 100, rows: int = 30) -> str:
     stream = io.StringIO()
     print_process_table(profile, Console(file=stream, width=width, color_system=None), rows)
     return stream.getvalue()
@@ -86,7 +86,7 @@ def test_the_closing_line_says_it_all() -> None:
     )
 
 
-def with_native_outcomes(**counts):
+def with_native_outcomes(**counts: int) -> Profile:
     """One process with so many samples of each outcome of the native walk, by name."""
     keys = {NativeOutcome[name]: count for name, count in counts.items()}
     samples = Counter(
@@ -153,10 +153,10 @@ def test_the_outcomes_on_the_closing_line_add_up_to_the_samples(profile: Profile
 @pytest.mark.parametrize(
     "profile", [realistic_profile(), hostile_profile(), wide_profile(300)], ids=["realistic", "hostile", "wide"]
 )
-def test_csv_table_folded_and_flame_graph_agree_to_the_sample(profile) -> None:
+def test_csv_table_folded_and_flame_graph_agree_to_the_sample(profile: Profile) -> None:
     rows = csv_rows(profile)
     folded = sum(int(line.rpartition(" ")[2]) for line in text_of("folded", profile).splitlines())
-    total = re.search(r"total +([\d,]+)", text_of("table", profile)).group(1)
+    (total,) = re.findall(r"total +([\d,]+)", text_of("table", profile))
     boxes = flame_boxes(labelled_stacks(profile, OutputOptions()), 0, 10**6)
     assert rows[-1]["name"] == "total"
     assert (

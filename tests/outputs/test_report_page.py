@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, Page, expect
 
 from pyflame_ebpf.outputs.html_report import write_html_report
 from pyflame_ebpf.outputs.options import OutputOptions
@@ -17,7 +19,7 @@ from pyflame_ebpf.profile.folded_file import load_folded
 from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import hostile_profile, realistic_profile, recording, wide_profile
-from tests.report_page import Opened, box, chromium_browser, click_box, drag, drawn, fragment, rows
+from tests.report_page import Opened, OpenPage, box, chromium_browser, click_box, drag, drawn, fragment, rows
 
 pytestmark = pytest.mark.browser
 PARENT, SELF = "basket (shop/views.py:41)", "loads (json/__init__.py:299)"
@@ -26,17 +28,17 @@ SCANNER = "scanner_call (_json.so)"
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Browser]:
     with chromium_browser() as browser:
         yield browser
 
 
 @pytest.fixture
-def open_report(chromium, tmp_path: Path):
+def open_report(chromium: Browser, tmp_path: Path) -> Iterator[OpenPage]:
     """Opens a profile's report; at the end of the test, no foreign script has run and ours has not failed."""
     opened = []
 
-    def open_page(profile, fragment: str = "", options=None, **settings):
+    def open_page(profile: Profile, fragment: str = "", options: OutputOptions | None = None, **settings: Any) -> Page:
         file = tmp_path / "report.html"
         with file.open("w", encoding="utf-8") as stream:
             write_html_report(profile, stream, options or OutputOptions())
@@ -60,7 +62,7 @@ def halves() -> Profile:
 # The timeline
 
 
-def test_dragging_chooses_the_seconds_for_graph_and_table(open_report) -> None:
+def test_dragging_chooses_the_seconds_for_graph_and_table(open_report: OpenPage) -> None:
     page = open_report(halves())
     assert {each["text"] for each in drawn(page)} > {"gunicorn (1201)", "celery (1317)"}
     drag(page, 30.1, 59.9, 60)
@@ -69,7 +71,7 @@ def test_dragging_chooses_the_seconds_for_graph_and_table(open_report) -> None:
     assert fragment(page) == "#range=30-60"
 
 
-def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_report) -> None:
+def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_report: OpenPage) -> None:
     page = open_report(halves(), "#range=0-30")
     begin, end = page.locator("input.end").all()
     assert (begin.input_value(), end.input_value()) == ("0:00", "0:30")
@@ -79,7 +81,7 @@ def test_the_chosen_range_is_stated_with_its_ends_and_its_share_of_the_cpu(open_
     expect(page.locator(".chosen")).to_contain_text(f"{samples[0] / 99 / 30:.2f} of 4 cores")
 
 
-def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report) -> None:
+def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     begin, end = page.locator("input.end").all()
     end.fill("0:20")
@@ -92,7 +94,7 @@ def test_the_ends_can_be_typed_as_minutes_and_seconds(open_report) -> None:
     assert begin.input_value() == "0:05"
 
 
-def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report) -> None:
+def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), "#range=10-20")
     for key in ("ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Alt+ArrowLeft"):
         page.locator(".plot").press(key)
@@ -104,7 +106,7 @@ def test_arrow_keys_move_the_range_and_with_shift_and_alt_its_ends(open_report) 
 # The flame graph
 
 
-def test_a_click_zooms_and_escape_goes_back(open_report) -> None:
+def test_a_click_zooms_and_escape_goes_back(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     before = box(page, PARENT)["width"]
     click_box(page, PARENT)
@@ -114,14 +116,14 @@ def test_a_click_zooms_and_escape_goes_back(open_report) -> None:
     assert box(page, PARENT)["width"] == pytest.approx(before)
 
 
-def test_the_zoom_survives_another_choice_of_frames(open_report) -> None:
+def test_the_zoom_survives_another_choice_of_frames(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     page.keyboard.press("n")
     assert box(page, PARENT)["width"] == pytest.approx(box(page, "all")["width"])
 
 
-def test_hovering_tells_label_samples_shares_and_seconds(open_report) -> None:
+def test_hovering_tells_label_samples_shares_and_seconds(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     place = box(page, SELF)
     page.mouse.move(place["left"] + 10, place["top"] + 8)
@@ -131,7 +133,7 @@ def test_hovering_tells_label_samples_shares_and_seconds(open_report) -> None:
     )
 
 
-def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_report) -> None:
+def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("/")
     page.keyboard.type(r"^Tree\.descend")
@@ -141,21 +143,21 @@ def test_search_says_the_share_that_matches_and_counts_nested_matches_once(open_
     assert page.locator("output.share").text_content() == "not a regular expression"
 
 
-def test_search_tells_the_share_of_the_zoomed_part_too(open_report) -> None:
+def test_search_tells_the_share_of_the_zoomed_part_too(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     page.locator("#search").fill("json/")
     assert page.locator("output.share").text_content() == "39.0 % here, 16.3 % of all"
 
 
-def test_the_icicle_has_its_root_on_top(open_report) -> None:
+def test_the_icicle_has_its_root_on_top(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     assert box(page, "all")["top"] > box(page, PARENT)["top"]
     page.keyboard.press("i")
     assert box(page, "all")["top"] < box(page, PARENT)["top"]
 
 
-def test_folded_recursion_is_one_box(open_report) -> None:
+def test_folded_recursion_is_one_box(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     assert len([each for each in drawn(page) if each["text"] == RECURSIVE]) == 12
     page.keyboard.press("r")
@@ -170,7 +172,7 @@ def test_folded_recursion_is_one_box(open_report) -> None:
         ("l", SELF, SCANNER),
     ],
 )
-def test_frames_of_a_kind_are_hidden_by_key(open_report, key: str, gone, stays) -> None:
+def test_frames_of_a_kind_are_hidden_by_key(open_report: OpenPage, key: str, gone: Any, stays: Any) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press(key)
     texts = {each["text"] for each in drawn(page)}
@@ -180,14 +182,14 @@ def test_frames_of_a_kind_are_hidden_by_key(open_report, key: str, gone, stays) 
     assert gone in {each["text"] for each in drawn(page)}
 
 
-def test_hidden_frames_count_as_their_callers_own_time(open_report) -> None:
+def test_hidden_frames_count_as_their_callers_own_time(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("n")
     page.keyboard.press("k")
     assert rows(page)["JSONDecoder.decode (json/decoder.py:332)"][0] == pytest.approx(16.3)
 
 
-def test_arrows_move_between_boxes_and_enter_zooms(open_report) -> None:
+def test_arrows_move_between_boxes_and_enter_zooms(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     for key in ("ArrowUp", "ArrowUp", "ArrowRight"):
         page.keyboard.press(key)
@@ -196,7 +198,7 @@ def test_arrows_move_between_boxes_and_enter_zooms(open_report) -> None:
     assert box(page, "celery (1317)")["width"] == pytest.approx(box(page, "all")["width"])
 
 
-def test_boxes_are_coloured_by_kind_module_or_process(open_report) -> None:
+def test_boxes_are_coloured_by_kind_module_or_process(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     pictures = set()
     for _ in range(3):
@@ -208,7 +210,7 @@ def test_boxes_are_coloured_by_kind_module_or_process(open_report) -> None:
 # The table
 
 
-def test_the_table_agrees_with_the_samples(open_report) -> None:
+def test_the_table_agrees_with_the_samples(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     shown = rows(page)
     assert shown["score (shop/tree.py:30)"] == [21.4, 12.73, 21.4, 12.73]
@@ -216,7 +218,7 @@ def test_the_table_agrees_with_the_samples(open_report) -> None:
     assert rows(page) == {RECURSIVE: [0.0, 0.0, 34.8, 20.75]}
 
 
-def test_every_column_sorts_both_ways(open_report) -> None:
+def test_every_column_sorts_both_ways(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     head = page.locator(".grid .head")
     head.get_by_role("button", name="Total").click()
@@ -238,12 +240,12 @@ def test_every_column_sorts_both_ways(open_report) -> None:
         ("thread", "ThreadPoolExec (1209)", 8.1),
     ],
 )
-def test_the_table_groups_by(open_report, grouping: str, row: str, total: float) -> None:
+def test_the_table_groups_by(open_report: OpenPage, grouping: str, row: str, total: float) -> None:
     page = open_report(realistic_profile(), f"#by={grouping}")
     assert rows(page)[row][2] == pytest.approx(total)
 
 
-def test_a_row_lights_its_boxes_and_a_box_its_row(open_report) -> None:
+def test_a_row_lights_its_boxes_and_a_box_its_row(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.locator(".grid .rows .line", has_text="scanner_call").hover()
     assert {each["text"] for each in drawn(page) if each["lit"]} == {SCANNER}
@@ -252,7 +254,7 @@ def test_a_row_lights_its_boxes_and_a_box_its_row(open_report) -> None:
     assert page.locator(".grid .line.pointed").all_text_contents()[0].startswith("dict_lookup")
 
 
-def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report) -> None:
+def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("t")
     assert page.locator(".pane.table").count() == 0
@@ -265,7 +267,7 @@ def test_each_of_table_and_graph_can_be_closed_and_opened_again(open_report) -> 
 # One function
 
 
-def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_report) -> None:
+def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.locator("#filter").fill("JSONDecoder")
     page.locator(".grid .rows .line").dblclick()
@@ -278,7 +280,7 @@ def test_the_sandwich_shows_callers_and_callees_of_the_selected_function(open_re
     assert drawn(page, 1)[0]["text"] == SCANNER
 
 
-def test_lines_of_a_function_stand_with_their_shares(open_report) -> None:
+def test_lines_of_a_function_stand_with_their_shares(open_report: OpenPage) -> None:
     profile = realistic_profile()
     page = open_report(profile)
     page.locator("#filter").fill("score")
@@ -288,7 +290,7 @@ def test_lines_of_a_function_stand_with_their_shares(open_report) -> None:
     assert cells[:5] == ["33", "21.4", "21.4", "12.73", "1,260"]
 
 
-def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_report) -> None:
+def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_report: OpenPage) -> None:
     profile = realistic_profile()
     profile.sources = {"/srv/shop/tree.py": {30: "def score(self):", 31: "    # \u202e<b>", 33: "\treturn self.weight"}}
     page = open_report(profile)
@@ -304,7 +306,7 @@ def test_the_source_text_stands_beside_the_lines_where_it_was_embedded(open_repo
 # Without a mouse, and without looking
 
 
-def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report) -> None:
+def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     views = page.get_by_role("tablist", name="Views")
     views.get_by_role("tab", selected=True).focus()
@@ -319,7 +321,7 @@ def test_tabs_are_one_stop_of_the_tab_key_and_arrows_choose(open_report) -> None
     assert page.evaluate("document.activeElement.getAttribute('role')") != "tab"
 
 
-def test_the_panes_tabs_name_what_they_show(open_report) -> None:
+def test_the_panes_tabs_name_what_they_show(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     tabs = page.get_by_role("tablist", name="What the pane shows")
     tabs.get_by_role("tab", name="Flame graph", selected=True).press("ArrowRight")
@@ -328,7 +330,7 @@ def test_the_panes_tabs_name_what_they_show(open_report) -> None:
     assert tabs.get_by_role("tab", selected=True).get_attribute("aria-controls") == panel.get_attribute("id")
 
 
-def test_the_table_tells_its_rows_columns_and_order(open_report) -> None:
+def test_the_table_tells_its_rows_columns_and_order(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     table = page.get_by_role("table", name="Functions by CPU")
     columns = table.get_by_role("columnheader")
@@ -341,7 +343,7 @@ def test_the_table_tells_its_rows_columns_and_order(open_report) -> None:
     assert table.locator("[aria-current=true]").get_attribute("aria-rowindex") == "2"
 
 
-def test_the_table_of_processes_names_every_column(open_report) -> None:
+def test_the_table_of_processes_names_every_column(open_report: OpenPage) -> None:
     table = open_report(realistic_profile(), "#tab=processes").get_by_role("table", name="Processes by CPU")
     names = [each.get_attribute("aria-label") or each.inner_text() for each in table.get_by_role("columnheader").all()]
     assert len(names) == 11
@@ -351,7 +353,7 @@ def test_the_table_of_processes_names_every_column(open_report) -> None:
 # Processes and trust
 
 
-def test_the_processes_have_the_figures_of_the_csv(open_report) -> None:
+def test_the_processes_have_the_figures_of_the_csv(open_report: OpenPage) -> None:
     profile = realistic_profile()
     page = open_report(profile, "#tab=processes")
     for row in process_rows(profile):
@@ -366,7 +368,7 @@ def test_the_processes_have_the_figures_of_the_csv(open_report) -> None:
         )
 
 
-def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report) -> None:
+def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_range(open_report: OpenPage) -> None:
     profile = realistic_profile()
     profile.recording = recording(duration=59.4)
     page = open_report(profile, "#tab=processes&range=58-60")
@@ -375,7 +377,7 @@ def test_a_range_up_to_a_cut_last_second_has_the_figures_of_the_csv_of_that_rang
     assert float(cells[5]) == pytest.approx(row.cpu_percent, abs=0.06)
 
 
-def test_a_process_and_a_thread_are_filters(open_report) -> None:
+def test_a_process_and_a_thread_are_filters(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only gunicorn (1201)").check()
     page.get_by_role("button", name="gunicorn: worker").click()
@@ -388,7 +390,7 @@ def test_a_process_and_a_thread_are_filters(open_report) -> None:
     assert "celery (1317)" in {each["text"] for each in drawn(page)}
 
 
-def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report) -> None:
+def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), "#tab=processes")
     page.get_by_label("Only celery (1317)").check()
     page.get_by_role("button", name="gunicorn: worker").click()
@@ -399,7 +401,7 @@ def test_a_process_and_a_thread_of_another_one_are_seen_together(open_report) ->
     assert not texts & {"nginx (803)", PARENT}
 
 
-def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report) -> None:
+def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), "#tab=processes&commands=nginx")
     expect(page.locator(".sheet tbody tr")).to_have_count(1)
     page.locator("#process-filter").press("Escape")
@@ -407,21 +409,21 @@ def test_the_filter_of_the_processes_is_shared_and_escape_clears_it(open_report)
     assert fragment(page) == "#tab=processes"
 
 
-def test_trust_tells_why_samples_were_lost(open_report) -> None:
+def test_trust_tells_why_samples_were_lost(open_report: OpenPage) -> None:
     profile = realistic_profile()
     profile.recording = recording(lost=12, counters={"counts_full": 10, "tail_calls_failed": 2, "ticks": 6000})
     page = open_report(profile, "#tab=trust")
     expect(page.locator(".trust")).to_contain_text("12 (10 no room to count them, 2 the kernel refused to go on)")
 
 
-def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report) -> None:
+def test_trust_says_of_a_part_that_the_whole_recording_lost_so_many(open_report: OpenPage) -> None:
     whole = realistic_profile()
     page = open_report(Selection(end=10.0).of(whole), "#tab=trust")
     said = f"{whole.recording.lost} of the whole recording\N{RIGHT SINGLE QUOTATION MARK}s {whole.total:,}"
     expect(page.locator(".trust dl > div", has_text="Samples lost")).to_contain_text(said)
 
 
-def test_trust_states_every_outcome_and_the_circumstances(open_report) -> None:
+def test_trust_states_every_outcome_and_the_circumstances(open_report: OpenPage) -> None:
     profile = realistic_profile()
     page = open_report(profile, "#tab=trust")
     text = page.locator(".trust").inner_text()
@@ -429,14 +431,14 @@ def test_trust_states_every_outcome_and_the_circumstances(open_report) -> None:
         assert wanted in text
 
 
-def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report) -> None:
+def test_the_schedulers_cpu_time_is_that_of_the_processes_that_are_shown(open_report: OpenPage) -> None:
     page = open_report(Selection(processes=("nginx",)).of(realistic_profile()), "#tab=trust")
     charged = page.locator(".trust dl > div", has_text="charged these processes")
     expect(charged).to_contain_text("4.9 s")
 
 
 @pytest.mark.parametrize("view", ["", "#view=sandwich&selected=function-1", "#tab=processes", "#tab=trust"])
-def test_folded_stacks_are_told_no_time(open_report, view: str) -> None:
+def test_folded_stacks_are_told_no_time(open_report: OpenPage, view: str) -> None:
     page = open_report(load_folded(io.BytesIO(b"app;main;work 30\napp;main;rest 10\n"), "stacks.folded"), view)
     expect(page.locator(".timeline")).to_contain_text("40 samples. When each was taken is not known.")
     text = page.locator("body").inner_text()
@@ -446,7 +448,7 @@ def test_folded_stacks_are_told_no_time(open_report, view: str) -> None:
 # The page
 
 
-def test_the_fragment_holds_the_whole_view(open_report) -> None:
+def test_the_fragment_holds_the_whole_view(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     click_box(page, PARENT)
     for key in ("n", "i", "c"):
@@ -461,12 +463,12 @@ def test_the_fragment_holds_the_whole_view(open_report) -> None:
 
 
 @pytest.mark.parametrize("given", ["#range=99-2&zoom=-4&by=x&process=9.a&selected=line-99999", "#%", "#zoom=99999999"])
-def test_a_damaged_fragment_shows_what_there_is(open_report, given: str) -> None:
+def test_a_damaged_fragment_shows_what_there_is(open_report: OpenPage, given: str) -> None:
     page = open_report(realistic_profile(), given)
     assert box(page, "all")["samples"] == realistic_profile().total
 
 
-def test_options_of_the_command_decide_what_is_shown_at_first(open_report) -> None:
+def test_options_of_the_command_decide_what_is_shown_at_first(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), options=OutputOptions(python_only=True, lines=True))
     texts = {each["text"] for each in drawn(page)}
     assert "loads (json/__init__.py:346)" in texts
@@ -480,21 +482,21 @@ def test_options_of_the_command_decide_what_is_shown_at_first(open_report) -> No
         ("interpreter", {"CPython 3.11.2", "CPython 3.12.4", "not Python"}),
     ],
 )
-def test_the_root_is_called_by_what_it_is_grouped_by(open_report, group: str, shown) -> None:
+def test_the_root_is_called_by_what_it_is_grouped_by(open_report: OpenPage, group: str, shown: Any) -> None:
     page = open_report(realistic_profile(), options=OutputOptions(group_by=(group,)))
     texts = {each["text"] for each in drawn(page)}
     assert texts >= shown
     assert "gunicorn (1201)" not in texts
 
 
-def test_the_search_follows_what_the_root_is_called(open_report) -> None:
+def test_the_search_follows_what_the_root_is_called(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), "#search=gunicorn \\(1201")
     expect(page.locator(".seek .share")).not_to_have_text("0.0 % matched")
     page.get_by_label("Root").select_option("command")
     expect(page.locator(".seek .share")).to_have_text("0.0 % matched")
 
 
-def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report) -> None:
+def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_history(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.evaluate(
         "() => { const replace = history.replaceState.bind(history); window.written = 0;"
@@ -508,7 +510,7 @@ def test_many_changes_leave_the_last_view_in_the_fragment_and_do_not_flood_the_h
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_the_system_until_it_is_switched(open_report, scheme: str) -> None:
+def test_the_page_follows_the_system_until_it_is_switched(open_report: OpenPage, scheme: str) -> None:
     page = open_report(realistic_profile(), color_scheme=scheme)
     shades = {"light": "rgb(251, 250, 247)", "dark": "rgb(23, 22, 20)"}
     background = "getComputedStyle(document.body).backgroundColor"
@@ -517,7 +519,7 @@ def test_the_page_follows_the_system_until_it_is_switched(open_report, scheme: s
     assert page.evaluate(background) == next(iter(shades.values()))
 
 
-def test_the_keys_are_listed_on_demand(open_report) -> None:
+def test_the_keys_are_listed_on_demand(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
     page.keyboard.press("?")
     expect(page.locator("dialog.help")).to_be_visible()
@@ -525,7 +527,7 @@ def test_the_keys_are_listed_on_demand(open_report) -> None:
     expect(page.locator("dialog.help")).to_be_hidden()
 
 
-def test_what_is_printed_is_light_and_complete(open_report) -> None:
+def test_what_is_printed_is_light_and_complete(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), color_scheme="dark")
     page.emulate_media(media="print")
     expect(page.locator("html")).to_have_attribute("data-theme", "light")
@@ -533,7 +535,7 @@ def test_what_is_printed_is_light_and_complete(open_report) -> None:
     assert page.pdf().startswith(b"%PDF")
 
 
-def test_hostile_names_are_shown_and_not_run(open_report) -> None:
+def test_hostile_names_are_shown_and_not_run(open_report: OpenPage) -> None:
     page = open_report(hostile_profile(), "#by=process")
     names = list(rows(page))
     assert "<script>alert(1)</script> (100)" in names
@@ -545,14 +547,14 @@ def test_hostile_names_are_shown_and_not_run(open_report) -> None:
     assert page.locator("script").count() == 2
 
 
-def test_nothing_but_the_pages_own_script_may_run(open_report) -> None:
+def test_nothing_but_the_pages_own_script_may_run(open_report: OpenPage) -> None:
     page = open_report(realistic_profile())
-    policy = page.locator("meta[http-equiv]").get_attribute("content")
+    policy = page.locator("meta[http-equiv]").get_attribute("content") or ""
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
 
 
-def test_without_scripts_the_page_says_what_was_recorded(chromium, tmp_path: Path) -> None:
+def test_without_scripts_the_page_says_what_was_recorded(chromium: Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     with file.open("w", encoding="utf-8") as stream:
         write_html_report(realistic_profile(), stream)
@@ -563,7 +565,7 @@ def test_without_scripts_the_page_says_what_was_recorded(chromium, tmp_path: Pat
     context.close()
 
 
-def test_a_recording_without_samples_says_so(open_report) -> None:
+def test_a_recording_without_samples_says_so(open_report: OpenPage) -> None:
     profile = realistic_profile()
     profile.samples = Counter()
     page = open_report(profile)
@@ -572,13 +574,13 @@ def test_a_recording_without_samples_says_so(open_report) -> None:
         page.keyboard.press(key)
 
 
-def test_a_long_table_draws_only_the_rows_in_view(open_report) -> None:
+def test_a_long_table_draws_only_the_rows_in_view(open_report: OpenPage) -> None:
     page = open_report(wide_profile(3000))
     assert page.locator(".grid .rows .line").count() < 80
     page.locator(".grid .body").press("End")
     expect(page.locator(".grid .line.selected")).to_be_in_viewport()
 
 
-def test_the_page_has_room_on_a_narrow_screen(open_report) -> None:
+def test_the_page_has_room_on_a_narrow_screen(open_report: OpenPage) -> None:
     page = open_report(realistic_profile(), viewport={"width": 420, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 420

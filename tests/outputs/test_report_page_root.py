@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from pyflame_ebpf.commands.report import load
 from tests.command_line import RunningRecording, wait_for_other_recordings
@@ -24,17 +27,17 @@ ALREADY_RECORDING = 8
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Browser]:
     with chromium_browser() as browser:
         yield browser
 
 
-def recording_of(targets, directory):
+def recording_of(targets: Any, directory: Path) -> Any:
     """A recording that has begun; there can be only one at a time on a host."""
     pids = [argument for target in targets for argument in ("--pid", str(target.pid))]
     while True:
         wait_for_other_recordings()
-        running = RunningRecording(*pids, "--frequency", FREQUENCY, "--output", directory)
+        running = RunningRecording(*pids, "--frequency", str(FREQUENCY), "--output", directory)
         try:
             running.wait_for("; output: ")
         except AssertionError:
@@ -44,7 +47,7 @@ def recording_of(targets, directory):
             return running
 
 
-def last(targets) -> None:
+def last(targets: Any) -> None:
     """One half of the recording."""
     end = time.monotonic() + HALF
     for target in targets:
@@ -52,7 +55,7 @@ def last(targets) -> None:
     time.sleep(max(0.0, end - time.monotonic()))  # not for anything to happen: this is how long a load lasts
 
 
-def recorded(targets, directory):
+def recorded(targets: Any, directory: Path) -> Any:
     """When each target's load changed, after half of the time, and how it spent its CPU before and afterwards."""
     running = recording_of(targets, directory)
     last(targets)
@@ -66,7 +69,7 @@ def recorded(targets, directory):
     return changed, [json.loads(target.read_line()) for target in targets]
 
 
-def split(page, process):
+def split(page: Page, process: int) -> tuple[float, float]:
     """The share of foo in what one process shows in the table, and the CPU seconds of both."""
     page.evaluate(
         "(index) => { location.hash = location.hash.replace(/&process=\\d+/, '') + `&process=${index}`; }", process
@@ -78,7 +81,7 @@ def split(page, process):
 
 
 def test_each_half_of_a_changing_load_shows_its_own_split(
-    chromium, start_target: StartTarget, interpreters: tuple[Interpreter, ...], tmp_path: Path
+    chromium: Browser, start_target: StartTarget, interpreters: tuple[Interpreter, ...], tmp_path: Path
 ) -> None:
     targets = [start_target(each, "changing_load.py") for each in (interpreters[0], interpreters[-1])]
     directory = tmp_path / "out"

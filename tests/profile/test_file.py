@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,17 +17,17 @@ from pyflame_ebpf.profile.model import NativeOutcome, Profile
 from tests.profiles import hostile_profile, profiles, realistic_profile
 
 
-def saved(profile):
+def saved(profile: Profile) -> bytes:
     stream = io.BytesIO()
     save_profile(profile, stream)
     return stream.getvalue()
 
 
-def document(profile):
+def document(profile: Profile) -> Any:
     return json.loads(gzip.decompress(saved(profile)))
 
 
-def load_document(content):
+def load_document(content: Any) -> Profile:
     return load_profile(io.BytesIO(gzip.compress(json.dumps(content).encode())))
 
 
@@ -37,7 +38,7 @@ def test_any_profile_comes_back_equal(profile: Profile) -> None:
 
 
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_a_whole_recording_comes_back_equal(profile) -> None:
+def test_a_whole_recording_comes_back_equal(profile: Profile) -> None:
     assert load_profile(io.BytesIO(saved(profile))) == profile
 
 
@@ -103,12 +104,12 @@ def test_a_file_of_this_format_without_native_stacks_is_refused() -> None:
     ],
     ids=["empty", "text", "short", "damaged", "binary", "nested", "nan", "list", "foreign"],
 )
-def test_a_foreign_file_is_refused_with_the_reason(content, reason: str) -> None:
+def test_a_foreign_file_is_refused_with_the_reason(content: Any, reason: str) -> None:
     with pytest.raises(UnusableProfileError, match=reason):
         load_profile(io.BytesIO(content))
 
 
-def broken(path, value):
+def broken(path: list[Any], value: Any) -> Any:
     content = document(realistic_profile())
     place = content
     for step in path[:-1]:
@@ -166,7 +167,7 @@ def broken(path, value):
         broken(["sources", "file", 0], 10**6),
     ],
 )
-def test_content_that_makes_no_sense_is_refused(content) -> None:
+def test_content_that_makes_no_sense_is_refused(content: Any) -> None:
     with pytest.raises(UnusableProfileError, match="not a profile that can be read"):
         load_document(content)
 
@@ -188,7 +189,7 @@ JSON = st.recursive(
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_other_value_anywhere_is_read_or_refused_but_never_crashes(data) -> None:
+def test_any_other_value_anywhere_is_read_or_refused_but_never_crashes(data: st.DataObject) -> None:
     content = document(realistic_profile())
     place, step = content, data.draw(st.sampled_from(sorted(content)))
     while isinstance(place[step], dict | list) and place[step] and data.draw(st.booleans()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from pyflame_ebpf.profile import folded_file
 from pyflame_ebpf.profile.file import UnusableProfileError
 from pyflame_ebpf.profile.folded_file import load_folded
 from pyflame_ebpf.profile.labels import spelled_back, visible
-from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Outcome, Process, Profile, Thread
+from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Outcome, Process, Profile, Stack, Thread
 from tests.profiles import hostile_profile, profiles, realistic_profile
 
 PYTHON, NATIVE, KERNEL = FrameKind.PYTHON, FrameKind.NATIVE, FrameKind.KERNEL
@@ -46,23 +47,23 @@ P7853;T0:7855;/srv/busy.py:outer:7;/srv/busy.py:inner.<locals>.<genexpr>:3 15033
 """
 
 
-def loaded(text, name: str = "stacks"):
+def loaded(text: str, name: str = "stacks") -> Profile:
     return load_folded(io.BytesIO(text.encode("utf-8", "surrogateescape")), name)
 
 
-def folded(profile, **options):
+def folded(profile: Profile, **options: Any) -> str:
     stream = io.StringIO()
     write_folded(profile, stream, OutputOptions(**options))
     return stream.getvalue()
 
 
-def by_stack(profile):
+def by_stack(profile: Profile) -> dict[Stack, int]:
     return {profile.frames_of(key.stack): count for key, count in profile.samples.items()}
 
 
 @pytest.mark.parametrize("options", [{}, {"group_by": ("process", "thread")}, {"lines": True}], ids=str)
 @pytest.mark.parametrize("profile", [realistic_profile(), hostile_profile()], ids=["realistic", "hostile"])
-def test_what_this_profiler_wrote_is_written_again_the_same(profile, options) -> None:
+def test_what_this_profiler_wrote_is_written_again_the_same(profile: Profile, options: Any) -> None:
     text = folded(profile, **options)
     assert folded(loaded(text), **options) == text
 
@@ -250,7 +251,7 @@ def test_a_blank_before_a_number_in_one_name_is_no_second_count() -> None:
     ],
 )
 def test_what_would_take_too_much_memory_is_refused(
-    limit: str, text, reason: str, monkeypatch: pytest.MonkeyPatch
+    limit: str, text: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folded_file, limit, 10)
     with pytest.raises(UnusableProfileError, match=reason):

@@ -59,7 +59,7 @@ PYTHON, NATIVE, KERNEL, MARK = FrameKind.PYTHON, FrameKind.NATIVE, FrameKind.KER
         ("[libssl.so.3]", Frame(NATIVE, "?", "libssl.so.3")),
         ("[open", Frame(NATIVE, "[open")),
         ("close]", Frame(NATIVE, "close]")),
-        # symbol (file)
+        # a symbol with its file
         ("malloc (libc.so.6)", Frame(NATIVE, "malloc", "libc.so.6")),
         ("f (g) (libc.so.6)", Frame(NATIVE, "f (g)", "libc.so.6")),
         ("f (a (b))", Frame(NATIVE, "f (a (b))")),

@@ -15,7 +15,7 @@ from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import NGINX, SCRIPT, WEB, WORKER, hostile_profile, profiles, realistic_profile
 
 
-def sampled_processes(profile):
+def sampled_processes(profile: Profile) -> set[int]:
     return {key.process for key in profile.samples}
 
 
@@ -40,7 +40,7 @@ def test_cpu_use_in_a_range_is_of_the_range() -> None:
     [(0.5, 1.5, {0, 1}, 2), (59, 60, {0}, 1), (59, None, {0}, 1), (58, 90, {0, 1}, 2), (60, None, set(), 0)],
 )
 def test_a_range_is_widened_to_whole_seconds_and_ends_with_the_recording(
-    begin: float, end: float | None, seconds, duration: int
+    begin: float, end: float | None, seconds: set[int], duration: int
 ) -> None:
     part = Selection(begin, end).of(realistic_profile())
     assert ({key.second for key in part.samples}, part.recording.duration) == (seconds, duration)
@@ -53,6 +53,11 @@ def test_a_range_with_an_end_only_is_a_recording_of_its_own() -> None:
     assert {key.second for key in part.samples} == set(range(25))
     assert {process.scheduler_cpu for process in part.processes} == {None}
     assert part.recording.part_of == whole.total
+
+
+def test_what_the_scheduler_charged_is_known_of_no_range() -> None:
+    for part in (Selection(10), Selection(end=25)):
+        assert {process.scheduler_cpu for process in part.of(realistic_profile()).processes} == {None}
 
 
 def test_a_part_of_a_part_is_a_part_of_the_whole_recording() -> None:
@@ -84,7 +89,7 @@ def test_samples_that_were_drained_after_the_last_second_belong_to_it() -> None:
         ("CELERY", set()),
     ],
 )
-def test_a_pattern_is_a_pid_or_searched_for_in_name_and_command_line(pattern: str, processes) -> None:
+def test_a_pattern_is_a_pid_or_searched_for_in_name_and_command_line(pattern: str, processes: set[int]) -> None:
     assert sampled_processes(Selection(processes=(pattern,)).of(realistic_profile())) == processes
 
 

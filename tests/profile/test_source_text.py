@@ -1,11 +1,12 @@
 """Which source text a profile takes along."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from pyflame_ebpf.profile import source_text
-from pyflame_ebpf.profile.model import Gil, Outcome, Process, SampleKey, Thread
+from pyflame_ebpf.profile.model import Gil, Outcome, Process, Profile, SampleKey, Stack, Thread
 from pyflame_ebpf.profile.source_text import function_text, sampled_sources
 from tests.profiles import native, profile_with, python, recording
 
@@ -51,7 +52,7 @@ MODULE = TEXT.split("\n")
     ],
 )
 def test_a_function_is_taken_from_its_decorators_to_its_last_line(
-    name: str, first_line: int, executed, numbers
+    name: str, first_line: int, executed: set[int], numbers: Any
 ) -> None:
     found = function_text(MODULE, name, first_line, executed)
     assert list(found) == numbers
@@ -62,11 +63,11 @@ def test_a_function_is_taken_from_its_decorators_to_its_last_line(
     ("name", "first_line", "executed"),
     [("renamed", 3, {12}), ("f", 1, {90}), ("f", 99, {99}), ("f", 0, {1}), ("f", 16, {16}), ("<module>", 1, {99})],
 )
-def test_text_that_is_not_that_of_the_function_is_left_out(name: str, first_line: int, executed) -> None:
+def test_text_that_is_not_that_of_the_function_is_left_out(name: str, first_line: int, executed: set[int]) -> None:
     assert function_text(MODULE, name, first_line, executed) == {}
 
 
-def profile_of(*stacks, processes: int = 1):
+def profile_of(*stacks: Stack, processes: int = 1) -> Profile:
     profile = profile_with(
         recording(), [Process(1 + index, "app") for index in range(processes)], [Thread(1, "t")], list(stacks)
     )
@@ -83,7 +84,7 @@ def test_only_functions_that_were_sampled_are_taken() -> None:
     )
     asked = []
 
-    def read(process, file):
+    def read(process: Process, file: str) -> bytes:
         asked.append((process.pid, file))
         return b"def f():\n    return 1\ndef g():\n    return 2\n"
 
@@ -100,9 +101,9 @@ def test_a_process_whose_file_is_gone_or_another_leaves_it_to_the_next() -> None
 
 def test_a_file_is_read_once_for_all_its_functions() -> None:
     stacks = [(python("f", "a.py", 1, 1),), (python("g", "a.py", 2, 2),)]
-    reads = Counter()
+    reads: Counter[str] = Counter()
 
-    def read(process, file):
+    def read(process: Process, file: str) -> bytes:
         reads[file] += 1
         return b"def f(): pass\ndef g(): pass\n"
 
@@ -122,7 +123,7 @@ def test_a_file_is_read_once_for_all_its_functions() -> None:
     ],
     ids=str,
 )
-def test_text_is_decoded_as_the_compiler_does_or_with_marks(content, text: str) -> None:
+def test_text_is_decoded_as_the_compiler_does_or_with_marks(content: Any, text: str) -> None:
     if b"latin" in content:
         content = content.replace(b" # coding", b"\n# -*- coding")
         text = text.partition(" #")[0]
@@ -154,7 +155,7 @@ def test_files_of_many_short_lines_do_not_fill_the_memory(monkeypatch: pytest.Mo
     stacks = [(python("f", f"{name}.py", 1, 1),) for name in "abc"]
     reads = []
 
-    def read(_process, file):
+    def read(_process: Process, file: str) -> bytes:
         reads.append(file)
         return b"def f(): pass\n" + b"1\n" * 50
 

@@ -1,6 +1,7 @@
 """The stacks of two recordings in one graph: a differential flame graph, and folded stacks with two counts.
 
-A box is as wide as it is after; what is gone has no width there, so the graph is drawn by what was before as well.
+A box is as wide as its CPU after the change.  What is gone would have no width, so the graph is also drawn by the CPU
+before.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _LEGEND = [
 
 @dataclass(frozen=True, slots=True)
 class BothStacks:
-    """The stacks of both recordings by the same labels."""
+    """The stacks of both recordings, indices into the same labels."""
 
     before: TalliedStacks
     after: TalliedStacks
 
 
 def both_stacks(comparison: Comparison, options: OutputOptions) -> BothStacks:
-    """Name every stack of both, each file as short as it can be among those of both."""
+    """Name every stack of both recordings; file names are as short as they can be among the files of both."""
     before, after = side_by_side(comparison.before, comparison.after)
     named = [tallied_stacks(side, options) for side in (before, after)]
     labels = Numbering(label for stacks in named for label in stacks.labels)
@@ -61,8 +62,8 @@ def _by_common_labels(stacks: TalliedStacks, labels: Numbering[Label]) -> Tallie
 def write_differential_folded(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
     """Write ``stack before after`` lines, as difffolded.pl does and flamegraph.pl reads.
 
-    Counts are as sampled; where the recordings differ in length or rate, or shares are compared, those before are
-    scaled to what they would have been in the later recording's.
+    Counts are as sampled.  If the recordings differ in length or rate, or shares are compared, counts before are scaled
+    to the exposure of the later recording.
     """
     both = both_stacks(comparison, options.output)
     names = [folded_name(label.text) for label in both.after.labels]
@@ -89,7 +90,7 @@ def _scale_to_after(comparison: Comparison) -> float:
 
 
 def write_differential_flamegraph(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
-    """Write both as one interactive SVG; ``reversed_graph`` gives boxes the widths of before."""
+    """Write both recordings as one interactive SVG; ``reversed_graph`` gives boxes their widths before."""
     both = both_stacks(comparison, options.output)
     widths = both.before if options.reversed_graph else both.after
     boxes = flame_boxes(widths.stacks, NARROWEST, BOXES_MAX)
@@ -99,7 +100,7 @@ def write_differential_flamegraph(comparison: Comparison, stream: TextIO, option
 
 
 def tallies_at(boxes: Boxes, stacks: TalliedStacks) -> list[Tally]:
-    """What of stacks by the same labels passes through each box."""
+    """The tally of the stacks that pass through each box; stacks and boxes have the same labels."""
     callees: dict[tuple[int, int], int] = {}
     callers: list[int] = []
     path: list[int] = []
@@ -117,7 +118,7 @@ def tallies_at(boxes: Boxes, stacks: TalliedStacks) -> list[Tally]:
 
 
 def _innermost(callees: Mapping[tuple[int, int], int], stack: tuple[int, ...]) -> int:
-    """The box farthest from the root that a stack passes through."""
+    """The box farthest from the root on the path of a stack."""
     at = 0
     for label in stack:
         callee = callees.get((at, label))
@@ -141,7 +142,7 @@ def _graph(comparison: Comparison, boxes: Boxes, changes: list[Change], options:
 
 
 def shade(change: Change) -> str:
-    """The CSS class of a change, by how far it stands out from noise."""
+    """The CSS class of a change, by its distance from noise."""
     steps = sum(abs(change.score) >= step for step in _STEPS)
     if not steps:
         return "same"
@@ -165,9 +166,9 @@ def _in_words(change: Change, measure: Measure) -> str:
 
 
 def _for_the_script(comparison: Comparison, changes: list[Change], options: ComparisonOptions) -> dict[str, Any]:
-    """By box the samples on the other side, and the error of the change in ``unit``.
+    """Figures by box: the samples on the other side, and the error of the change in ``unit``.
 
-    ``scale`` makes figures in ``unit`` of samples before and after.
+    ``scale`` turns samples before and after into ``unit``.
     """
     shares = comparison.measure is Measure.SHARE
     unit, digits = (100, 2) if shares else (1, 3)

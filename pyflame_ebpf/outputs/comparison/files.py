@@ -18,7 +18,7 @@ VERSION = 1
 
 
 def write_comparison_json(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
-    """Write one JSON object, of ASCII characters only; figures are in ``measure``: cores, or shares of 1."""
+    """Write one JSON object of ASCII characters.  Figures are in ``measure``: cores, or shares of 1."""
     json.dump(_document(comparison, options), stream, indent=1, allow_nan=False)
     stream.write("\n")
 
@@ -101,7 +101,7 @@ _FIGURES = ("before", "after", "change", "error_95", "beyond_noise")
 
 
 def write_comparison_csv(comparison: Comparison, stream: TextIO, options: ComparisonOptions) -> None:
-    """Write a line for each row of each table, after one for the whole where it is known in cores."""
+    """Write a line for each row of each table, after a line for the whole if that is known in cores."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*_COLUMNS, *(f"{part}_{figure}" for part in ("self", "total") for figure in _FIGURES)])
     if comparison.total is not None:

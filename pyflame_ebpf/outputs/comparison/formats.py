@@ -1,4 +1,4 @@
-"""The outputs of a comparison: one writer per format, and the one table of them all."""
+"""The outputs of a comparison: one writer per format, in one table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Write = Callable[[Comparison, TextIO, ComparisonOptions], None]
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFormat:
-    """One kind of output: what ``--format`` calls it, its file in a directory, and its writer of text."""
+    """One kind of output: its name for ``--format``, its file in a directory, and its writer of text."""
 
     name: str
     file_name: str

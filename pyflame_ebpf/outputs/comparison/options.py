@@ -14,10 +14,10 @@ _BY_COMMAND = OutputOptions(group_by=("command",))
 
 @dataclass(frozen=True, slots=True)
 class ComparisonOptions:
-    """Shared by all writers; each takes the ones that mean something to it.
+    """Options of all writers; each writer uses those that mean something to it.
 
-    ``by`` are the tables wanted, some of TABLES, none for all; ``top`` their rows, None for the writer's choice.
-    ``core_hour_price`` is in any currency.  ``reversed_graph`` draws the boxes as wide as they were before.
+    ``by`` names the tables wanted, some of TABLES, empty for all.  ``top`` is the number of their rows, None for the
+    writer's choice.  ``core_hour_price`` is in any currency.  ``reversed_graph`` gives boxes their widths before.
     """
 
     output: OutputOptions = _BY_COMMAND

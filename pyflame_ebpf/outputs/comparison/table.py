@@ -1,4 +1,4 @@
-"""A comparison on the terminal: what changed in words, then functions, lines and processes by change."""
+"""A comparison on the terminal: the change in words, then functions, lines and processes by change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_comparison_table(comparison: Comparison, stream: TextIO, options: Comp
 
 
 def print_comparison(comparison: Comparison, console: Console, options: ComparisonOptions) -> None:
-    """Print the words and the tables that are asked for."""
+    """Print the words, and the tables that were asked for."""
     console.print(Text(headline(comparison)), style="bold", soft_wrap=True)
     if options.core_hour_price is not None:
         console.print(Text(saving(comparison, options.core_hour_price)), soft_wrap=True)
@@ -44,7 +44,7 @@ def print_comparison(comparison: Comparison, console: Console, options: Comparis
 
 
 def chosen_tables(comparison: Comparison, options: ComparisonOptions) -> Iterator[tuple[str, Changes]]:
-    """The tables asked for, by what their rows are."""
+    """The tables that were asked for, by the kind of their rows."""
     tables = {"function": comparison.functions, "line": comparison.lines, "process": comparison.processes}
     for name, changes in tables.items():
         if changes.rows and (not options.by or name in options.by):
@@ -52,7 +52,7 @@ def chosen_tables(comparison: Comparison, options: ComparisonOptions) -> Iterato
 
 
 def shown_rows(changes: Changes, options: ComparisonOptions) -> Sequence[Row]:
-    """The rows for a reader: changes first; of what is noise as many as asked for, a few where nothing is."""
+    """The rows for a reader: changes first, then a few rows of noise, or as many rows as were asked for."""
     if options.top is not None:
         return changes.rows[: options.top]
     beyond = sum(changes.is_beyond_noise(changes.of(row)) for row in changes.rows)
@@ -60,7 +60,7 @@ def shown_rows(changes: Changes, options: ComparisonOptions) -> Sequence[Row]:
 
 
 class _Namer:
-    """Names subjects, each file as short as can be."""
+    """Names subjects; each file name is as short as it can be."""
 
     def __init__(self, comparison: Comparison) -> None:
         self._files = short_files(python_files(comparison.before) | python_files(comparison.after))

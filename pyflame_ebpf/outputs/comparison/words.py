@@ -1,4 +1,4 @@
-"""What a comparison says in words: whether CPU rose or fell, how sure that is, and what it saves."""
+"""A comparison in words: whether CPU rose or fell, how sure that is, and what it saves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def headline(comparison: Comparison) -> str:
 
 
 def saving(comparison: Comparison, core_hour_price: float) -> str:
-    """What the change saves or costs in a month, in the currency of the price; needs the total."""
+    """The saving or cost of the change in a month, in the currency of the price; "" without a total."""
     total = comparison.total
     if total is None:
         return ""
@@ -50,13 +50,13 @@ def saving(comparison: Comparison, core_hour_price: float) -> str:
 
 
 def monthly_saving(total: Change, core_hour_price: float) -> tuple[float, float]:
-    """Price of the cores saved in a month, and half its 95 % confidence interval."""
+    """The price of the cores saved in a month, and half the width of its 95 % confidence interval."""
     month = core_hour_price * MONTH_HOURS
     return -total.change * month, total.error * month
 
 
 def basis(comparison: Comparison) -> Iterator[str]:
-    """What was compared, and what the signs mean; one line each."""
+    """What was compared and what the signs mean, one line each."""
     yield f"before: {_recorded(comparison.before)}"
     yield f"after:  {_recorded(comparison.after)}"
     thresholds = ", ".join(
@@ -79,7 +79,7 @@ def basis(comparison: Comparison) -> Iterator[str]:
 
 
 def doubts(comparison: Comparison) -> Iterator[str]:
-    """What speaks against trusting it; one sentence each."""
+    """Reasons to mistrust the comparison, one sentence each."""
     for name, profile in (("before", comparison.before), ("after", comparison.after)):
         if not profile.total:
             yield f"nothing that is compared used the CPU {name}"
@@ -120,20 +120,20 @@ def _percent(total: Change) -> str:
 
 
 def plain(value: float, error: float) -> str:
-    """A figure with as many digits as its error leaves meaningful: two of the error's, four decimals at most."""
+    """A figure with the digits that its error leaves meaningful: two of the error's, at most four decimals."""
     digits = 2 if error <= 0 else min(_DIGITS_MAX, max(0, 1 - math.floor(math.log10(error))))
     return f"{value:,.{digits}f}"
 
 
 def signed(value: float, error: float) -> str:
-    """The same with its sign."""
+    """The figure as in ``plain``, with its sign."""
     shown = plain(abs(value), error)
     sign = "" if not any(digit in "123456789" for digit in shown) else "+" if value > 0 else _MINUS
     return sign + shown
 
 
 def shown_change(change: Change, measure: Measure) -> tuple[str, str, str, str]:
-    """Before, after, change and its error, as a table has them: cores, or per cent of all samples."""
+    """Before, after, change and its error as a table has them: in cores, or in per cent of all samples."""
     scale, digits = (1.0, 3) if measure is Measure.CORES else (100.0, 2)
     before, after, by, error = (scale * each for each in (change.before, change.after, change.change, change.error))
     text = f"{abs(by):.{digits}f}"
