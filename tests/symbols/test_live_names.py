@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import time
 from pathlib import Path
@@ -86,7 +87,8 @@ def test_files_are_indexed_up_to_a_number_of_symbols(
 def test_symbols_of_the_compressed_data_count_too(build: Build, monkeypatch: pytest.MonkeyPatch, less: int) -> None:
     library = build(LIBRARY, *SHARED)
     run("xz", "-k", library)
-    unpacked = symbols_in(library)
+    with symbols_of(library) as symbols_of_all:
+        unpacked = symbols_of_all.static_count
     run("strip", "-s", library)
     run("objcopy", f"--add-section=.gnu_debugdata={library}.xz", library)
     monkeypatch.setattr(indexed_files, "SYMBOLS_MAX", symbols_in(library) + unpacked - less)
@@ -138,4 +140,24 @@ def test_contents_of_an_index_that_is_dropped_make_room_for_others(build: Build,
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     symbols.expect(mapped(copy), [])
     assert symbols._indexed.held == 0
+    symbols.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_compressed_symbols_count_though_their_file_promises_dynamic_ones_that_it_lacks(
+    build: Build, tmp_path: Path, live: bool
+) -> None:
+    library = build(LIBRARY, *SHARED)
+    hidden = address_of(library, "hidden")
+    symbols_only = bytearray(library.read_bytes())
+    with symbols_of(library) as whole:
+        number = next(number for number, segment in enumerate(whole.image.all_segments) if segment.kind == 2)
+    place = 64 + 56 * number + 8  # p_offset of the dynamic section
+    symbols_only[place : place + 8] = (1 << 40).to_bytes(8, "little")
+    (tmp_path / "packed").write_bytes(lzma.compress(symbols_only))
+    run("strip", "-s", library)
+    run("objcopy", f"--add-section=.gnu_debugdata={tmp_path / 'packed'}", library)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, hidden) == "hidden"
+    assert symbols.why_unnamed(mapped(library)) == ""
     symbols.close()
