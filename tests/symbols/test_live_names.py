@@ -11,6 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from pyflame_ebpf.elf.file_contents import hold_names
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.symbols import indexed_files, native_symbols
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
@@ -34,12 +35,20 @@ def test_a_live_view_names_as_a_recording_does(monkeypatch: pytest.MonkeyPatch, 
     assert any("+0x" not in name for _, name in named[0])
 
 
-def test_an_indexed_file_is_not_opened_again(build: Build) -> None:
+def test_an_indexed_file_is_neither_opened_nor_searched_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(LIBRARY, *SHARED)
+    visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
     symbols = NativeSymbols(live=True)
-    assert name_of(symbols, library, address_of(library, "visible")) == "visible"
-    assert symbols.lookup(mapped(library, never_opened), address_of(library, "hidden"))[1] == "hidden"
+    assert name_of(symbols, library, visible) == "visible"
+    for search in ("static_functions", "dynamic_functions"):
+        monkeypatch.delattr(ElfSymbols, search)
+    assert symbols.lookup(mapped(library, never_opened), hidden)[1] == "hidden"
     symbols.close()
+
+
+def test_indexes_take_memory_within_bounds() -> None:
+    bounds = indexed_files.SYMBOLS_MAX, indexed_files.SYMBOLS_IN_ALL, indexed_files.HELD_MAX
+    assert bounds == (200_000, 1_000_000, 64 * 1024 * 1024)
 
 
 def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
