@@ -67,7 +67,12 @@ class ElfSymbols:
     @property
     def count(self) -> int:
         """Symbols of both tables; those of .dynsym usually stand in .symtab, too."""
-        return self._static.whole + self._dynamic.whole
+        return self.static_count + self._dynamic.whole
+
+    @property
+    def static_count(self) -> int:
+        """Symbols of .symtab."""
+        return self._static.whole
 
     @property
     def extents(self) -> list[Extent]:
@@ -77,7 +82,7 @@ class ElfSymbols:
     @property
     def stripped(self) -> bool:
         """True if the file has no .symtab that can be read."""
-        return not self._static.whole
+        return not self.static_count
 
     # Places of the tables
 

@@ -76,8 +76,10 @@ class FileFunctions:
     @property
     def symbols(self) -> int:
         """How many symbols an index is made from.  Raises any of DAMAGE."""
-        of_substitute = self._best.count if self._best is not None and self._best is not self._own else 0
-        return self._own.count + of_substitute
+        if self._best is None or self._best is self._own:
+            return self._own.count
+        # A substitute's dynamic symbols are not asked for: its headers may promise them, though they were removed.
+        return self._own.count + self._best.static_count
 
     @property
     def held(self) -> int:

@@ -281,3 +281,17 @@ def test_imports_of_a_file_that_exports_nothing_are_known(build: Build) -> None:
         assert "elsewhere" in {symbols.dynamic_name(number) for number in range(10)}
     with symbols_of(strip_section_headers(library, library.with_name("headless"))) as symbols:
         assert symbols.count == 1
+
+
+def test_a_dynamic_section_with_symbols_or_strings_alone_has_no_dynamic_symbols() -> None:
+    for tag in (5, 6):
+        dynamic = struct.pack("<QQQQ", tag, 0x5000, 0, 0)
+        segment = Segment(2, 4, HEADER + SEGMENT, 0x5000, len(dynamic), len(dynamic))
+        with Handmade(segments=[segment], body=dynamic).opened() as image:
+            assert (ElfSymbols(image).count, ElfSymbols(image).dynamic_symbol("f")) == (0, None)
+
+
+def test_symbols_are_identified_by_their_file(build: Build) -> None:
+    library = build(SOURCE, *SHARED, "-Wl,--build-id=0x123456")
+    with symbols_of(library) as symbols:
+        assert (symbols.build_id, symbols.file_size) == (b"\x12\x34\x56", library.stat().st_size)

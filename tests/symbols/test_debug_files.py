@@ -191,10 +191,21 @@ def test_compressed_symbols_are_unpacked(tmp_path: Path) -> None:
     assert unpacked_address(with_debug_data(tmp_path, lzma.compress(whole.read_bytes()))) == expected
 
 
-@pytest.mark.parametrize("packed", [b"", b"no xz", lzma.compress(b"x" * 1000)[:40], lzma.compress(b"not ELF")])
-def test_compressed_symbols_that_are_damaged_are_bad(tmp_path: Path, packed: bytes) -> None:
-    with pytest.raises(BadElf):
-        unpacked_address(with_debug_data(tmp_path, packed))
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        (b"", "its .gnu_debugdata is cut short"),
+        (lzma.compress(b"x" * 1000)[:40], "its .gnu_debugdata is cut short"),
+        (b"no xz".ljust(100), "its .gnu_debugdata cannot be unpacked"),
+        (lzma.compress(b"not ELF"), "its header does not fit into the file"),
+        (lzma.compress(b"not ELF".ljust(100)), "not an ELF file for a 64-bit little-endian machine"),
+    ],
+)
+def test_compressed_symbols_that_are_damaged_are_bad(tmp_path: Path, packed: bytes, reason: str) -> None:
+    library = with_debug_data(tmp_path, packed)
+    with pytest.raises(BadElf) as refused:
+        unpacked_address(library)
+    assert refused.value.message == reason
 
 
 def test_compressed_symbols_that_unpack_to_gigabytes_are_bad_soon(tmp_path: Path) -> None:

@@ -54,3 +54,13 @@ def test_a_list_without_addresses_is_hidden(tmp_path: Path, text: str) -> None:
 def test_a_list_that_cannot_be_read_is_hidden(tmp_path: Path) -> None:
     symbols = KernelSymbols(tmp_path / "none")
     assert (symbols.lookup(0), symbols.hidden) == (None, True)
+
+
+def test_of_functions_at_one_address_the_first_of_the_list_counts(tmp_path: Path) -> None:
+    text = "ffffffffc0000000 t later\t[xfs]\nffffffff81000000 T first\nffffffff81000000 T alias\n"
+    assert kallsyms(tmp_path, text).lookup(0xFFFFFFFF81000001) == ("first", "")
+
+
+def test_functions_at_address_zero_hide_nothing_while_others_have_addresses(tmp_path: Path) -> None:
+    symbols = kallsyms(tmp_path, "0000000000000000 T first\nffffffff81000000 T second\n")
+    assert (symbols.lookup(0xFFFFFFFF81000001), symbols.hidden) == (("second", ""), False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from pyflame_ebpf.elf.file_contents import hold_names
+from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.symbols import indexed_files, native_symbols
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
@@ -33,12 +35,20 @@ def test_a_live_view_names_as_a_recording_does(monkeypatch: pytest.MonkeyPatch, 
     assert any("+0x" not in name for _, name in named[0])
 
 
-def test_an_indexed_file_is_not_opened_again(build: Build) -> None:
+def test_an_indexed_file_is_neither_opened_nor_searched_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     library = build(LIBRARY, *SHARED)
+    visible, hidden = address_of(library, "visible"), address_of(library, "hidden")
     symbols = NativeSymbols(live=True)
-    assert name_of(symbols, library, address_of(library, "visible")) == "visible"
-    assert symbols.lookup(mapped(library, never_opened), address_of(library, "hidden"))[1] == "hidden"
+    assert name_of(symbols, library, visible) == "visible"
+    for search in ("static_functions", "dynamic_functions"):
+        monkeypatch.delattr(ElfSymbols, search)
+    assert symbols.lookup(mapped(library, never_opened), hidden)[1] == "hidden"
     symbols.close()
+
+
+def test_indexes_take_memory_within_bounds() -> None:
+    bounds = indexed_files.SYMBOLS_MAX, indexed_files.SYMBOLS_IN_ALL, indexed_files.HELD_MAX
+    assert bounds == (200_000, 1_000_000, 64 * 1024 * 1024)
 
 
 def test_a_large_file_is_read_again_only_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +96,8 @@ def test_files_are_indexed_up_to_a_number_of_symbols(
 def test_symbols_of_the_compressed_data_count_too(build: Build, monkeypatch: pytest.MonkeyPatch, less: int) -> None:
     library = build(LIBRARY, *SHARED)
     run("xz", "-k", library)
-    unpacked = symbols_in(library)
+    with symbols_of(library) as symbols_of_all:
+        unpacked = symbols_of_all.static_count
     run("strip", "-s", library)
     run("objcopy", f"--add-section=.gnu_debugdata={library}.xz", library)
     monkeypatch.setattr(indexed_files, "SYMBOLS_MAX", symbols_in(library) + unpacked - less)
@@ -138,4 +149,24 @@ def test_contents_of_an_index_that_is_dropped_make_room_for_others(build: Build,
     copy = Path(shutil.copy(library, tmp_path / "copy"))
     symbols.expect(mapped(copy), [])
     assert symbols._indexed.held == 0
+    symbols.close()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_compressed_symbols_count_though_their_file_promises_dynamic_ones_that_it_lacks(
+    build: Build, tmp_path: Path, live: bool
+) -> None:
+    library = build(LIBRARY, *SHARED)
+    hidden = address_of(library, "hidden")
+    symbols_only = bytearray(library.read_bytes())
+    with symbols_of(library) as whole:
+        number = next(number for number, segment in enumerate(whole.image.all_segments) if segment.kind == 2)
+    place = 64 + 56 * number + 8  # p_offset of the dynamic section
+    symbols_only[place : place + 8] = (1 << 40).to_bytes(8, "little")
+    (tmp_path / "packed").write_bytes(lzma.compress(symbols_only))
+    run("strip", "-s", library)
+    run("objcopy", f"--add-section=.gnu_debugdata={tmp_path / 'packed'}", library)
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, hidden) == "hidden"
+    assert symbols.why_unnamed(mapped(library)) == ""
     symbols.close()

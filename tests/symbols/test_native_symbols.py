@@ -124,6 +124,26 @@ def test_the_stub_of_a_function_that_is_chosen_at_the_start_has_the_chooser_s_na
     assert name_of(symbols, path, stub + 4) == name
 
 
+CHOSEN = """
+static int one(int x) { return x; }
+static void *choose(void) { return one; }
+static int chosen_at_the_start(int) __attribute__((ifunc("choose")));
+int caller(int x) { return chosen_at_the_start(x) + chosen_at_the_start(x + 1); }
+"""
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_chooser_that_is_not_exported_names_its_stub_too(build: Build, live: bool) -> None:
+    library = build(CHOSEN, *SHARED)
+    listing = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, check=True).stdout
+    stub = next(
+        int(line.split()[0], 16) for line in listing.splitlines() if line.endswith("@plt>:") and "*ABS*" in line
+    )
+    symbols = NativeSymbols(live=live)
+    assert name_of(symbols, library, stub) == "choose@plt"
+    symbols.close()
+
+
 def test_functions_of_the_vdso_are_named(symbols: NativeSymbols) -> None:
     pid = os.getpid()
     mapping = next(mapping for mapping in proc.mappings(pid) if mapping.path == "[vdso]")
