@@ -10,6 +10,7 @@ import pytest
 
 from pyflame_ebpf.cpython.file_facts import FileFactsCache, RuntimeFacts, examine, unpack_version
 from pyflame_ebpf.elf.image import ElfImage, open_regular
+from pyflame_ebpf.elf.symbols import ElfSymbols
 
 RUNTIME = '__attribute__((section(".PyRuntime"), visibility("%s"))) char _PyRuntime[64] = {1};\n'
 HIDDEN, SHOWN = RUNTIME % "hidden", RUNTIME % "default"
@@ -41,7 +42,7 @@ def address(path: Path, name: str) -> int:
     """The address of a symbol or a section."""
     with open_regular(str(path)) as file:
         image = ElfImage(file)
-        found = image.symbol(name) or image.section(name)
+        found = ElfSymbols(image).symbol(name) or image.section(name)
     assert found
     return found.vaddr
 

@@ -439,8 +439,8 @@ def test_code_for_other_machines_has_no_rows() -> None:
 START_CODE = b"\x31\xed" + b"\x90" * 14  # xor %ebp,%ebp
 
 
-def at_entry_point(place: int, code: bytes = START_CODE) -> Rows:
-    """The rows of a page of the section's own bytes, in which the entry point is."""
+def at_entry_point(place: int, code: bytes = START_CODE, page: int = FRAMES_AT >> PAGE_SHIFT) -> Rows:
+    """The rows of a page of the section's own bytes, in which the entry point is, or of another page."""
     body = bytearray(4096)
     start, size = FRAMES_AT + 64, 32
     section = entry(0, COMMON)
@@ -448,7 +448,7 @@ def at_entry_point(place: int, code: bytes = START_CODE) -> Rows:
     section += entry(len(section) + 4, struct.pack("<iI", start - fde - 8, size) + b"\0")
     body[: len(section)] = section
     body[place : place + len(code)] = code
-    return decode(elf(bytes(body), [(start, fde)], entry_point=FRAMES_AT + place), FRAMES_AT >> PAGE_SHIFT)
+    return decode(elf(bytes(body), [(start, fde)], entry_point=FRAMES_AT + place), page)
 
 
 def test_an_entry_point_in_a_gap_is_the_root_up_to_the_next_function() -> None:
@@ -472,10 +472,10 @@ def test_an_entry_point_is_known_by_what_only_it_does(code: bytes, is_root: bool
     assert ((200, ROOT) in at_entry_point(200, code)) is is_root
 
 
-def test_an_entry_point_in_another_page_leaves_this_one() -> None:
-    section, table = with_table(frames(b""))
-    for place in (CODE_AT - 1, CODE_AT + 4096):
-        assert decode(elf(section, table, entry_point=place)) == [(0, rsp(8)), (1000, NONE)]
+@pytest.mark.parametrize("pages_away", [-1, 1])
+@pytest.mark.parametrize("place", [200, 4080])
+def test_an_entry_point_in_another_page_leaves_this_one(place: int, pages_away: int) -> None:
+    assert at_entry_point(place, page=(FRAMES_AT >> PAGE_SHIFT) + pages_away) == [(0, NONE)]
 
 
 def test_an_entry_point_that_is_not_in_the_file_leaves_the_page() -> None:
