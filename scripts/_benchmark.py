@@ -43,6 +43,7 @@ def benchmark_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     Prints the machine.  With --against the comparison is made here, and the program ends.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False  # a shortened --against would reach the scripts that it starts
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure that checkout and this one in turns")
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"turns of --against; default {TURNS}")
     options = parser.parse_args()

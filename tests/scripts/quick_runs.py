@@ -50,6 +50,7 @@ WITHOUT_ROOT = (
     Quick("check_lines.py", f"--sample 5 {ANY_PYTHON}", r"1 interpreters, \d{3,} positions: 0 wrong"),
     Quick("check_unwind_rows.py", ANY_PYTHON, r"\d+ rows: 0 wrong"),
     Quick("fuzz.py", "--seconds 3 --corpus {directory} perfmap", r"perfmap: \d+ executions, 0 crashes, .*"),
+    Quick("mutation_score.py", "--quick", r"all +5 +5 +0 +0 100\.0%"),
 )
 IN_CHROMIUM = (
     Quick("bench_flamegraph.py", "--stacks 500", r"search +\d+ ms, [\d.]+ % matched"),

@@ -100,6 +100,14 @@ def test_a_checkout_without_the_script_is_refused(
     assert f"{tmp_path} has no scripts/bench_start.py" in capsys.readouterr().err
 
 
+def test_a_shortened_option_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["bench_start.py", "--again", "/base"])
+    with pytest.raises(SystemExit) as ended:
+        benchmark_options(argparse.ArgumentParser())
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --again /base" in capsys.readouterr().err
+
+
 def test_the_first_line_of_a_benchmark_is_the_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
