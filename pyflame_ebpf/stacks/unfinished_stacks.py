@@ -7,9 +7,10 @@ pages to the BPF programs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.sampling.events import StackCopyEvent
@@ -118,9 +119,9 @@ class UnfinishedStacks:
         self._bytes -= copy.size
         self._finished(stack_id, frames, outcome)
 
-    def forget(self, identities: Iterable[Identity]) -> None:
-        """Forgets processes that are over."""
-        for identity in identities:
+    def forget(self, gone: Gone) -> None:
+        """Drop the processes that are gone."""
+        for identity in gone.processes:
             self._failures.pop(identity, None)
 
     def _count_failure(self, identity: Identity) -> None:
