@@ -96,9 +96,8 @@ def main() -> None:
         used += time.process_time() - began
         if (second + 1) % max(1, options.seconds // 10) == 0:
             print(f"{second + 1} s: {came / 1e6:.0f} MB came, {resident() - before:.0f} MB more memory", flush=True)
-    print(
-        f"{stacks} stacks, {used / stacks * 1e6:.1f} us each; kept from second {collected.kept.segments[0].begin:.0f} on"
-    )
+    begin = collected.kept.segments[0].begin
+    print(f"{stacks} stacks, {used / stacks * 1e6:.1f} us each; kept from second {begin:.0f} on")
 
 
 if __name__ == "__main__":

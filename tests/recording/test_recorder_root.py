@@ -18,7 +18,7 @@ import check_shares
 import pytest
 from _recordings import python_frames, record_for, samples_of
 
-from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome, Profile
+from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome, Profile, Stack
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.recording.recorder import Recorder, RecordOptions, prepared
 from pyflame_ebpf.recording.segments import SegmentPlan
@@ -71,6 +71,9 @@ def test_sampled_shares_are_those_that_the_target_measured(
 # ---- every kind of program ----
 
 
+SampledStack = tuple[Outcome, Gil, bool, Stack]  # (outcome, GIL, kernel mode, stack)
+
+
 @dataclass(frozen=True)
 class Recorded:
     """One recording of many programs: its profile and their PIDs."""
@@ -80,12 +83,12 @@ class Recorded:
     children: tuple[int, ...]
     short_lived: frozenset[int]
 
-    def stacks(self, program: str) -> Counter:
+    def stacks(self, program: str) -> Counter[SampledStack]:
         """(outcome, GIL, kernel mode, stack) of a program's samples."""
         return self.stacks_of(self.pids[program])
 
-    def stacks_of(self, pid: int) -> Counter:
-        found: Counter = Counter()
+    def stacks_of(self, pid: int) -> Counter[SampledStack]:
+        found: Counter[SampledStack] = Counter()
         for key, count in samples_of(self.profile, pid).items():
             found[key.outcome, key.gil, key.kernel_mode, self.profile.frames_of(key.stack)] += count
         return found
@@ -128,7 +131,8 @@ PROGRAMS = {
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
     with ExitStack() as running:
-        pids, children = {}, ()
+        pids: dict[str, int] = {}
+        children: tuple[int, ...] = ()
         short = ShortLived(interpreter_of((3, 11)))
         for program, release in PROGRAMS.items():
             target = TargetProcess(interpreter_of(release), "workloads.py", program.split()[0])
@@ -153,8 +157,8 @@ def recorded() -> Recorded:
         return Recorded(profile, pids, children, frozenset(short.pids))
 
 
-def leaf_names(stacks: Counter) -> Counter:
-    found: Counter = Counter()
+def leaf_names(stacks: Counter[SampledStack]) -> Counter[str]:
+    found: Counter[str] = Counter()
     for (_, _, _, stack), count in stacks.items():
         frames = python_frames(stack)
         found[frames[-1].name if frames else ""] += count
@@ -196,7 +200,7 @@ def test_kernel_frames_lie_on_the_python_frame_that_made_the_system_call(recorde
     assert joined >= 0.3 * stacks.total()
 
 
-def called_by_copy(stack) -> bool:
+def called_by_copy(stack: Stack) -> bool:
     return python_frames(stack)[-1].name == "copy_zeros"
 
 
@@ -263,7 +267,7 @@ def test_a_subinterpreter_is_seen(recorded: Recorded, release: str) -> None:
 
 
 def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded: Recorded) -> None:
-    frames = Counter()
+    frames: Counter[bool] = Counter()
     for pid in recorded.short_lived:
         for (outcome, _, _, stack), count in recorded.stacks_of(pid).items():
             if outcome is not Outcome.NOT_PYTHON:
