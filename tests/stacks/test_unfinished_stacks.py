@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.sampling.events import StackCopyEvent
@@ -15,7 +16,7 @@ from pyflame_ebpf.unwind.registers import Registers
 from pyflame_ebpf.unwind.row import CfaKind, RbpKind, UnwindRow
 from pyflame_ebpf.unwind.walk import NativeFrame, RowAt, WalkStopped
 
-PROCESS = Identity(1, 2, 3)
+PROCESS, OTHER = Identity(1, 2, 3), Identity(1, 2, 4)
 STACK = 0x7000
 NEXT = UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
 
@@ -28,6 +29,7 @@ class Process:
 
     def __init__(self) -> None:
         self.known = True
+        self.row = NEXT
         self.asked: list[int] = []
         self.finished: dict[int, Finished] = {}
         self.given_up: list[Identity] = []
@@ -40,7 +42,7 @@ class Process:
             self.asked.append(address)
             if not self.known or address >= 0x2000:
                 raise WalkStopped(NativeOutcome.NO_MAPPING)
-            return NEXT
+            return self.row
 
         return row_at
 
@@ -96,10 +98,16 @@ def test_a_part_that_does_not_follow_is_not_taken_for_the_next(process: Process)
     assert process.finished[9][1] is NativeOutcome.UNREADABLE
 
 
-def test_a_stack_that_is_longer_than_its_copy_is_too_deep(process: Process) -> None:
-    process.copy([0x1801] * (31 * 512))
+@pytest.mark.parametrize(
+    ("missing", "outcome"), [(0, NativeOutcome.TOO_DEEP), (1, NativeOutcome.UNREADABLE)], ids=["whole copy", "shorter"]
+)
+def test_a_stack_that_is_longer_than_a_whole_copy_is_too_deep(
+    process: Process, missing: int, outcome: NativeOutcome
+) -> None:
+    process.row = UnwindRow(0, CfaKind.RSP, 4096, RbpKind.SAME, 0)  # so that few frames come to the end of the copy
+    process.copy([0x1801] * (unfinished_stacks.WHOLE_COPY // 8 - missing))
     process.stacks.finish_all(1)
-    assert process.finished[9][1] is NativeOutcome.TOO_DEEP
+    assert process.finished[9][1] is outcome
 
 
 def test_mappings_that_become_known_later_still_help(process: Process) -> None:
@@ -114,8 +122,10 @@ def test_mappings_that_become_known_later_still_help(process: Process) -> None:
 
 def test_a_walk_that_fails_is_given_up_with_the_frames_that_it_found(process: Process) -> None:
     process.copy([0x5000])
-    for _ in range(TRIES):
+    for _ in range(TRIES - 1):
         process.stacks.finish(1)
+    assert not process.finished
+    process.stacks.finish(1)
     assert process.finished == {9: ([(0x1000, STACK + 8), (0x4FFF, 0)], NativeOutcome.NO_MAPPING)}
 
 
@@ -179,3 +189,44 @@ def test_a_walk_that_takes_too_long_is_broken_off(process: Process, monkeypatch:
     process.copy([0x1801, 0])
     process.stacks.finish_all(1)
     assert process.finished[9] == ([(0x1000, 0)], NativeOutcome.TOO_DEEP)
+
+
+@pytest.mark.parametrize(("maximum", "taken"), [(15, {1}), (16, {1, 2})])
+def test_a_copy_is_taken_until_there_is_more_than_the_maximum(
+    process: Process, monkeypatch: pytest.MonkeyPatch, maximum: int, taken: set[int]
+) -> None:
+    monkeypatch.setattr(unfinished_stacks, "BYTES_MAX", maximum)
+    process.copy([0, 0], stack_id=1)
+    process.copy([0, 0], stack_id=2)
+    process.stacks.finish(1)
+    assert process.finished.keys() == taken
+
+
+def test_copies_that_were_given_up_at_the_end_take_no_room(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfinished_stacks, "BYTES_MAX", 8)
+    process.copy([0, 0], stack_id=1)
+    process.stacks.finish_all(0)
+    process.copy([0, 0], stack_id=2)
+    process.stacks.finish(1)
+    assert process.finished.keys() == {2}
+
+
+def test_failures_of_a_process_that_is_gone_are_forgotten(process: Process) -> None:
+    process.known = False
+    for gone in (Gone(processes={PROCESS}), Gone(processes={OTHER})):
+        for stack_id in range(FAILURES_MAX - 1):
+            process.copy([0], stack_id=stack_id)
+        process.stacks.finish_all(1)
+        process.stacks.forget(gone)
+    assert not process.given_up
+    process.copy([0])
+    process.stacks.finish_all(1)
+    assert process.given_up == [PROCESS]
+
+
+def test_failures_are_counted_for_each_process_by_itself(process: Process) -> None:
+    process.known = False
+    for stack_id in range(FAILURES_MAX):
+        process.copy([0], stack_id=stack_id, identity=OTHER if stack_id else PROCESS)
+    process.stacks.finish_all(1)
+    assert not process.given_up

@@ -94,6 +94,11 @@ def test_boundary_without_frames_is_no_run() -> None:
     assert runs(frames) == [Run([frames[1]], 8)]
 
 
+def test_boundary_without_frames_gives_the_next_run_no_place() -> None:
+    frames = [boundary(7), python(0)]
+    assert runs(frames) == [Run([frames[1]], 0)]
+
+
 # ---- both whole ----
 
 
@@ -138,6 +143,13 @@ def test_place_is_believed_whatever_functions_are_called() -> None:
 
 def test_leaf_s_own_frame_can_hold_a_run() -> None:
     assert woven(by_place("EaE", 1, 2), native("EaES")) == "0 e a 1 2 e S"
+
+
+@pytest.mark.parametrize(("below", "expected"), [(0, "0 l a 1 e S"), (1, "L a 0 1 e S")])
+def test_leaf_s_own_frame_is_taken_to_be_no_longer_than_the_maximum(below: int, expected: str) -> None:
+    end_of_leaf = STACK + SIZE
+    frames = [python(0), boundary(end_of_leaf - LEAF_FRAME_MAX - below), python(1), boundary(place(2))]
+    assert woven(frames, native("LaES")) == expected
 
 
 def test_handler_on_a_stack_of_its_own_holds_no_run_of_the_other_stack() -> None:
