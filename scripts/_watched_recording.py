@@ -21,11 +21,11 @@ from _bpf_cost import map_bytes
 from _recordings import record_for
 
 from pyflame_ebpf.profile.model import NativeOutcome
-from pyflame_ebpf.recording import recorder
+from pyflame_ebpf.recording import segments
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.sampling.sampler import Sampler
-from pyflame_ebpf.stacks.symbolize import Symbolizer
+from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.unwind.walk import NativeFrame
 
 STEADY_FROM = 5.0  # seconds after which a recording counts as warm
@@ -70,7 +70,7 @@ class Watch:
             outcome = abi.NATIVE_OUTCOMES[count.native]
             self.sampled.append(Sampled(look, second, count.identity.tgid, count.stack_id, outcome, count.samples))
         if elapsed > SETTLED:
-            recorder.DRAIN = 1.0  # as usual, for what it costs
+            segments.DRAIN = 1.0  # as usual, for what it costs
 
     def outcome(self, sampled: Sampled) -> NativeOutcome:
         """Return how the walk ended at last, in the BPF programs or in user space."""
@@ -113,7 +113,7 @@ def _private_memory() -> int:
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
     """Let the recorder tell ``watch`` of each attempt to begin, of each look at the counts, and of finished stacks."""
-    load, drain, finish = Sampler._load, Sampler.drain_counts, Symbolizer.finish_stack  # noqa: SLF001
+    load, drain, finish = Sampler._load, Sampler.drain_counts, Collected.finish_stack  # noqa: SLF001
 
     def loading(sampler: Sampler) -> Any:
         watch.attempt = time.monotonic()
@@ -124,15 +124,15 @@ def watched(watch: Watch) -> Iterator[None]:
         watch.counted(counts)
         return counts
 
-    def finished(symbolizer: Symbolizer, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
+    def finished(collected: Collected, stack_id: int, native: list[NativeFrame], outcome: NativeOutcome) -> None:
         watch.finished[stack_id] = outcome
-        finish(symbolizer, stack_id, native, outcome)
+        finish(collected, stack_id, native, outcome)
 
     with (
         patch.object(Sampler, "_load", loading),
         patch.object(Sampler, "drain_counts", drained),
-        patch.object(Symbolizer, "finish_stack", finished),
-        patch.object(recorder, "DRAIN", RESOLUTION),
+        patch.object(Collected, "finish_stack", finished),
+        patch.object(segments, "DRAIN", RESOLUTION),
     ):
         yield
 

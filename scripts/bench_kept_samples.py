@@ -19,12 +19,11 @@ from pathlib import Path
 
 from _benchmark import benchmark_options
 
+from pyflame_ebpf.commands.top import PLAN
 from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.profile.model import Frame, FrameKind
 from pyflame_ebpf.sampling.abi import FRAME_NATIVE, FRAME_PYTHON
 from pyflame_ebpf.sampling.events import Count, StackEvent
-from pyflame_ebpf.stacks.raw_stacks import KEPT_FOR_SAVING
-from pyflame_ebpf.stacks.symbolize import Symbolizer
+from pyflame_ebpf.stacks.collected import Collected
 
 PROCESSES, PATHS = 64, 8  # processes, and hot call paths of each
 COMMON = 12  # outermost frames that all paths of a process share, in Python and in native code
@@ -80,12 +79,8 @@ def main() -> None:
     options = benchmark_options(parser)
     chance = random.Random(1)
     paths = [(Identity(process, process, 0), path) for process in range(PROCESSES) for path in call_paths(chance)]
-    symbols = Symbolizer(
-        lambda *_: b"",
-        lambda _identity, address: Frame(FrameKind.NATIVE, f"{address:#x}"),
-        lambda address: Frame(FrameKind.KERNEL, f"{address:#x}"),
-        limit=KEPT_FOR_SAVING if options.live else None,
-    )
+    collected = Collected(lambda *_: b"", PLAN.kept if options.live else None)
+    collected.kept.begin_segment(0.0)
     before, used, stacks, came = resident(), 0.0, 0, 0
     for second in range(options.seconds):
         events = [new_stack(chance, *chance.choice(paths)) for _ in range(options.cpus * options.frequency)]
@@ -93,13 +88,16 @@ def main() -> None:
         stacks, came = stacks + len(events), came + sum(len(event.raw) for event in events)
         began = time.process_time()
         for event in events:
-            symbols.add_stack(event, None)
-        symbols.add_counts(second, counts)
-        symbols.make_room(second + 1)
+            collected.add_stack(event, None)
+        collected.add_counts(second, counts)
+        if options.live:
+            collected.make_room()
+            collected.kept.begin_segment(second + 1.0)
         used += time.process_time() - began
         if (second + 1) % max(1, options.seconds // 10) == 0:
             print(f"{second + 1} s: {came / 1e6:.0f} MB came, {resident() - before:.0f} MB more memory", flush=True)
-    print(f"{stacks} stacks, {used / stacks * 1e6:.1f} us each; kept from second {symbols.begin} on")
+    begin = collected.kept.segments[0].begin
+    print(f"{stacks} stacks, {used / stacks * 1e6:.1f} us each; kept from second {begin:.0f} on")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.region import Region
@@ -28,14 +29,23 @@ from pyflame_ebpf.host.cpus import online_cpus
 from pyflame_ebpf.live.totals import LiveTotals
 from pyflame_ebpf.live.view import Action, Shown, ViewState, pressed
 from pyflame_ebpf.profile.model import Profile
-from pyflame_ebpf.recording.recorder import POLL, Recorder, RecordOptions, prepared
+from pyflame_ebpf.recording.named_segments import NamedSegments
+from pyflame_ebpf.recording.recorder import POLL, SOON, Progress, RecordOptions, prepared
+from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.stacks.profile_builder import SegmentNaming
+from pyflame_ebpf.stacks.segments import Segment
 
+PLAN = SegmentPlan(length=1.0, kept=64 << 20)
+NAME = 0.02  # seconds between two steps of the recorder that may go into naming the last second's samples
 _SMALLEST = 20, 8  # columns and lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A live view as the command line asks for it: ``interval`` in seconds between two looks, ``pids`` () for all."""
+    """A live view as the command line asks for it.
+
+    ``interval`` is in seconds between two looks, ``duration`` in seconds, ``pids`` () for all processes.
+    """
 
     pids: tuple[int, ...] = ()
     duration: float | None = None
@@ -44,8 +54,35 @@ class Request:
     arguments: tuple[str, ...] = ()
 
 
+class ViewedRecorder(Protocol):
+    """A recorder as the view needs it: ``Recorder``."""
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first tick."""
+
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Where what ``profile_so_far`` has begins and ends, in seconds of the recording."""
+
+    def step(self, wait: float, /) -> Segment | None:
+        """Take in what is new.  Returns a segment if one has ended."""
+
+    def begin_naming(self, segment: Segment, /) -> SegmentNaming:
+        """The naming of a segment."""
+
+    def progress(self) -> Progress:
+        """Where the recording stands."""
+
+    def profile_so_far(self) -> Profile:
+        """The profile of what is kept, in a forked copy of this process."""
+
+
 def top(request: Request) -> None:
-    """Shows what runs until a key, a signal or the duration ends it; any PyflameError, that of the last saving too."""
+    """Show what runs until a key, a signal or the duration ends it.
+
+    Raises PyflameError, also for the last saving that failed.
+    """
     check_terminal()
     check_host(request.frequency)
     targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()
@@ -56,7 +93,7 @@ def top(request: Request) -> None:
         StopSignals(ENDING_A_VIEW) as signals,
         targets,
         contextlib.ExitStack() as urgency,
-        prepared(options, urgency, live=True) as recorder,
+        prepared(options, urgency, PLAN) as recorder,
         contextlib.closing(recorder),
     ):
         recorder.start()
@@ -68,7 +105,7 @@ def top(request: Request) -> None:
 
 
 def _tell_savings(saved: list[SaveOutcome]) -> None:
-    """How each saving ended; the error of the last one, which was to hold what the others hold."""
+    """Tell how each saving ended.  Raises the error of the last one, which was to hold what the others hold."""
     for outcome in saved:
         if outcome.failure is not None and outcome is saved[-1]:
             raise outcome.failure
@@ -76,7 +113,7 @@ def _tell_savings(saved: list[SaveOutcome]) -> None:
 
 
 def check_terminal() -> None:
-    """UsageError where there is no terminal to draw on or to take keys from."""
+    """Raises UsageError if there is no terminal to draw on or to take keys from."""
     streams = (sys.stdin, sys.stdout)
     if any(stream is None or not stream.isatty() for stream in streams) or os.environ.get("TERM") in ("dumb", "", None):
         raise UsageError(
@@ -85,8 +122,8 @@ def check_terminal() -> None:
         )
 
 
-def _kept(recorder: Recorder) -> str:
-    """Which part of the view a saving has, where it is not all."""
+def _kept(recorder: ViewedRecorder) -> str:
+    """The length of the part of the view that a saving has, "" if it has all."""
     begin, end = recorder.kept
     minutes, seconds = divmod(int(end - begin), 60)
     return f" (the last {minutes}:{seconds:02})" if begin else ""
@@ -94,23 +131,24 @@ def _kept(recorder: Recorder) -> str:
 
 @contextlib.contextmanager
 def _whole_screen() -> Iterator[Console]:
-    """A console on the terminal's second screen; the first comes back whatever happens."""
+    """A console on the terminal's second screen; the first screen comes back whatever happens."""
     console = Console(force_terminal=True)
     with console.screen():
         yield console
 
 
 class LiveScreen:
-    """The view while it runs; ``saved`` tells how each saving ended."""
+    """The view while it runs.  ``saved`` has the outcome of each saving."""
 
-    def __init__(self, request: Request, recorder: Recorder, targets: Targets) -> None:
+    def __init__(self, request: Request, recorder: ViewedRecorder, targets: Targets) -> None:
         self.saved: list[SaveOutcome] = []
         self._request = request
         self._recorder = recorder
         self._targets = targets
         self._state = ViewState()
         self._totals = self._showing = LiveTotals()
-        self._windows: list[Profile] = []
+        self._names = NamedSegments(recorder.begin_naming, PLAN.length - POLL)
+        self._profiles: list[Profile] = []  # of the segments of an interval that is not full yet
         self._situation = self._look_around()
         self._shown = Shown()
         self._drawn_size = (0, 0)
@@ -119,7 +157,7 @@ class LiveScreen:
         self._save: BackgroundSave | None = None
 
     def run(self, signals: StopSignals) -> None:
-        """Samples, shows and obeys until it is to end, or nobody can see it any more."""
+        """Sample, show and obey until it is to end, or its terminal is gone."""
         try:
             self._run(signals)
         except OSError as error:
@@ -129,7 +167,7 @@ class LiveScreen:
             self._wait_for(self._save, signals)
 
     def _wait_for(self, save: BackgroundSave, signals: StopSignals) -> None:
-        """Until it is saved, or another signal says that nobody waits for that."""
+        """Wait until it is saved.  Raises Interrupted if another signal comes first; then the saving goes on."""
         say(f"still saving to {save.path}")
         try:
             with signals.raising(len(signals.noted)):
@@ -145,7 +183,9 @@ class LiveScreen:
         with Keyboard() as keyboard, _whole_screen() as console:
             while not (signals.noted or self._is_over()) and self._obey(keyboard):
                 self._draw(console)
-                self._recorder.step()
+                segment = self._recorder.step(SOON if self._names.under_way else POLL)
+                if segment is not None:
+                    self._names.add(segment)
                 self._take_in()
 
     def _is_over(self) -> bool:
@@ -154,13 +194,13 @@ class LiveScreen:
     # ---- what is sampled ----
 
     def _take_in(self) -> None:
-        """What was sampled, as soon as an interval is full; how a saving ended."""
-        window = self._recorder.window()
-        if window is not None:
-            self._windows.append(window)
-            if sum(each.recording.duration for each in self._windows) >= self._request.interval - POLL:
-                self._totals.add(self._windows)
-                self._windows = []
+        """Show what was sampled once an interval is full, how a saving ended, and the end of the targets."""
+        profile = self._names.name(NAME)
+        if profile is not None:
+            self._profiles.append(profile)
+            if sum(each.recording.duration for each in self._profiles) >= self._request.interval - POLL:
+                self._totals.add(self._profiles)
+                self._profiles = []
                 self._refresh()
         if self._save is not None and (outcome := self._save.outcome()) is not None:
             self._save = None
@@ -192,7 +232,7 @@ class LiveScreen:
     # ---- keys ----
 
     def _obey(self, keyboard: Keyboard) -> bool:
-        """Does what the keys ask for; whether to go on."""
+        """Do what the keys ask for.  Returns whether to go on."""
         for key in keyboard.pressed():
             self._stale = True
             was_paused = self._state.paused

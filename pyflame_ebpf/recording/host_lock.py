@@ -20,14 +20,17 @@ class AlreadyRecording(PyflameError):
 
 
 class LockUnusable(PyflameError):
-    """Whether another profiler records cannot be found out."""
+    """The lock cannot be opened, so another profiler may be recording."""
 
     exit_code = 20
 
 
 @contextlib.contextmanager
 def only_one_profiler() -> Iterator[TextIO]:
-    """Holds the host's lock, which all copies of its file do; AlreadyRecording while another profiler has it."""
+    """Hold the host's lock; every forked copy of this process that has the file open holds it too.
+
+    Raises AlreadyRecording while another profiler has the lock, LockUnusable if it cannot be opened.
+    """
     with _open_lock() as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

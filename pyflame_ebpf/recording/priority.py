@@ -14,10 +14,11 @@ AUTOGROUP = Path("/proc/self/autogroup")  # sched(7)
 
 @contextlib.contextmanager
 def urgent(*, with_session: bool) -> Iterator[None]:
-    """Before others while it records: else processes that live shortly are met too late, and records are lost.
+    """Give this process precedence, and take it back in the end.
 
-    Where the scheduler shares the CPU between sessions first (autogroups), a process's own niceness says nothing to
-    other sessions; ``with_session`` raises that of this session too.  What a recording changes it changes back.
+    Without it, short-lived processes are met too late on a busy host, and records are lost.  Where the scheduler shares
+    the CPU between sessions first (autogroups), a process's niceness counts only inside its session, so
+    ``with_session`` raises the session's too.
     """
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     usual_of_session = _session_niceness() if with_session else None
@@ -29,7 +30,7 @@ def urgent(*, with_session: bool) -> Iterator[None]:
 
 
 def _session_niceness() -> int | None:
-    """The niceness of this session's autogroup, None where there are none."""
+    """The niceness of this session's autogroup, None if the kernel has no autogroups."""
     try:
         found = re.search(r" nice (-?\d+)$", AUTOGROUP.read_text(encoding="ascii"), re.MULTILINE)
     except OSError:

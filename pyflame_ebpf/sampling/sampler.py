@@ -19,6 +19,7 @@ from typing import Any
 
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.host.btf import kernel_btf
 from pyflame_ebpf.host.cpus import online_cpus, possible_cpus
 from pyflame_ebpf.identity import Identity
@@ -331,17 +332,11 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         with contextlib.suppress(KeyError):
             del table[table.Key.from_buffer_copy(bytes(key))]
 
-    def forget_stack(self, stack_id: int) -> None:
-        """Lets a stack be sent again when it is sampled again."""
-        self._delete(b"known_stacks", [struct.pack("<Q", stack_id)])
-
-    def forget_codes(self, code_ids: Iterable[int]) -> None:
-        """Lets code objects be sent again with the next new stack that has them."""
-        self._delete(b"known_codes", [struct.pack("<Q", code_id) for code_id in code_ids])
-
-    def forget_threads(self, threads: Iterable[tuple[Identity, int]]) -> None:
-        """Lets threads' names be sent again when they are sampled again."""
-        self._delete(b"threads", [struct.pack("<II", identity.tgid, tid) for identity, tid in threads])
+    def forget(self, gone: Gone) -> None:
+        """Let stacks, code objects and threads' names be sent again when they are sampled again."""
+        self._delete(b"known_stacks", [struct.pack("<Q", stack_id) for stack_id in gone.stacks])
+        self._delete(b"known_codes", [struct.pack("<Q", code_id) for code_id in gone.codes])
+        self._delete(b"threads", [struct.pack("<II", identity.tgid, tid) for identity, tid in gone.threads])
 
     def _delete(self, name: bytes, keys: Iterable[bytes]) -> None:
         """Of a map with keys of eight bytes; values are not looked at."""

@@ -1,15 +1,16 @@
-"""Stacks whose native walk lacked a mapping or unwind rows: their memory is kept until the walk is finished here.
+"""Native walks that the programs broke off for lack of a mapping or of unwind rows, finished from copies of the stacks.
 
-So the first samples of a process and of every code page are whole too, and one such stack brings the rows of all of its
-pages to the BPF programs.
+So the first samples of a process and of every code page are whole too.  Each finished walk also brings the rows of all
+of its pages to the BPF programs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.sampling.events import StackCopyEvent
@@ -17,11 +18,11 @@ from pyflame_ebpf.unwind.registers import Registers
 from pyflame_ebpf.unwind.row import UnwindRow
 from pyflame_ebpf.unwind.walk import NativeFrame, RowAt, StackMemory, WalkStopped, walk
 
-TRIES = 3  # its mappings, or the rest of its memory, may be yet to come
-FAILURES_MAX = 32  # of a process, in a row: copying its stacks does not help
-WALK_MAX = 0.5  # seconds; usual ones take milliseconds, but a process may have code that takes long to decode
-BYTES_MAX = 64 << 20  # kept at the same time
-WHOLE_COPY = 31 << 12  # bytes that a copy has at least which ends because it is long enough, not the stack's memory
+TRIES = 3  # of one walk: mappings, or the rest of the stack's memory, may be yet to come
+FAILURES_MAX = 32  # failed walks of a process in a row; from then on its stacks are not copied
+WALK_MAX = 0.5  # seconds of one walk; most take milliseconds, but unwind data may be made to take long
+BYTES_MAX = 64 << 20  # of copies that are kept at the same time
+WHOLE_COPY = 31 << 12  # bytes; a copy at least this long stopped at the copy limit, not at the end of the stack
 
 RowsOf = Callable[[Identity], RowAt]
 Finished = Callable[[int, list[NativeFrame], NativeOutcome], None]
@@ -29,7 +30,7 @@ GiveUp = Callable[[Identity], None]
 
 
 def _in_time(row_at: RowAt) -> RowAt:
-    """The rows of one walk, which ends as too deep when it takes too long: meanwhile nothing else is taken in."""
+    """The rows of one walk, which stops as too deep after WALK_MAX seconds, for nothing else is taken in meanwhile."""
     end = time.monotonic() + WALK_MAX
 
     def row_in_time(address: int) -> UnwindRow | None:
@@ -42,7 +43,7 @@ def _in_time(row_at: RowAt) -> RowAt:
 
 @dataclass(slots=True)
 class _Copy:
-    """The memory of one stack, and how often its walk was tried."""
+    """The memory of one stack from ``start`` on, and how often its walk was tried."""
 
     identity: Identity
     registers: Registers
@@ -58,8 +59,8 @@ class _Copy:
 class UnfinishedStacks:
     """Collects copies of stacks and walks them.
 
-    ``rows_of`` gives a process's rows by address, ``finished`` takes a stack's id, its frames from the one where the
-    programs stopped, and the outcome; ``give_up`` is told of a process of which no copies are wanted any more.
+    ``rows_of`` gives a process's rows by address.  ``finished`` takes a stack's id, its frames from the one where the
+    programs stopped, and the outcome.  ``give_up`` is told each process whose stacks are no longer to be copied.
     """
 
     def __init__(self, rows_of: RowsOf, finished: Finished, give_up: GiveUp) -> None:
@@ -71,10 +72,10 @@ class UnfinishedStacks:
         self._failures: dict[Identity, int] = {}
 
     def add(self, event: StackCopyEvent) -> None:
-        """Keeps a stack's memory, or more of it."""
+        """Keep a stack's memory, or the next part of it."""
         copy = self._copies.get(event.stack_id)
         if copy is None:
-            # What does not begin at the stack pointer is more of a stack that was finished without it.
+            # A part that does not begin at the stack pointer belongs to a stack whose walk is finished already.
             if self._bytes > BYTES_MAX or event.start > event.registers.sp:
                 return
             copy = self._copies[event.stack_id] = _Copy(event.identity, event.registers, event.start)
@@ -83,7 +84,7 @@ class UnfinishedStacks:
             self._bytes += len(event.memory)
 
     def finish(self, seconds: float) -> bool:
-        """Walks what there is, each stack once, for so long; whether time was too short."""
+        """Walk each stack once, for so long at the most.  Returns whether the time was too short."""
         end = time.monotonic() + seconds
         for stack_id, copy in list(self._copies.items()):
             if time.monotonic() >= end:
@@ -92,9 +93,9 @@ class UnfinishedStacks:
         return False
 
     def finish_all(self, seconds: float) -> None:
-        """Walks all that is left, for the last time and for so long; others stay cut short where the programs stopped.
+        """Walk all that is left for the last time, for so long at the most.
 
-        A process may make its stacks as long to walk as it likes.
+        A process can make its stacks slow to walk.  Stacks for which there is no time stay as the programs sent them.
         """
         for copy in self._copies.values():
             copy.tries = TRIES
@@ -118,9 +119,9 @@ class UnfinishedStacks:
         self._bytes -= copy.size
         self._finished(stack_id, frames, outcome)
 
-    def forget(self, identities: Iterable[Identity]) -> None:
-        """Forgets processes that are over."""
-        for identity in identities:
+    def forget(self, gone: Gone) -> None:
+        """Drop the processes that are gone."""
+        for identity in gone.processes:
             self._failures.pop(identity, None)
 
     def _count_failure(self, identity: Identity) -> None:

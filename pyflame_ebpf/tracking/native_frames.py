@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pyflame_ebpf.cpython.plumbing import is_plumbing
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.host.proc import Mapping
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind
@@ -69,9 +70,9 @@ class NativeFrames:
         """Processes may have ended since names were asked for."""
         self._alive.clear()
 
-    def forget(self, identities: Iterable[Identity]) -> None:
-        """Forgets processes that nobody will ask about."""
-        for identity in identities:
+    def forget(self, gone: Gone) -> None:
+        """Drop the processes that are gone."""
+        for identity in gone.processes:
             self._alive.pop(identity, None)
             self._perf_maps.forget(identity)
 

@@ -20,6 +20,7 @@ from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.proc import Mapping
 from pyflame_ebpf.identity import Identity
@@ -378,16 +379,18 @@ class ProcessTable:
                 if self.is_running(identity):
                     known.cpu_after = proc.cpu_seconds(identity.tgid)
 
-    def forget_ended(self, kept: set[Identity]) -> set[Identity]:
-        """Forgets the processes that are over, but for those that are to be kept; gives those that it forgot."""
-        over = {identity for identity in self._known.keys() - kept if not self.is_running(identity)}
-        for identity in over:
+    def ended(self, kept: set[Identity]) -> set[Identity]:
+        """The processes that have ended, without those that are to be kept."""
+        return {identity for identity in self._known.keys() - kept if not self.is_running(identity)}
+
+    def forget(self, gone: Gone) -> None:
+        """Drop the processes that are gone."""
+        for identity in gone.processes & self._known.keys():
             self.code.forget(identity)
             if self._pids.get(identity.tgid) == identity:
                 del self._pids[identity.tgid]
             self._forgotten_python += self._known.pop(identity).interpreter is not None
-        self._forgotten += len(over)
-        return over
+            self._forgotten += 1
 
     # ---- what others ask ----
 

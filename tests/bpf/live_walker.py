@@ -18,7 +18,9 @@ from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Pro
 from pyflame_ebpf.sampling import abi, events
 from pyflame_ebpf.sampling.abi import raw_identity
 from pyflame_ebpf.sampling.events import Count
-from pyflame_ebpf.stacks import symbolize
+from pyflame_ebpf.stacks.collected import Collected
+from pyflame_ebpf.stacks.naming import FrameNames
+from pyflame_ebpf.stacks.profile_naming import ProfileNaming
 from pyflame_ebpf.tracking.process_table import executable_entry
 from tests.profiles import framed_stacks
 
@@ -179,19 +181,21 @@ class LiveWalker:
         return bytes(record) + b"".join(bytes(frame) for frame in stack.frames)
 
     def profile(self, stack: WalkedStack) -> Profile:
-        """The stack named, by way of the records and the symbolizer."""
-        symbolizer = symbolize.Symbolizer(self._read, _no_native_frame, _no_kernel_frame)
+        """The stack named, by way of its records."""
+        collected = Collected(self._read)
         for frame in {frame.code_id: frame for frame in stack.python}.values():
             code = events.parse_record(self.code_record(frame))
             assert isinstance(code, events.CodeEvent)
-            symbolizer.add_code(code, self.layout)
+            collected.add_code(code, self.layout)
         event = events.parse_record(self.stack_record(stack))
         assert isinstance(event, events.StackEvent)
-        symbolizer.add_stack(event, self.layout)
+        collected.add_stack(event, self.layout)
         outcome = abi.OUTCOMES.index(stack.outcome)
-        symbolizer.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, NO_NATIVE, 1)])
+        segment = collected.kept.begin_segment(0.0)
+        collected.add_counts(0, [Count(self.identity, self.pid, stack.stack_id, outcome, 0, False, NO_NATIVE, 1)])
         process = Process(self.pid, "target", interpreter=self.interpreter.name)
-        return symbolizer.profile(Recording(0.0, 1.0, 99, 1), {self.identity: process})
+        naming = ProfileNaming(collected, FrameNames(collected.codes, _no_native_frame, _no_kernel_frame))
+        return naming.profile([segment], Recording(0.0, 1.0, 99, 1), {self.identity: process})
 
     def named(self, stack: WalkedStack) -> list[list[object]]:
         """The stack as [name, file, first line, executing line], outermost first."""

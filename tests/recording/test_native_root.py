@@ -50,7 +50,9 @@ def test_samples_reach_the_root_once_the_libraries_are_known() -> None:
     [((), {"kept_in_r11", "below_r11"}), (("signal",), {"stay"})],
     ids=["innermost or the one before", "interrupted by a signal"],
 )
-def test_a_frame_that_a_scratch_register_finds_has_its_callers(arguments, innermost, tmp_path: Path) -> None:
+def test_a_frame_that_a_scratch_register_finds_has_its_callers(
+    arguments: tuple[str, ...], innermost: set[str], tmp_path: Path
+) -> None:
     source, program = Path(__file__).parent.parent / "extension" / "registers.c", tmp_path / "registers"
     subprocess.run(["gcc", "-O2", "-o", program, source], check=True)
     with subprocess.Popen([program, *arguments]) as running:

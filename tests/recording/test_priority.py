@@ -12,31 +12,31 @@ from pyflame_ebpf.recording.priority import NICENESS, urgent
 
 
 @pytest.fixture
-def autogroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def autogroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "autogroup"
     file.write_text("/autogroup-33 nice 3\n")
     monkeypatch.setattr(priority, "AUTOGROUP", file)
     return file
 
 
-def test_the_session_is_raised_while_it_records_and_put_back(autogroup) -> None:
+def test_the_session_is_raised_while_it_records_and_put_back(autogroup: Path) -> None:
     with urgent(with_session=True):
         assert autogroup.read_text() == f"{NICENESS}\n"
     assert autogroup.read_text() == "3\n"
 
 
-def test_a_session_that_is_before_others_already_stays_so(autogroup) -> None:
+def test_a_session_that_is_before_others_already_stays_so(autogroup: Path) -> None:
     autogroup.write_text("/autogroup-33 nice -15\n")
     with urgent(with_session=True):
         assert autogroup.read_text() == "-15\n"
 
 
-def test_the_session_is_left_alone_where_it_runs_what_is_recorded(autogroup) -> None:
+def test_the_session_is_left_alone_where_it_runs_what_is_recorded(autogroup: Path) -> None:
     with urgent(with_session=False):
         assert autogroup.read_text() == "/autogroup-33 nice 3\n"
 
 
-def test_without_autogroups_the_process_alone_is_raised(autogroup) -> None:
+def test_without_autogroups_the_process_alone_is_raised(autogroup: Path) -> None:
     autogroup.unlink()
     with urgent(with_session=True):
         assert not autogroup.exists()

@@ -1,185 +1,182 @@
-"""The steps of a recording: a clock and a sampler of the test's own, no BPF programs."""
+"""The steps of a recording of a made-up host."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 
 from pyflame_ebpf.commands.background_save import BackgroundSave
-from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.profile.model import Outcome, Profile
 from pyflame_ebpf.recording import host_lock
-from pyflame_ebpf.recording import recorder as recorder_module
-from pyflame_ebpf.recording.recorder import Recorder, RecordOptions
-from pyflame_ebpf.sampling import abi
-from pyflame_ebpf.sampling.events import Count
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.recording.recorder import SOON, Recorder
+from pyflame_ebpf.recording.segments import SegmentPlan
+from tests.recording.conftest import Start
+from tests.recording.made_up_host import MadeUpHost, process
+
+BY_SECOND = SegmentPlan(length=1.0, kept=1)  # as top has segments; the least that can be kept
 
 
-class FakeSampler:
-    """Has one sample whenever it is asked; waiting takes ``slowness`` times as long as it should."""
-
-    def __init__(self, slowness: float) -> None:
-        self.now = 1000.0
-        self.drains = 0
-        self.attached = True
-        self.forgotten: list[int] = []
-        self._slowness = slowness
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def poll(self, timeout_ms: int) -> list[object]:
-        self.now += timeout_ms / 1000 * self._slowness
-        return []
-
-    def drain_counts(self) -> list[Count]:
-        self.drains += 1
-        return [Count(Identity(1, 2, 3), 2, 4, 0, 0, False, 0, 1)]
-
-    def counters(self) -> dict[str, int]:
-        return dict.fromkeys(abi.COUNTERS, 0) | {"samples": self.drains}
-
-    def forget_stack(self, stack_id: int) -> None:
-        self.forgotten.append(stack_id)
-
-    def forget_codes(self, code_ids: set[int]) -> None:
-        assert not code_ids
-
-    def forget_threads(self, threads: set[object]) -> None:
-        assert not threads
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def let_go(self) -> None:
-        self.attached = False
-
-    def attach_new_cpus(self) -> None:
-        pass
+def service(host: MadeUpHost) -> None:
+    """Runs all the time."""
+    host.sample(process(0), 1, 1, "serve")
 
 
-class NoSymbols:
-    def lookup(self, _address: int) -> None:
-        return None
+def unsent(host: MadeUpHost) -> None:
+    """Its stack never comes."""
+    host.sample(process(0), 1, 1, "serve", sends=False)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ProcessTable, "scan", lambda _table: 0)
-    monkeypatch.setattr(recorder_module, "KernelSymbols", NoSymbols)
-
-    def start(sampler: FakeSampler, *, live: bool = False, lock: TextIO | None = None) -> Recorder:
-        monkeypatch.setattr(recorder_module, "time", sampler)
-        recorder = Recorder(RecordOptions(), sampler, live=live, lock=lock)
-        recorder.start()
-        return recorder
-
-    return start
+def step_until(recorder: Recorder, elapsed: float, wait: float = 0.5) -> None:
+    while recorder.elapsed < elapsed:
+        recorder.step(wait)
 
 
-def test_every_second_has_its_samples(started) -> None:
-    recorder = started(FakeSampler(1.3))
-    while recorder.elapsed < 60:
-        recorder.step()
+def test_every_second_has_its_samples(started: Start) -> None:
+    recorder = started(MadeUpHost(service, slowness=1.3))
+    step_until(recorder, 60)
     seconds = {key.second for key in recorder.finish().samples}
     assert seconds == set(range(len(seconds)))
     assert len(seconds) >= 60
 
 
-def test_a_second_ends_on_time(started, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "POLL", 0.3)
-    sampler = FakeSampler(1.0)
-    recorder = started(sampler)
-    while not sampler.drains:
-        recorder.step()
+def test_a_second_ends_on_time(started: Start) -> None:
+    host = MadeUpHost(service)
+    recorder = started(host)
+    while not host.drains:
+        recorder.step(0.3)
     assert recorder.elapsed == pytest.approx(1.0, abs=0.002)
     recorder.close()
 
 
-def test_samples_that_are_named_slowly_are_not_lost_to_the_live_view(started, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "NAME", -1.0)
-    sampler = FakeSampler(120.0)
-    recorder = started(sampler, live=True)
-    shown = 0
-    while recorder.elapsed < 200:
-        recorder.step()
-        window = recorder.window()
-        shown += window.total if window else 0
-    assert sampler.drains > 10
-    assert sampler.drains - shown <= 1  # the last window is not named yet
+def test_a_step_waits_no_longer_than_it_is_told(started: Start) -> None:
+    recorder = started(MadeUpHost(service))
+    recorder.step(SOON)
+    assert recorder.elapsed == pytest.approx(SOON, abs=0.001)
     recorder.close()
 
 
-def test_a_live_view_has_stacks_sent_again_that_never_came(started) -> None:
-    sampler = FakeSampler(1.0)
-    recorder = started(sampler, live=True)
-    while recorder.elapsed < 3:
-        recorder.step()
-        recorder.window()
-    assert set(sampler.forgotten) == {4}
+def test_a_recording_is_one_segment_which_is_all_of_its_time(started: Start) -> None:
+    host = MadeUpHost(service)
+    recorder = started(host)
+    assert [recorder.step(0.5) for _ in range(40)] == [None] * 40
+    segment = recorder.end()
+    assert (segment.begin, segment.end) == (0.0, recorder.elapsed)
+    assert [count for _, count in segment.counts] == host.counted
+    recorder.close()
 
 
-def test_what_a_live_view_saves_begins_with_what_it_keeps(started, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
-    recorder = started(FakeSampler(1.0), live=True)
-    while recorder.elapsed < 10:
-        recorder.step()
-        recorder.window()
+def test_the_profile_of_a_recording_has_what_was_sampled(started: Start) -> None:
+    host = MadeUpHost(service)
+    recorder = started(host)
+    step_until(recorder, 2.5)
+    profile = recorder.finish()
+    assert profile.recording.duration == recorder.elapsed
+    assert profile.recording.started == 1000.0
+    assert profile.total == profile.recording.counters["samples"] == recorder.progress().samples
+    assert profile.outcomes() == {Outcome.COMPLETE: profile.total}
+    assert [(each.pid, each.name) for each in profile.processes] == [(process(0).tgid, "name")]
+    assert [(thread.tid, thread.name) for thread in profile.threads] == [(1, "serve's thread")]
+    assert max(key.second for key in profile.samples) == 2
+
+
+def test_samples_that_are_drained_after_the_end_are_of_the_last_second(started: Start) -> None:
+    recorder = started(MadeUpHost(service))
+    step_until(recorder, 2)
+    recorder.stop()
+    profile = recorder.finish()
+    assert {key.second for key in profile.samples} == {0, 1}
+    assert profile.recording.duration == pytest.approx(2.0, abs=0.001)
+
+
+def test_a_recording_that_is_over_at_once_has_a_second(started: Start) -> None:
+    recorder = started(MadeUpHost(service))
+    recorder.stop()
+    assert {key.second for key in recorder.finish().samples} == {0}
+
+
+def test_a_recording_asks_for_no_stack_again(started: Start) -> None:
+    host = MadeUpHost(unsent)
+    recorder = started(host)
+    step_until(recorder, 3)
+    recorder.close()
+    assert not host.gone
+
+
+# ---- a recording without end ----
+
+
+def test_a_stack_that_never_came_is_asked_for_again_each_second(started: Start) -> None:
+    host = MadeUpHost(unsent)
+    recorder = started(host, SegmentPlan(length=10.0, kept=1 << 20))
+    step_until(recorder, 3.5)
+    recorder.close()
+    assert [gone.stacks for gone in host.gone] == [{1}] * 3
+
+
+def test_a_saving_begins_with_what_is_kept(started: Start) -> None:
+    recorder = started(MadeUpHost(service), BY_SECOND)
+    step_until(recorder, 10)
     saved = recorder.profile_so_far()
-    assert saved.recording.duration < 5
-    assert saved.recording.started + saved.recording.duration == pytest.approx(1010, abs=1.5)
+    begin, end = recorder.kept
+    assert saved.recording.duration == end - begin < 5
+    assert saved.recording.started == 1000 + begin
+    assert end == pytest.approx(10, abs=0.6)
     seconds = {key.second for key in saved.samples}
     assert seconds == set(range(len(seconds)))
-    assert saved.total == pytest.approx(saved.recording.duration, abs=0.1)  # one sample a second
+    assert saved.total == 2 * len(seconds)
 
 
-def test_counters_of_what_a_live_view_saves_begin_with_what_it_keeps(started, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
-    sampler = FakeSampler(1.0)
-    recorder = started(sampler, live=True)
-    recorder._symbolizer.unnamed_codes = 7
-    while recorder.elapsed < 10:
-        recorder.step()
-        recorder.window()
-    saved = recorder.profile_so_far().recording
-    assert saved.counters["codes_unnamed"] == 0
-    assert saved.counters["samples"] == round(saved.duration)
+def test_counters_of_a_saving_begin_with_what_is_kept(started: Start) -> None:
+    recorder = started(MadeUpHost(service), BY_SECOND)
+    recorder._collected.codes.unnamed = 7
+    step_until(recorder, 10)
+    saved = recorder.profile_so_far()
+    assert saved.recording.counters["codes_unnamed"] == 0
+    assert saved.recording.counters["samples"] == saved.total
+    assert saved.recording.scheduler_cpu is None
+
+
+def test_all_is_kept_of_a_view_that_is_young(started: Start) -> None:
+    recorder = started(MadeUpHost(service), SegmentPlan(length=1.0, kept=1 << 20))
+    step_until(recorder, 3)
+    assert recorder.kept == (0.0, recorder.elapsed)
+    assert recorder.profile_so_far().total == recorder.progress().samples
+    recorder.close()
 
 
 def test_a_copy_that_still_writes_holds_neither_the_host_nor_its_lock(
-    started, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    started: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(host_lock, "LOCK_FILE", str(tmp_path / "lock"))
-    sampler = FakeSampler(1.0)
+    host = MadeUpHost(service)
     from_here, from_copy = socket.socketpair()
 
     def profile() -> Profile:
         found = recorder.profile_so_far()
         from_here.close()
-        from_copy.sendall(b"attached" if sampler.attached else b"detached")
+        from_copy.sendall(b"attached" if host.attached else b"detached")
         from_copy.recv(1)
         return found
 
     with from_here:
         with host_lock.only_one_profiler() as lock:
-            recorder = started(sampler, live=True, lock=lock)
+
+            def let_go() -> None:
+                lock.close()
+                host.let_go()
+
+            recorder = started(host, BY_SECOND, let_go=let_go)
             save = BackgroundSave(tmp_path / "saved", profile)
             from_copy.close()
             assert from_here.recv(8) == b"detached"
             with pytest.raises(host_lock.AlreadyRecording), host_lock.only_one_profiler():
                 pass
-            assert sampler.attached
+            assert host.attached
         with host_lock.only_one_profiler():
             assert save.outcome() is None
-    assert save.outcome(None).failure is None
+    outcome = save.outcome(None)
+    assert outcome is not None
+    assert outcome.failure is None
     recorder.close()

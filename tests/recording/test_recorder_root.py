@@ -18,10 +18,11 @@ import check_shares
 import pytest
 from _recordings import python_frames, record_for, samples_of
 
-from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome, Profile
+from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome, Profile, Stack
 from pyflame_ebpf.recording import host_lock
-from pyflame_ebpf.recording import recorder as recorder_module
 from pyflame_ebpf.recording.recorder import Recorder, RecordOptions, prepared
+from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.stacks.segments import Segment
 from tests.command_line import BusyProcess
 from tests.conftest import StartTarget
 from tests.interpreters import Interpreter, discover
@@ -70,6 +71,9 @@ def test_sampled_shares_are_those_that_the_target_measured(
 # ---- every kind of program ----
 
 
+SampledStack = tuple[Outcome, Gil, bool, Stack]  # (outcome, GIL, kernel mode, stack)
+
+
 @dataclass(frozen=True)
 class Recorded:
     """One recording of many programs: its profile and their PIDs."""
@@ -79,12 +83,12 @@ class Recorded:
     children: tuple[int, ...]
     short_lived: frozenset[int]
 
-    def stacks(self, program: str) -> Counter:
+    def stacks(self, program: str) -> Counter[SampledStack]:
         """(outcome, GIL, kernel mode, stack) of a program's samples."""
         return self.stacks_of(self.pids[program])
 
-    def stacks_of(self, pid: int) -> Counter:
-        found: Counter = Counter()
+    def stacks_of(self, pid: int) -> Counter[SampledStack]:
+        found: Counter[SampledStack] = Counter()
         for key, count in samples_of(self.profile, pid).items():
             found[key.outcome, key.gil, key.kernel_mode, self.profile.frames_of(key.stack)] += count
         return found
@@ -127,7 +131,8 @@ PROGRAMS = {
 @pytest.fixture(scope="module")
 def recorded() -> Recorded:
     with ExitStack() as running:
-        pids, children = {}, ()
+        pids: dict[str, int] = {}
+        children: tuple[int, ...] = ()
         short = ShortLived(interpreter_of((3, 11)))
         for program, release in PROGRAMS.items():
             target = TargetProcess(interpreter_of(release), "workloads.py", program.split()[0])
@@ -152,8 +157,8 @@ def recorded() -> Recorded:
         return Recorded(profile, pids, children, frozenset(short.pids))
 
 
-def leaf_names(stacks: Counter) -> Counter:
-    found: Counter = Counter()
+def leaf_names(stacks: Counter[SampledStack]) -> Counter[str]:
+    found: Counter[str] = Counter()
     for (_, _, _, stack), count in stacks.items():
         frames = python_frames(stack)
         found[frames[-1].name if frames else ""] += count
@@ -195,7 +200,7 @@ def test_kernel_frames_lie_on_the_python_frame_that_made_the_system_call(recorde
     assert joined >= 0.3 * stacks.total()
 
 
-def called_by_copy(stack) -> bool:
+def called_by_copy(stack: Stack) -> bool:
     return python_frames(stack)[-1].name == "copy_zeros"
 
 
@@ -262,7 +267,7 @@ def test_a_subinterpreter_is_seen(recorded: Recorded, release: str) -> None:
 
 
 def test_a_script_that_lives_50_ms_is_named_with_its_lines(recorded: Recorded) -> None:
-    frames = Counter()
+    frames: Counter[bool] = Counter()
     for pid in recorded.short_lived:
         for (outcome, _, _, stack), count in recorded.stacks_of(pid).items():
             if outcome is not Outcome.NOT_PYTHON:
@@ -322,7 +327,7 @@ def attached() -> set[str]:
 
 def test_a_copy_that_saves_has_nothing_of_the_host_attached() -> None:
     reader, writer = os.pipe()
-    with live_recorder() as recorder:
+    with endless_recorder() as recorder:
         assert {"[perf_event]", "pyflame-ebpf.lock"} < attached()
         if not (copy := os.fork()):
             try:
@@ -335,19 +340,21 @@ def test_a_copy_that_saves_has_nothing_of_the_host_attached() -> None:
         before = recorder.progress().samples
         while recorder.progress().samples == before:  # the recording goes on
             recorder.step()
-            recorder.window()
     assert os.read(reader, 4096) == b"set()"
     os.close(reader)
 
 
 @contextlib.contextmanager
-def live_recorder() -> Iterator[Recorder]:
-    """Started once no other recording on this host comes first, over a process that computes."""
+def endless_recorder() -> Iterator[Recorder]:
+    """Cut by the second, of which little is kept; over a process that computes.
+
+    Started once no other recording on this host comes first.
+    """
     with contextlib.ExitStack() as entered:
         recorder = None
         while recorder is None:
             with contextlib.suppress(host_lock.AlreadyRecording):
-                recorder = entered.enter_context(prepared(RecordOptions(), entered, live=True))
+                recorder = entered.enter_context(prepared(RecordOptions(), entered, SegmentPlan(length=1.0, kept=1)))
             time.sleep(0.05)
         entered.enter_context(contextlib.closing(recorder))
         entered.enter_context(BusyProcess())
@@ -355,28 +362,37 @@ def live_recorder() -> Iterator[Recorder]:
         yield recorder
 
 
-def test_what_a_live_view_forgot_is_sent_again_when_it_is_sampled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder_module, "KEPT_FOR_SAVING", 1)
-    with live_recorder() as recorder, BusyProcess("def again():\n    while True: pass\nagain()") as busy:
+def test_what_was_forgotten_is_sent_again_when_it_is_sampled_again() -> None:
+    with endless_recorder() as recorder, BusyProcess("def again():\n    while True: pass\nagain()") as busy:
 
-        def windows_until(is_done: Callable[[list[tuple[str, set[str]]]], bool]) -> None:
-            """Steps until a second's stacks are so: each the name of its thread, and of its frames."""
+        def segments_until(is_done: Callable[[list[tuple[str, set[str]]]], bool]) -> None:
+            """Steps until a segment's stacks are so: each the name of its thread, and those of its frames."""
             while True:
-                recorder.step()
-                window = recorder.window()
-                if window is not None and is_done(stacks_of(window, busy.pid)):
+                segment = recorder.step()
+                if segment is not None and is_done(stacks_of(named(recorder, segment), busy.pid)):
                     return
 
         def is_named(stacks: list[tuple[str, set[str]]]) -> bool:
             return any(thread.startswith("python") and "again" in names for thread, names in stacks)
 
-        windows_until(is_named)
+        def knows_code() -> bool:
+            codes = recorder._collected.codes._codes.values()
+            return any(code.name == "again" for code in codes)
+
+        segments_until(is_named)
+        assert knows_code()
         busy.stop()
         for _ in range(4):
-            windows_until(lambda stacks: not stacks)
-        assert not any(code is not None and code.name == "again" for code in recorder._symbolizer._codes.values())
+            segments_until(lambda stacks: not stacks)
+        assert not knows_code()
         busy.process.send_signal(signal.SIGCONT)
-        windows_until(is_named)
+        segments_until(is_named)
+
+
+def named(recorder: Recorder, segment: Segment) -> Profile:
+    naming = recorder.begin_naming(segment)
+    assert naming.name(60.0)
+    return naming.profile()
 
 
 def stacks_of(profile: Profile, pid: int) -> list[tuple[str, set[str]]]:

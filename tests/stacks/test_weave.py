@@ -12,6 +12,7 @@ import time
 import pytest
 
 from pyflame_ebpf.sampling.abi import FRAME_BOUNDARY, FRAME_ENTRY, FRAME_NATIVE, FRAME_PYTHON
+from pyflame_ebpf.sampling.events import RawFrame
 from pyflame_ebpf.stacks.weave import LEAF_FRAME_MAX, Run, runs, weave
 
 STACK = 0x7FFD_0000_0000
@@ -19,7 +20,7 @@ SIZE = 0x100  # of a C frame
 LOOP, GREENLET = ord("E"), ord("G")
 
 
-def native(functions: str, start: int = STACK) -> list[tuple[int, int, int, int]]:
+def native(functions: str, start: int = STACK) -> list[RawFrame]:
     """Frames of C functions named by a letter; each ends SIZE further on."""
     return [(ord(name), start + SIZE * (index + 1), 0, FRAME_NATIVE) for index, name in enumerate(functions)]
 
@@ -29,15 +30,15 @@ def place(index: int, start: int = STACK) -> int:
     return start + SIZE * index + SIZE // 2
 
 
-def python(code: int, *, entry: bool = False) -> tuple[int, int, int, int]:
+def python(code: int, *, entry: bool = False) -> RawFrame:
     return code, code, 0, FRAME_PYTHON | (FRAME_ENTRY if entry else 0)
 
 
-def boundary(at: int) -> tuple[int, int, int, int]:
+def boundary(at: int) -> RawFrame:
     return at, 0, 0, FRAME_BOUNDARY
 
 
-def by_place(functions: str, *lengths: int) -> list[tuple[int, int, int, int]]:
+def by_place(functions: str, *lengths: int) -> list[RawFrame]:
     """Python frames 0, 1, 2, … in runs of these lengths, of the evaluation-loop calls in turn, as 3.12 has them."""
     calls = [index for index, name in enumerate(functions) if name == "E"]
     frames, code = [], 0
@@ -48,16 +49,16 @@ def by_place(functions: str, *lengths: int) -> list[tuple[int, int, int, int]]:
     return frames
 
 
-def in_order(*lengths: int) -> list[tuple[int, int, int, int]]:
+def in_order(*lengths: int) -> list[RawFrame]:
     """The same as 3.11 has them; in releases before, all lengths are 1."""
-    frames = []
+    frames: list[RawFrame] = []
     for length in lengths:
         code = len(frames)
         frames += [python(code + step, entry=step == length - 1) for step in range(length)]
     return frames
 
 
-def woven(python_frames, native_frames, *, complete: bool = True) -> str:
+def woven(python_frames: list[RawFrame], native_frames: list[RawFrame], *, complete: bool = True) -> str:
     """Leaf first: Python frames as numbers, C functions as letters, calls that a run replaces as ``e``."""
     frames = weave(
         python_frames,
@@ -69,7 +70,7 @@ def woven(python_frames, native_frames, *, complete: bool = True) -> str:
     return " ".join(shown(frame, is_call) for frame, is_call in frames)
 
 
-def shown(frame, is_call: bool) -> str:
+def shown(frame: RawFrame, is_call: bool) -> str:
     if frame[3] & 0xFF == FRAME_PYTHON:
         return str(frame[0])
     return chr(frame[0]).lower() if is_call else chr(frame[0])
@@ -93,26 +94,31 @@ def test_boundary_without_frames_is_no_run() -> None:
     assert runs(frames) == [Run([frames[1]], 8)]
 
 
+def test_boundary_without_frames_gives_the_next_run_no_place() -> None:
+    frames = [boundary(7), python(0)]
+    assert runs(frames) == [Run([frames[1]], 0)]
+
+
 # ---- both whole ----
 
 
 @pytest.mark.parametrize("frames", [by_place("aEbcEdE", 1, 3, 2), in_order(1, 3, 2)], ids=["by place", "in order"])
-def test_each_run_takes_the_place_of_its_call(frames) -> None:
+def test_each_run_takes_the_place_of_its_call(frames: list[RawFrame]) -> None:
     assert woven(frames, native("aEbcEdES")) == "a 0 e b c 1 2 3 e d 4 5 e S"
 
 
 @pytest.mark.parametrize("frames", [by_place("E", 5), in_order(5)], ids=["by place", "in order"])
-def test_recursion_without_calls_of_c_is_one_run(frames) -> None:
+def test_recursion_without_calls_of_c_is_one_run(frames: list[RawFrame]) -> None:
     assert woven(frames, native("EmS")) == "0 1 2 3 4 e m S"
 
 
 @pytest.mark.parametrize("frames", [by_place("EE", 1, 1), in_order(1, 1)], ids=["by place", "in order"])
-def test_calls_with_nothing_between_them_stay_apart(frames) -> None:
+def test_calls_with_nothing_between_them_stay_apart(frames: list[RawFrame]) -> None:
     assert woven(frames, native("EES")) == "0 e 1 e S"
 
 
 @pytest.mark.parametrize("frames", [by_place("aEbE", 1, 1), in_order(1, 1)], ids=["by place", "in order"])
-def test_call_of_the_loop_that_has_no_frame_yet_shifts_nothing(frames) -> None:
+def test_call_of_the_loop_that_has_no_frame_yet_shifts_nothing(frames: list[RawFrame]) -> None:
     places = [frame if frame[3] != FRAME_BOUNDARY else boundary(frame[0] + SIZE) for frame in frames]
     assert woven(places, native("EaEbES")) == "E a 0 e b 1 e S"
 
@@ -137,6 +143,13 @@ def test_place_is_believed_whatever_functions_are_called() -> None:
 
 def test_leaf_s_own_frame_can_hold_a_run() -> None:
     assert woven(by_place("EaE", 1, 2), native("EaES")) == "0 e a 1 2 e S"
+
+
+@pytest.mark.parametrize(("below", "expected"), [(0, "0 l a 1 e S"), (1, "L a 0 1 e S")])
+def test_leaf_s_own_frame_is_taken_to_be_no_longer_than_the_maximum(below: int, expected: str) -> None:
+    end_of_leaf = STACK + SIZE
+    frames = [python(0), boundary(end_of_leaf - LEAF_FRAME_MAX - below), python(1), boundary(place(2))]
+    assert woven(frames, native("LaES")) == expected
 
 
 def test_handler_on_a_stack_of_its_own_holds_no_run_of_the_other_stack() -> None:
@@ -164,17 +177,17 @@ def test_native_frames_alone_stay_as_they_are() -> None:
 
 @pytest.mark.parametrize("frames", [by_place("E", 2), in_order(2)], ids=["by place", "in order"])
 @pytest.mark.parametrize("complete", [True, False])
-def test_python_frames_alone_stay_as_they_are(frames, complete: bool) -> None:
+def test_python_frames_alone_stay_as_they_are(frames: list[RawFrame], complete: bool) -> None:
     assert woven(frames, [], complete=complete) == "0 1"
 
 
 @pytest.mark.parametrize("frames", [by_place("aEbEE", 1, 2, 1), in_order(1, 2, 1)], ids=["by place", "in order"])
-def test_python_frames_beyond_the_end_of_the_native_walk_are_kept(frames) -> None:
+def test_python_frames_beyond_the_end_of_the_native_walk_are_kept(frames: list[RawFrame]) -> None:
     assert woven(frames, native("aEb"), complete=False) == "a 0 e b 1 2 3"
 
 
 @pytest.mark.parametrize("frames", [by_place("aEbE", 1, 1), in_order(1, 1)], ids=["by place", "in order"])
-def test_python_walk_that_broke_off_is_matched_from_the_leaf(frames) -> None:
+def test_python_walk_that_broke_off_is_matched_from_the_leaf(frames: list[RawFrame]) -> None:
     assert woven(frames, native("aEbEcES"), complete=False) == "a 0 e b 1 e c E S"
 
 

@@ -1,0 +1,74 @@
+"""Takes in what the programs tell: hands each event to the stores that keep its facts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from pyflame_ebpf.sampling.events import (
+    CodeEvent,
+    Event,
+    ExitEvent,
+    MissEvent,
+    ProcessEvent,
+    StackCopyEvent,
+    StackEvent,
+    ThreadEvent,
+)
+from pyflame_ebpf.stacks.collected import Collected
+from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
+from pyflame_ebpf.tracking.native_frames import NativeFrames
+from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.source_files import SourceFiles
+
+
+class Events(Protocol):
+    """What the programs tell."""
+
+    def poll(self, timeout_ms: int) -> list[Event]:
+        """The events since the last call; waits so long for one that is urgent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """The programs' events, and where they go.  ``source_files`` is None if no source text is wanted."""
+
+    events: Events
+    table: ProcessTable
+    native: NativeFrames
+    collected: Collected
+    unfinished: UnfinishedStacks
+    source_files: SourceFiles | None
+
+    def take(self, wait: float) -> None:
+        """Take in the events since the last call; wait so many seconds for one that is urgent."""
+        for event in sorted(self.events.poll(math.ceil(wait * 1000)), key=_urgency):
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, StackEvent):
+            layout = self.table.layout_of(event.identity)
+            self.collected.add_stack(event, layout)
+            if self.source_files and layout is not None:
+                self.source_files.watch(event.identity)
+        elif isinstance(event, CodeEvent):
+            self.collected.add_code(event, self.table.layout(event.layout))
+        elif isinstance(event, ProcessEvent):
+            self.table.process_met(event)
+            self.native.watch(event.identity)
+        elif isinstance(event, ThreadEvent):
+            self.collected.add_thread(event.identity, event.tid, event.name)
+        elif isinstance(event, MissEvent):
+            self.table.code_missed(event)
+            if not event.file:
+                self.native.watch(event.identity)
+        elif isinstance(event, StackCopyEvent):
+            self.unfinished.add(event)
+        elif isinstance(event, ExitEvent):
+            self.table.process_ended(event)
+
+
+def _urgency(event: Event) -> int:
+    """Sorts first what makes the stacks whole that are sampled meanwhile: where code is mapped, then missed pages."""
+    return 0 if isinstance(event, ProcessEvent) else 1 if isinstance(event, MissEvent) else 2
