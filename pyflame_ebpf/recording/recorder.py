@@ -111,7 +111,7 @@ class Recorder:
         self._unfinished = UnfinishedStacks(
             self._table.rows_of, self._symbolizer.finish_stack, self._table.without_copies
         )
-        self._source_files = SourceFiles(self._table.is_running) if options.source else None
+        self._source_files = SourceFiles(self._table.directories.of) if options.source else None
         self._started = self._started_at = self._drained = 0.0
         self._host_cpu = 0.0
         self._counters_before: tuple[dict[str, int], dict[str, int]] = {}, {}  # ... the two generations that are kept
@@ -243,6 +243,7 @@ class Recorder:
     def close(self) -> None:
         """Lets go of what names and source text are taken from; also for a recording whose profile nobody wants."""
         self._native.close()
+        self._table.close()
         if self._source_files:
             self._source_files.close()
 
