@@ -18,13 +18,17 @@ from pyflame_ebpf.tracking.directories import Directories, same_start
 from tests.host.live_children import waiting
 from tests.tracking.live_processes import NO_PID, TICK, identity_of
 
-ME = identity_of(os.getpid())
-
 
 def held_now() -> list[str]:
     """Descriptors of processes' directories that are open here."""
     links = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     return [str(link) for link in links if str(link.parent) == "/proc" and link.name.isdecimal()]
+
+
+@pytest.fixture
+def me() -> Identity:
+    """This process."""
+    return identity_of(os.getpid())
 
 
 @pytest.fixture
@@ -48,8 +52,8 @@ def test_the_directory_of_a_process_answers_while_it_runs(directories: Directori
             proc.process_stat(directories.of(identity))
 
 
-def test_a_process_has_one_descriptor_whatever_it_executes(directories: Directories) -> None:
-    programs = [replace(ME, exec_id=number) for number in (1, 2, 3)]
+def test_a_process_has_one_descriptor_whatever_it_executes(directories: Directories, me: Identity) -> None:
+    programs = [replace(me, exec_id=number) for number in (1, 2, 3)]
     assert [directories.begin(program) for program in programs] == [None, *programs[:2]]
     assert held_now() == [f"/proc/{os.getpid()}"]
     assert [directories.is_running(program) for program in programs] == [False, False, True]
@@ -59,35 +63,35 @@ def test_a_process_has_one_descriptor_whatever_it_executes(directories: Director
         directories.of(programs[1])
 
 
-@pytest.mark.parametrize("told", [ME, replace(ME, exec_id=7)])
+@pytest.mark.parametrize("exec_id", [1, 7])
 def test_the_end_of_a_process_closes_its_directory_whichever_program_it_ran(
-    directories: Directories, told: Identity
+    directories: Directories, exec_id: int, me: Identity
 ) -> None:
-    directories.begin(ME)
-    directories.end(told)
+    directories.begin(me)
+    directories.end(replace(me, exec_id=exec_id))
     assert held_now() == []
-    assert not directories.is_current(ME)
-    assert not directories.is_running(ME)
+    assert not directories.is_current(me)
+    assert not directories.is_running(me)
     with pytest.raises(ProcessGone):
-        directories.of(ME)
+        directories.of(me)
 
 
-def test_the_end_of_an_earlier_process_with_the_pid_closes_nothing(directories: Directories) -> None:
-    directories.begin(ME)
-    directories.end(replace(ME, start=ME.start - 1))
+def test_the_end_of_an_earlier_process_with_the_pid_closes_nothing(directories: Directories, me: Identity) -> None:
+    directories.begin(me)
+    directories.end(replace(me, start=me.start - 1))
     directories.end(Identity(1, NO_PID, 1))
-    assert directories.is_running(ME)
+    assert directories.is_running(me)
 
 
 def test_a_later_process_with_the_pid_takes_the_place_of_one_whose_end_was_not_heard_of(
-    directories: Directories,
+    directories: Directories, me: Identity
 ) -> None:
-    stale = replace(ME, start=ME.start - 10 * TICK)
+    stale = replace(me, start=me.start - 10 * TICK)
     directories.begin(stale)
     assert held_now() == []
     assert not directories.is_running(stale)
-    assert directories.begin(ME) == stale
-    assert directories.is_running(ME)
+    assert directories.begin(me) == stale
+    assert directories.is_running(me)
 
 
 def test_a_process_that_is_over_when_it_is_met_counts_as_gone(directories: Directories) -> None:
@@ -99,12 +103,12 @@ def test_a_process_that_is_over_when_it_is_met_counts_as_gone(directories: Direc
 
 
 def test_what_is_forgotten_is_closed_and_a_program_that_runs_no_longer_closes_nothing(
-    directories: Directories,
+    directories: Directories, me: Identity
 ) -> None:
-    directories.begin(ME)
-    after = replace(ME, exec_id=2)
+    directories.begin(me)
+    after = replace(me, exec_id=2)
     directories.begin(after)
-    directories.forget([ME])
+    directories.forget([me])
     assert directories.is_running(after)
     directories.forget([after])
     assert held_now() == []
@@ -127,10 +131,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_without_a_free_descriptor_a_process_is_known_by_its_start(
-    directories: Directories, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    directories: Directories, clock: list[float], monkeypatch: pytest.MonkeyPatch, me: Identity
 ) -> None:
     monkeypatch.setattr(open_files, "PROCESSES_MAX", 1)
-    directories.begin(ME)
+    directories.begin(me)
     with waiting() as process:
         identity = identity_of(process.pid)
         directories.begin(identity)
@@ -147,18 +151,18 @@ def test_without_a_free_descriptor_a_process_is_known_by_its_start(
 
 
 def test_the_limit_counts_what_is_held_and_not_what_was(
-    directories: Directories, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, monkeypatch: pytest.MonkeyPatch, me: Identity
 ) -> None:
     monkeypatch.setattr(open_files, "PROCESSES_MAX", 1)
     for number in range(3):
-        program = replace(ME, exec_id=number)
+        program = replace(me, exec_id=number)
         directories.begin(program)
         assert directories.of(program).is_held
         directories.end(program)
 
 
 def test_directories_whose_process_ended_unheard_are_looked_for_once_a_second(
-    directories: Directories, clock: list[float], monkeypatch: pytest.MonkeyPatch
+    directories: Directories, clock: list[float], monkeypatch: pytest.MonkeyPatch, me: Identity
 ) -> None:
     monkeypatch.setattr(open_files, "PROCESSES_MAX", 1)
 
@@ -168,10 +172,10 @@ def test_directories_whose_process_ended_unheard_are_looked_for_once_a_second(
             process.kill()
 
     def next_is_held() -> bool:
-        directories.end(ME)
-        directories.begin(ME)
-        held = directories.of(ME).is_held
-        directories.end(ME)
+        directories.end(me)
+        directories.begin(me)
+        held = directories.of(me).is_held
+        directories.end(me)
         return held
 
     ended()
@@ -185,19 +189,19 @@ def test_directories_whose_process_ended_unheard_are_looked_for_once_a_second(
 
 
 def test_a_descriptor_that_the_kernel_refuses_is_no_end_of_the_process(
-    directories: Directories, monkeypatch: pytest.MonkeyPatch
+    directories: Directories, monkeypatch: pytest.MonkeyPatch, me: Identity
 ) -> None:
     def refuse(_pid: int) -> ProcessDirectory:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(ProcessDirectory, "held", refuse)
-    directories.begin(ME)
-    assert not directories.of(ME).is_held
-    assert directories.is_running(ME)
+    directories.begin(me)
+    assert not directories.of(me).is_held
+    assert directories.is_running(me)
 
 
-def test_close_gives_all_descriptors_back(directories: Directories) -> None:
-    directories.begin(ME)
+def test_close_gives_all_descriptors_back(directories: Directories, me: Identity) -> None:
+    directories.begin(me)
     directories.close()
     assert held_now() == []
-    assert not directories.is_running(ME)
+    assert not directories.is_running(me)

@@ -18,7 +18,6 @@ from pyflame_ebpf.cpython import interpreter as cpython
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import interpreter_of
 from pyflame_ebpf.cpython.layout import CPythonLayout
-from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import maps, proc
 from pyflame_ebpf.identity import Identity
@@ -417,39 +416,3 @@ def test_memory_of_a_running_process_can_be_read_and_what_is_not_there_is_empty(
     address = id(word) + bytes.__basicsize__ - 1  # CPython: the contents lie behind the object's head
     assert table.read_memory(event.identity, address, 8) == word[:8]
     assert table.read_memory(event.identity, 8, 8) == b""
-
-
-# ---- what the programs read ----
-
-RECIPE = Recipe(
-    first_text_vaddr=0x1000,
-    interpreters_head=0x5000,
-    tstate_current=0x6000,
-    in_library=True,
-    debug_entry_vaddr=0x2000,
-    library_dynamic_vaddr=0x3000,
-    library_build_id_vaddr=0x300,
-    library_build_id_start=bytes(range(8)),
-)
-
-
-def test_recipe_becomes_an_entry() -> None:
-    entry = executable_entry(RECIPE, 3)
-    assert (entry.text, entry.debug_entry, entry.library_dynamic, entry.layout) == (0x1000, 0x2000, 0x3000, 3)
-    assert (entry.interpreters_head, entry.tstate_current) == (0x5000, 0x6000)
-    assert (entry.build_id, entry.build_id_start) == (0x300, 0x0706050403020100)
-
-
-def test_interpreter_in_the_executable_needs_no_list_of_libraries() -> None:
-    assert executable_entry(replace(RECIPE, in_library=False), 0).debug_entry == 0
-
-
-@pytest.mark.parametrize("start", [b"", b"short"])
-def test_build_id_that_is_too_short_to_compare_is_not_compared(start: bytes) -> None:
-    assert executable_entry(replace(RECIPE, library_build_id_start=start), 0).build_id == 0
-
-
-def test_executable_has_the_key_that_the_kernel_has() -> None:
-    status = Path(sys.executable).resolve().stat()
-    device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
-    assert file_key(os.getpid()) == (status.st_ino, device, status.st_size & 0xFFFFFFFF)
