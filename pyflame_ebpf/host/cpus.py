@@ -35,7 +35,7 @@ def parse_host_cpu_seconds(stat: str, ticks_per_second: int) -> float:
 
     Guest time is part of user and nice time (proc(5)), so it is not added.
     """
-    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split("\n", 1)[0].split()[1:8])
+    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split()[1:8])
     return (user + nice + system + irq + softirq) / ticks_per_second
 
 

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from pyflame_ebpf.host import mapped_files
 from pyflame_ebpf.host.mapped_files import executable_identity, open_code, open_mapped_file
 from pyflame_ebpf.host.maps import Mapping, mappings
+from pyflame_ebpf.host.process_directory import ProcessDirectory
 from tests.host.live_children import waiting
 
 
@@ -51,6 +53,24 @@ def test_a_mapped_file_is_the_one_that_is_mapped(child: subprocess.Popen[bytes])
     mapping = of_a_file(child.pid)
     with open_mapped_file(child.pid, mapping) as file, open_code(child.pid, mapping) as code:
         assert os.fstat(file.fileno()).st_ino == os.fstat(code.fileno()).st_ino == mapping.inode
+
+
+def test_a_file_is_opened_by_its_place_in_memory_and_else_by_its_path_below_the_processs_root(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(_directory: ProcessDirectory, name: str) -> BinaryIO:
+        asked.append(name)
+        raise PermissionError
+
+    monkeypatch.setattr(ProcessDirectory, "open_regular", refuse)
+    mapping = Mapping(0xABC000, 0xDEF000, 0, True, 1, 2, "/usr/lib/x.so")
+    for each in (mapping, replace(mapping, deleted=True), replace(mapping, path="[heap]")):
+        with pytest.raises(PermissionError):
+            open_mapped_file(child.pid, each)
+    place = "map_files/abc000-def000"
+    assert asked == [place, "root/usr/lib/x.so", place, place]
 
 
 def test_a_replaced_mapping_is_not_taken_for_the_old_one(child: subprocess.Popen[bytes]) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from pyflame_ebpf.host.maps import Mapping, mappings, parse_maps
 
-COLUMNS = b"7f0000000000-7f0000001000 r-xp 00002000 fe:01 42 "
-MAPPED = Mapping(0x7F0000000000, 0x7F0000001000, 0x2000, True, os.makedev(0xFE, 1), 42, "")
+COLUMNS = b"7f0000000000-7f0000001000 r-xp 00002000 fe:1f 42 "
+MAPPED = Mapping(0x7F0000000000, 0x7F0000001000, 0x2000, True, os.makedev(0xFE, 0x1F), 42, "")
 
 
 def line(path: bytes, columns: bytes = COLUMNS) -> bytes:
@@ -23,7 +23,7 @@ def line(path: bytes, columns: bytes = COLUMNS) -> bytes:
 
 def test_paths_with_blanks_newlines_and_a_deleted_mark() -> None:
     text = (
-        b"7f0000000000-7f0000001000 r-xp 00002000 fe:01 42                         /a b/c\\012d (deleted)\n"
+        b"7f0000000000-7f0000001000 r-xp 00002000 fe:1f 42                         /a b/c\\012d (deleted)\n"
         b"7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0                          [stack]\n"
         b"7ffd00000000-7ffd00001000 rw-p 00000000 00:00 0 \n"
         b"7ffd"

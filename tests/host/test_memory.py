@@ -17,8 +17,9 @@ ADDRESS = ctypes.addressof(BUFFER)
 
 def test_memory_is_read_exactly_or_not_at_all() -> None:
     assert [read_memory(os.getpid(), ADDRESS, size) for size in (0, 1, 11)] == [b"", b"i", b"interpreter"]
-    with pytest.raises(OSError, match="Bad address"):
-        read_memory(os.getpid(), 8, 8)
+    for address, size in ((0, 8), (8, 8), (8, 64 << 20), ((1 << 64) - 8, 8)):
+        with pytest.raises(OSError, match="Bad address"):
+            read_memory(os.getpid(), address, size)
 
 
 @pytest.mark.parametrize(("address", "size"), [(-1, 8), (1 << 64, 8), (8, -1), (8, (64 << 20) + 1)])

@@ -142,6 +142,10 @@ def test_the_first_place_that_has_room_takes_the_file_privately(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_exit_codes_tell_what_was_wrong() -> None:
+    assert [each.exit_code for each in (OutputExists, OutputUnwritable, DiskFull)] == [13, 14, 15]
+
+
 def test_no_place_with_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_directory, "PLACES_WITH_ROOM", (str(tmp_path),))
     assert save_elsewhere(fail_midway, ".end") is None

@@ -110,6 +110,7 @@ def test_a_stopped_child_is_alive_and_a_zombie_is_not(child: subprocess.Popen[by
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not proc.is_alive(child.pid)
+    assert not proc.is_alive(ended_child())
 
 
 @pytest.mark.parametrize(

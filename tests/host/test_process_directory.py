@@ -141,6 +141,19 @@ def test_a_directory_is_held_by_one_descriptor_that_no_program_inherits() -> Non
     assert descriptors() == before
 
 
+def test_what_is_opened_is_opened_as_asked_and_no_program_inherits_it() -> None:
+    with held(os.getpid()) as directory:
+        handles = [directory.open("root", os.O_PATH | os.O_DIRECTORY), directory.open("stat")]
+        try:
+            assert [os.get_inheritable(handle) for handle in handles] == [False, False]
+            assert os.read(handles[1], 100).startswith(b"%d (" % os.getpid())
+            with pytest.raises(OSError, match="Bad file descriptor"):  # as O_PATH has it
+                os.listdir(handles[0])
+        finally:
+            for handle in handles:
+                os.close(handle)
+
+
 def test_a_process_that_never_was_has_no_directory() -> None:
     with pytest.raises(ProcessGone):
         ProcessDirectory.held(ended_child())
@@ -183,3 +196,4 @@ def test_what_the_kernel_forbids_is_denied(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ProcessDenied) as error:
         this_process().read("maps")
     assert (error.value.pid, error.value.exit_code) == (os.getpid(), 11)
+    assert error.value.message == f"process {os.getpid()} may not be read by this user"
