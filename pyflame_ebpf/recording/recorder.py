@@ -205,7 +205,8 @@ class Recorder:
         for stack_id in self._symbolizer.missing(counts):
             self._sampler.forget_stack(stack_id)
         if (kept := self._symbolizer.make_room(int(self._drained - self._started))) is not None:
-            over = self._table.forget_ended(kept)
+            over = self._table.ended(kept)
+            self._table.forget(over)
             self._symbolizer.forget(over)
             self._native.forget(over)
             self._unfinished.forget(over)

@@ -27,7 +27,7 @@ from pyflame_ebpf.tracking.interpreters import Interpreters
 from pyflame_ebpf.tracking.mapped_code import MappedCode
 from pyflame_ebpf.tracking.mappings import Mappings
 from pyflame_ebpf.tracking.processes import MetProcess, Processes
-from pyflame_ebpf.tracking.program_maps import FileKey, ProgramMaps
+from pyflame_ebpf.tracking.program_maps import FileKey, TrackedMaps
 from pyflame_ebpf.tracking.recipes import Recipes
 from pyflame_ebpf.unwind.row import UnwindRow
 from pyflame_ebpf.unwind.walk import RowAt, WalkStopped
@@ -41,7 +41,7 @@ class ProcessTable:
     ``directories`` are those of the processes that run.
     """
 
-    def __init__(self, maps: ProgramMaps) -> None:
+    def __init__(self, maps: TrackedMaps) -> None:
         self._maps = maps
         self.directories = Directories()
         self._processes = Processes(self.directories)
@@ -152,11 +152,9 @@ class ProcessTable:
         """Takes the CPU time of every process that still runs."""
         self._processes.finish()
 
-    def forget_ended(self, kept: Collection[Identity]) -> set[Identity]:
-        """Forgets the processes that are over, but for those that are to be kept.  Returns the forgotten ones."""
-        gone = self._processes.over(kept)
-        self.forget(gone)
-        return gone
+    def ended(self, kept: Collection[Identity]) -> set[Identity]:
+        """The processes that have ended, without those that are to be kept."""
+        return self._processes.ended(kept)
 
     def forget(self, gone: Collection[Identity]) -> None:
         """Forgets processes that nobody will ask about."""

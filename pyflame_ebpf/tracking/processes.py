@@ -120,8 +120,8 @@ class Processes:
                 with contextlib.suppress(PyflameError, OSError):
                     met.cpu_after = proc.cpu_seconds(self._directories.of(identity))
 
-    def over(self, kept: Collection[Identity]) -> set[Identity]:
-        """The processes that run no longer and are not to be kept."""
+    def ended(self, kept: Collection[Identity]) -> set[Identity]:
+        """The processes that have ended, without those that are to be kept."""
         return {identity for identity in self._met.keys() - kept if not self._directories.is_running(identity)}
 
     def forget(self, gone: Collection[Identity]) -> None:

@@ -39,5 +39,5 @@ class CodeMaps(Protocol):
         """Forgets a page."""
 
 
-class ProgramMaps(ProcessMaps, CodeMaps, Protocol):
+class TrackedMaps(ProcessMaps, CodeMaps, Protocol):
     """All that tracking tells the programs."""

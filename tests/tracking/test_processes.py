@@ -147,11 +147,11 @@ def test_names_are_read_again_only_where_the_command_is_missing(processes: Proce
     assert (processes[me].name, processes[me].command) == (proc.name(os.getpid()), proc.command_line(os.getpid()))
 
 
-def test_what_is_over_and_not_kept_is_forgotten_and_counted(processes: Processes, me: Identity) -> None:
+def test_what_has_ended_and_is_not_kept_is_forgotten_and_counted(processes: Processes, me: Identity) -> None:
     gone = [Identity(number, NO_PID, 1) for number in (1, 2)]
     for identity in (me, *gone):
         processes.meet(met(os.getpid(), identity=identity))
-    assert processes.over({gone[0]}) == {gone[1]}
+    assert processes.ended({gone[0]}) == {gone[1]}
     processes.forget([gone[1], Identity(3, NO_PID, 1)])
     assert [identity for identity, _ in processes.items()] == [me, gone[0]]
     assert (processes.count, processes.get(gone[1])) == (3, None)
