@@ -80,3 +80,15 @@ def test_the_root_of_a_process_is_given_by_pid_or_directory_and_of_none_is_ours(
     for gone in (directory, ended_child()):
         with pytest.raises(ProcessGone), root_of(gone):
             pass
+
+
+def test_a_root_spans_file_systems() -> None:
+    with root_of(None) as root:
+        assert read(root, "/proc/version") == Path("/proc/version").read_bytes()
+
+
+def test_the_descriptor_of_a_root_is_closed_when_it_is_left() -> None:
+    with root_of(None) as root:
+        assert not os.get_inheritable(root)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(root)

@@ -20,14 +20,19 @@ from pyflame_ebpf.cpython.interpreter import interpreter_of
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import maps, proc
+from pyflame_ebpf.host.maps import Mapping
+from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
 from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.profile.model import NativeOutcome
+from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.abi import PROCESS_OTHER, PROCESS_PYTHON, read_identity
-from pyflame_ebpf.sampling.events import ExitEvent
+from pyflame_ebpf.sampling.events import ExitEvent, MissEvent
 from pyflame_ebpf.tracking import mappings
 from pyflame_ebpf.tracking.interpreters import LOOK_AGAIN, OTHER_AFTER
 from pyflame_ebpf.tracking.process_table import ProcessTable
 from pyflame_ebpf.tracking.processes import file_key
 from pyflame_ebpf.tracking.recipes import executable_entry
+from pyflame_ebpf.unwind.walk import WalkStopped
 from tests.interpreters import Interpreter
 from tests.tracking.live_processes import NO_PID, TICK, WAIT, command, identity_of, met, running
 from tests.tracking.written_maps import WrittenMaps
@@ -416,3 +421,143 @@ def test_memory_of_a_running_process_can_be_read_and_what_is_not_there_is_empty(
     address = id(word) + bytes.__basicsize__ - 1  # CPython: the contents lie behind the object's head
     assert table.read_memory(event.identity, address, 8) == word[:8]
     assert table.read_memory(event.identity, 8, 8) == b""
+
+
+# ---- code ----
+
+
+def code_of(pid: int) -> list[Mapping]:
+    return [each for each in maps.mappings(pid) if each.executable]
+
+
+def entries_of(written: WrittenMaps, identity: Identity) -> list[int]:
+    """What was said of where a process's code is."""
+    return [entry.mappings for entry in written.processes if read_identity(entry.identity) == identity]
+
+
+def test_a_process_whose_code_had_to_make_room_is_told_to_the_programs_and_its_code_again_when_it_is_missed(
+    written: WrittenMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abi, "MAPPED_PROCESSES", 1)
+    with contextlib.closing(ProcessTable(written)) as table, running("sh", "-c", "echo ready; read line") as process:
+        first, second = met(os.getpid()), met(process.pid)
+        for event in (first, second):
+            table.process_met(event)
+        assert [entries_of(written, event.identity)[-1] for event in (first, second)] == [0, 1]
+        assert table.mappings_of(first.identity) == []
+        address = code_of(os.getpid())[0].start
+        assert table.mapping_of(first.identity, address) == code_of(os.getpid())[0]
+        look_until_told(table, written, second.identity, PROCESS_OTHER)
+        table.code_missed(MissEvent(first.identity, 0, address))
+        assert [entries_of(written, event.identity)[-1] for event in (first, second)] == [1, 0]
+        assert table.mappings_of(first.identity) == code_of(os.getpid())
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """PIDs whose mappings were read."""
+    reads: list[int] = []
+    real = maps.mappings
+
+    def noting(process: PidOrDirectory) -> list[Mapping]:
+        reads.append(directory_of(process).pid)
+        return real(process)
+
+    monkeypatch.setattr(maps, "mappings", noting)
+    return reads
+
+
+def test_a_missed_address_is_looked_for_unless_it_is_known_or_the_process_is(
+    table: ProcessTable, reads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    event = met(os.getpid(), start_code=1, state=PROCESS_PYTHON)
+    table.process_met(event)
+    known = table.mappings_of(event.identity)[0]
+    reads.clear()
+    missed = [
+        MissEvent(event.identity, 0, 0x1000),  # too soon
+        MissEvent(event.identity, 0, known.start),
+        MissEvent(replace(event.identity, exec_id=7), 0, 0x1000),
+        MissEvent(event.identity, 0, 0x1000),
+        MissEvent(event.identity, 0, 0x1000),  # too soon again, and from now on for twice as long
+    ]
+    for miss, seconds in zip(missed, (0, 1, 0, 0, 0.0015), strict=True):
+        now += seconds
+        table.code_missed(miss)
+    assert reads == [os.getpid()]
+    table.process_ended(ExitEvent(event.identity, 1, "x"))
+    now += 10
+    table.code_missed(MissEvent(event.identity, 0, 0x1000))
+    assert reads == [os.getpid()]
+
+
+def test_rows_are_found_by_address_and_sent_and_a_missed_page_is_sent_too(
+    table: ProcessTable, written: WrittenMaps
+) -> None:
+    event = met(os.getpid())
+    table.process_met(event)
+    libc = next(each for each in code_of(os.getpid()) if "/libc.so" in each.path)
+    assert table.rows_of(event.identity)(libc.start + 0x3000) is not None
+    ((number, page),) = written.pages
+    table.code_missed(MissEvent(event.identity, number, page + 1))
+    assert set(written.pages) == {(number, page), (number, page + 1)}
+    with table.open_again(libc) as file:
+        assert os.fstat(file.fileno()).st_ino == libc.inode
+    with pytest.raises(WalkStopped) as stopped:
+        table.rows_of(event.identity)(0x1000)
+    assert stopped.value.outcome is NativeOutcome.NO_MAPPING
+
+
+# ---- forgetting ----
+
+
+def test_what_is_forgotten_is_counted_still_and_known_no_more(table: ProcessTable, written: WrittenMaps) -> None:
+    with running(sys.executable, "-c", WAIT) as python, running("sh", "-c", "echo ready; read line") as shell:
+        events = [met(os.getpid()), met(python.pid), met(shell.pid)]
+        for event in events:
+            table.process_met(event)
+    me, gone, kept = (event.identity for event in events)
+    table.without_copies(gone)
+    address = table.mappings_of(gone)[0].start
+    assert table.ended({kept}) == {gone}
+    table.forget({gone})
+    assert set(table.profile_processes()) == {me, kept}
+    assert (table.mapping_of(gone, address), table.layout_of(gone), table.interpreter_file(gone)) == (None, None, "")
+    assert table.counts() == (3, 2)
+    assert table.ended(set()) == {kept}
+    slots = len(written.mappings)
+    with running(sys.executable, "-c", WAIT) as python:
+        table.process_met(met(python.pid))
+        assert len(written.mappings) == slots
+
+
+def test_a_process_has_one_descriptor_until_it_ends(table: ProcessTable) -> None:
+    def held() -> list[str]:
+        links = [str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+        return [link for link in links if link.startswith("/proc/")]
+
+    with running(sys.executable, "-c", WAIT) as process:
+        event = met(process.pid)
+        for exec_id in (1, 2):
+            table.process_met(replace(event, identity=replace(event.identity, exec_id=exec_id)))
+            table.look_again(time.monotonic() + 60)
+        assert held() == [f"/proc/{process.pid}"]
+        table.process_ended(ExitEvent(replace(event.identity, exec_id=2), 1, "x"))
+        assert held() == []
+
+
+def test_copies_do_not_help_a_process_is_told_while_it_runs(table: ProcessTable, written: WrittenMaps) -> None:
+    event = met(os.getpid())
+    table.process_met(event)
+    assert not written.processes[-1].no_copies
+    table.without_copies(event.identity)
+    assert written.processes[-1].no_copies
+    table.process_met(event)
+    assert written.processes[-1].no_copies
+    told = len(written.processes)
+    table.process_ended(ExitEvent(event.identity, 1, "x"))
+    table.without_copies(event.identity)
+    table.without_copies(Identity(1, NO_PID, 1))
+    assert len(written.processes) == told
