@@ -179,6 +179,19 @@ def test_what_was_forged_before_the_true_file_came_is_forgotten(
     assert sent(code, written, number) == pages_of_this_libc()
 
 
+def test_what_was_read_of_a_forged_index_of_frames_is_forgotten_too(
+    code: MappedCode, written: WrittenMaps, tmp_path: Path
+) -> None:
+    copy = mapped_copy(tmp_path / "copy")
+    for section in (".eh_frame", ".eh_frame_hdr"):
+        overwrite_frames(tmp_path / "copy", b"\0", section)
+    number_of(code, written, ME, copy)
+    shutil.copyfile(libc().path, tmp_path / "copy")
+    number = number_of(code, written, OTHER, mapped_copy(tmp_path / "true"))
+    assert number_of(code, written, ME, copy) == number
+    assert sent(code, written, number) == pages_of_this_libc()
+
+
 def test_of_too_much_unwind_data_no_more_is_shared(
     code: MappedCode, written: WrittenMaps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
