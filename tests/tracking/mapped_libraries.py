@@ -51,9 +51,9 @@ def mapped_copy(path: Path, patch: bytes | None = None) -> Mapping:
     return replace(libc(), path=str(path), inode=status.st_ino, device=status.st_dev)
 
 
-def overwrite_frames(path: Path, patch: bytes, name: str = ".eh_frame") -> None:
+def overwrite_frames(path: Path, patch: bytes) -> None:
     with path.open("r+b", buffering=0) as file:
-        section = ElfImage(file).section(name)
+        section = ElfImage(file).section(".eh_frame")
         assert section is not None
         os.pwrite(file.fileno(), patch * (section.size // len(patch)), section.offset)
 
