@@ -42,6 +42,22 @@ def test_mappings_are_told_in_order_between_a_first_and_an_unused_one(code: Mapp
     assert len(told) == abi.MAPPINGS
 
 
+def test_of_more_mappings_than_there_is_room_for_the_lowest_are_told(code: MappedCode, written: WrittenMaps) -> None:
+    many = [Mapping(number << 12, (number + 2) << 12, 0, True, 0, 0, "") for number in range(2, 1200, 2)]
+    told = written.mappings[slot_of(code, ME, many)]
+    assert [(each.start, each.pages) for each in told[1:]] == [(each.start, 2) for each in many[: abi.MAPPINGS - 1]]
+
+
+def test_what_is_not_executable_or_in_the_kernels_half_is_not_told(code: MappedCode, written: WrittenMaps) -> None:
+    data, last, kernel = (
+        Mapping(0x1000, 0x2000, 0, False, 0, 0, ""),
+        Mapping(0x3000, abi.UNUSED_MAPPING - 1, 0, True, 0, 0, ""),
+        Mapping(0x4000, abi.UNUSED_MAPPING, 0, True, 0, 0, "[vsyscall]"),
+    )
+    told = written.mappings[slot_of(code, ME, [data, last, kernel])]
+    assert [each.start for each in told[:3]] == [0, 0x3000, abi.UNUSED_MAPPING]
+
+
 def test_two_processes_that_map_one_file_share_its_number(code: MappedCode, written: WrittenMaps) -> None:
     first, second = (slot_of(code, identity, [libc()]) for identity in (ME, OTHER))
     assert first != second
