@@ -19,6 +19,9 @@ from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
+from pyflame_ebpf.host.mapped_files import open_code
+from pyflame_ebpf.host.maps import mappings
+from pyflame_ebpf.host.process_directory import ProcessDenied, ProcessGone
 from pyflame_ebpf.profile.labels import visible
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.sampling import sampler
@@ -28,7 +31,6 @@ from pyflame_ebpf.symbols.known_files import PERF_MAP
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
 from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, NativeSymbols
 from pyflame_ebpf.symbols.perf_map import has_perf_map
-from pyflame_ebpf.tracking.mapped_code import open_code
 
 _OLDEST_KERNEL = (5, 8)  # the BPF ring buffer
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -195,7 +197,7 @@ def _interpreters() -> Finding:
     for pid in proc.pids():
         try:
             found = interpreter_of(pid, cache)
-        except proc.ProcessDenied:  # noqa: PERF203 - each process may end
+        except ProcessDenied:  # noqa: PERF203 - each process may end
             denied += 1
         except (PyflameError, OSError):
             continue
@@ -213,7 +215,7 @@ def _interpreters() -> Finding:
 def process_findings(pid: int) -> Iterator[Finding]:
     """Yield the facts of a process, and how much of it will be seen.  Raises ProcessGone, ProcessDenied."""
     if not proc.is_alive(pid):
-        raise proc.ProcessGone(pid)
+        raise ProcessGone(pid)
     yield Finding(Status.OK, "process", f"{pid} {proc.name(pid)}, user {proc.user_id(pid)}")
     yield Finding(Status.OK, "command", proc.command_line(pid) or "(none: a kernel thread)")
     numbers = proc.namespace_pids(pid)
@@ -229,7 +231,7 @@ def _native_names(pid: int) -> Iterator[Finding]:
     """Yield a line for each reason why native functions of the process will be shown as numbers."""
     symbols = NativeSymbols()
     lacking: dict[str, list[str]] = {}
-    code = [mapping for mapping in proc.mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
+    code = [mapping for mapping in mappings(pid) if mapping.executable and mapping.path != "[vsyscall]"]
     for mapping in code:
         reason = symbols.why_unnamed(MappedFile(pid, mapping, lambda mapping: open_code(pid, mapping)))
         if reason and is_without_file(mapping) and has_perf_map(pid):

@@ -16,7 +16,7 @@ from pyflame_ebpf.cpython.interpreter import UnsupportedInterpreter, interpreter
 from pyflame_ebpf.errors import Interrupted, PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.launch import HeldProgram
-from pyflame_ebpf.host.proc import ProcessGone
+from pyflame_ebpf.host.process_directory import ProcessGone
 
 
 class Targets(Protocol):

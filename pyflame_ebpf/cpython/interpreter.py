@@ -15,8 +15,11 @@ from pyflame_ebpf.cpython.recipe import Recipe, recipe_for
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.elf.image import BadElf, Segment
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.host import proc
-from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.host import maps
+from pyflame_ebpf.host.mapped_files import executable_identity, open_mapped_file
+from pyflame_ebpf.host.maps import Mapping
+from pyflame_ebpf.host.memory import read_memory
+from pyflame_ebpf.host.process_directory import PidOrDirectory
 
 ReadMemory = Callable[[int, int], bytes]  # (address, size) → exactly size bytes, or OSError
 FactsOf = Callable[[Mapping], FileFacts | None]
@@ -175,20 +178,20 @@ def _root_vaddrs(runtime: RuntimeFacts, layout: CPythonLayout) -> tuple[int, int
     return runtime.runtime + head if head else 0, runtime.runtime + current if current else 0
 
 
-def interpreter_of(pid: int, cache: FileFactsCache) -> Interpreter | UnsupportedInterpreter | None:
+def interpreter_of(process: PidOrDirectory, cache: FileFactsCache) -> Interpreter | UnsupportedInterpreter | None:
     """Find the CPython of a running process; None when it has none.  Raises ProcessGone, ProcessDenied."""
-    mappings = proc.mappings(pid)
+    mappings = maps.mappings(process)
 
     def facts_of(mapping: Mapping) -> FileFacts | None:
         try:
-            with proc.open_mapped_file(pid, mapping) as file:
+            with open_mapped_file(process, mapping) as file:
                 return cache.of(file)
         except (OSError, BadElf):
             return None
 
     return find_interpreter(
         mappings,
-        proc.executable_identity(pid, mappings),
+        executable_identity(process, mappings),
         facts_of,
-        lambda address, size: proc.read_memory(pid, address, size),
+        lambda address, size: read_memory(process, address, size),
     )

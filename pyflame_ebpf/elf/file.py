@@ -41,12 +41,13 @@ class Extent(NamedTuple):
     size: int
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_regular(path: str, directory: int | None = None) -> BinaryIO:
     """Open a regular file for reading; a FIFO or a device is neither waited for nor woken.
 
+    A relative path starts at ``directory``, a descriptor.
     Raises OSError, and BadElf for a file of another kind.
     """
-    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadElf(f"{path} is not a regular file")

@@ -1,4 +1,4 @@
-"""The running kernel's BTF: byte offsets of struct members."""
+"""Byte offsets of struct members in the running kernel, from its type information (BTF)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _NESTING_MAX = 16
 
 
 class NoBtf(PyflameError):
-    """The kernel publishes no usable type information, or not the struct or member that was asked for."""
+    """The kernel publishes no usable type information, or lacks a struct or member."""
 
     exit_code = 5
 
 
 class Btf:
-    """The kernel's BTF, searched for single structs and members instead of decoded.
+    """The kernel's BTF, searched for single structs and members instead of decoded.  Raises NoBtf.
 
-    Decoding 130,000 types takes Python longer than the whole start-up may; a struct is found by searching the packed
-    type records for the offset of its name, and type numbers are only counted as far as a lookup needs them.
+    Decoding 130,000 types in Python takes longer than the whole start may take.  A struct is found by a search of the
+    packed type records for the offset of its name.  Type numbers are counted only as far as a lookup needs them.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -50,11 +50,11 @@ class Btf:
         self._counted_to = 0
 
     def struct_offset(self, struct_name: str, member: str) -> int:
-        """Byte offset of a member, also one inside anonymous structs and unions; NoBtf when there is none."""
+        """Byte offset of a member, also of one inside anonymous structs and unions.  Raises NoBtf."""
         return self._locate(struct_name, member)[0]
 
     def member_offset(self, struct_name: str, path: str) -> int:
-        """Byte offset of ``a.b.c``, each step inside the struct that the one before it is of."""
+        """Byte offset of ``a.b.c``, where ``b`` is a member of the struct of ``a``, and so on.  Raises NoBtf."""
         first, *rest = path.split(".")
         total, type_id = self._locate(struct_name, first)
         for step in rest:
@@ -66,7 +66,7 @@ class Btf:
         return total
 
     def offsets(self, members: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """Byte offsets of many (struct, member or path); those that this kernel lacks are left out."""
+        """Byte offsets by (struct, member or path).  Members that this kernel lacks are left out."""
         found = {}
         for struct_name, path in members:
             try:
@@ -76,7 +76,7 @@ class Btf:
         return found
 
     def _locate(self, struct_name: str, member: str) -> tuple[int, int]:
-        """Offset and type of a member of the first struct of this name that has it."""
+        """(byte offset, type number) of a member, from the first struct of this name that has it."""
         known = False
         for record in self._records_named(struct_name.encode()):
             known = True
@@ -87,7 +87,7 @@ class Btf:
         raise NoBtf(f"{missing} in this kernel", "please report it with the output of: uname -r")
 
     def _records_named(self, name: bytes) -> Iterator[int]:
-        """Positions of the struct and union records with this name."""
+        """Positions of the records of structs and unions with this name."""
         start = self._strings.find(b"\0" + name + b"\0")
         if start < 0:
             return
@@ -99,7 +99,7 @@ class Btf:
             position = self._types.find(wanted, position + 1)
 
     def _is_struct(self, position: int) -> bool:
-        """Whether these bytes, which may lie in the middle of another record, can only be a struct's."""
+        """Whether the bytes here, which may lie in the middle of another record, are a struct's or union's record."""
         if position + 12 > len(self._types):
             return False
         _name, info, size = struct.unpack_from("<III", self._types, position)
@@ -113,11 +113,11 @@ class Btf:
         )
 
     def _members(self, position: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """(offset of name, type, raw offset) of each member."""
+        """(offset of name, type number, raw offset) of each member."""
         return struct.iter_unpack("<III", self._types[position + 12 : position + 12 + 12 * count])
 
     def _find_member(self, position: int, name_and_nul: bytes, depth: int) -> tuple[int, int] | None:
-        """(byte offset, type) of a member, those that are named here before those in anonymous members."""
+        """(byte offset, type number) of a member: first among the named ones here, then inside anonymous ones."""
         info = struct.unpack_from("<I", self._types, position + 4)[0]
         bits = 0xFFFFFF if info >> 31 else 0xFFFFFFFF  # with kind_flag the top byte is a bit field's width
         members = list(self._members(position, info & 0xFFFF))
@@ -133,7 +133,7 @@ class Btf:
         return None
 
     def _record_of_struct(self, type_id: int) -> int:
-        """Position of the struct behind a type number, through typedefs and qualifiers; -1 when it is none."""
+        """Position of the struct behind a type number, through typedefs and qualifiers; -1 for another type."""
         for _ in range(_NESTING_MAX):
             position = self._record(type_id)
             if position < 0:
@@ -147,7 +147,7 @@ class Btf:
         return -1
 
     def _record(self, type_id: int) -> int:
-        """Position of a type's record; counts records from where the last call stopped."""
+        """Position of a type's record, -1 for a number too high.  Counts on from where the last call stopped."""
         positions, position, types = self._positions, self._counted_to, self._types
         sizes = [(_FIXED_SIZE.get(kind, 12), _SIZE_OF_ELEMENT.get(kind, 0)) for kind in range(32)]
         info_of = struct.Struct("<I").unpack_from
@@ -163,7 +163,7 @@ class Btf:
 
 
 def kernel_btf(path: Path = BTF_PATH) -> Btf:
-    """The running kernel's BTF; NoBtf where it has none."""
+    """The running kernel's BTF.  Raises NoBtf."""
     try:
         return Btf(path.read_bytes())
     except OSError as error:

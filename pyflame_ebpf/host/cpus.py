@@ -1,4 +1,4 @@
-"""The CPUs of this host: which run, how they may be sampled, and the CPU time that they have spent."""
+"""The CPUs of this host: their numbers, the sampling rate that is allowed, and the CPU time spent."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def parse_cpu_list(text: str) -> list[int]:
 
 
 def online_cpus() -> list[int]:
-    """The CPUs that run now."""
+    """Numbers of the CPUs that run now."""
     return parse_cpu_list(Path("/sys/devices/system/cpu/online").read_text(encoding="ascii"))
 
 
 def possible_cpus() -> int:
-    """One more than the highest number that a CPU of this host can have."""
+    """The highest number that a CPU of this host can have, plus one."""
     return max(parse_cpu_list(Path("/sys/devices/system/cpu/possible").read_text(encoding="ascii"))) + 1
 
 
@@ -31,14 +31,14 @@ def max_sample_rate() -> int:
 
 
 def parse_host_cpu_seconds(stat: str, ticks_per_second: int) -> float:
-    """Busy CPU time of the whole host, from the text of /proc/stat: user, nice, system, irq and softirq.
+    """Busy CPU seconds of the whole host, from the text of /proc/stat: user, nice, system, irq and softirq.
 
-    Guest time is in user and nice already (proc(5)), so it is not added again.
+    Guest time is part of user and nice time (proc(5)), so it is not added.
     """
-    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split("\n", 1)[0].split()[1:8])
+    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in stat.split()[1:8])
     return (user + nice + system + irq + softirq) / ticks_per_second
 
 
 def host_cpu_seconds() -> float:
-    """Busy CPU time of the whole host since it started."""
+    """Busy CPU seconds of the whole host since it started."""
     return parse_host_cpu_seconds(Path("/proc/stat").read_text(encoding="ascii"), os.sysconf("SC_CLK_TCK"))

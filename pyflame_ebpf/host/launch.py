@@ -1,4 +1,4 @@
-"""Starting the program to record: as the user who ran sudo, and held until sampling has begun."""
+"""The program to record: started as the user who ran sudo, and held until sampling has begun."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ProgramNotExecutable(PyflameError):
 
 
 def _user_environment(uid: int) -> dict[str, str]:
-    """Our environment as the user's own shell would have it, as far as the user database tells."""
+    """The profiler's environment as the user's own shell would have it, as far as the user database tells."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
     with contextlib.suppress(KeyError):  # a uid without a name
         user = pwd.getpwuid(uid)
@@ -43,7 +43,7 @@ def _user_environment(uid: int) -> dict[str, str]:
 
 
 def _become(uid: int, gid: int) -> None:
-    """Take on a user's identity for good; in the child only."""
+    """Takes on a user's identity for good, in the child only."""
     try:
         os.initgroups(pwd.getpwuid(uid).pw_name, gid)
     except KeyError:
@@ -65,7 +65,7 @@ def _cannot_run(program: str, number: int) -> PyflameError:
 
 
 def find_program(program: str) -> str:
-    """The file that ``program`` names, as a shell finds it; ProgramNotFound, ProgramNotExecutable."""
+    """The file that ``program`` names, found as a shell does.  Raises ProgramNotFound, ProgramNotExecutable."""
     found = shutil.which(program)
     if found is not None:
         return found
@@ -75,9 +75,9 @@ def find_program(program: str) -> str:
 
 
 class HeldProgram:
-    """A child process that becomes the program at ``release``; leaving before that ends it.
+    """A child process that becomes the program at ``release``, or ends if it is never released.
 
-    With ``output`` the program's standard output is that file descriptor.
+    ``output`` is a descriptor for the program's standard output, None for this process's own.
     """
 
     def __init__(self, command: Sequence[str], output: int | None = None) -> None:
@@ -94,7 +94,7 @@ class HeldProgram:
         os.close(failure)
 
     def _run_program(self, held: int, failure: int, output: int | None) -> NoReturn:
-        """Wait for the release and become the program; in the child."""
+        """Waits for the release and becomes the program, in the child only."""
         try:
             for number in _RESTORED:
                 signal.signal(number, signal.SIG_DFL)
@@ -112,7 +112,7 @@ class HeldProgram:
             os._exit(_NEVER_RELEASED)
 
     def release(self) -> None:
-        """Lets the program start; ProgramNotFound, ProgramNotExecutable."""
+        """Lets the program start.  Raises ProgramNotFound, ProgramNotExecutable."""
         with contextlib.suppress(BrokenPipeError):  # the child failed before; its reason is in the other pipe
             os.write(self._hold, b"x")
         reason = os.read(self._failure, _ERRNO.size)
@@ -120,13 +120,13 @@ class HeldProgram:
             raise _cannot_run(self.command[0], _ERRNO.unpack(reason)[0])
 
     def has_ended(self) -> bool:
-        """Whether the program has ended; it stays a zombie, whose name and CPU time can still be read."""
+        """Whether the program has ended.  It stays a zombie, whose name and CPU time can still be read."""
         if self._status is not None:
             return True
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def wait(self) -> int:
-        """The program's exit status, the negated signal number where a signal ended it."""
+        """Waits for the end.  Returns the exit status, or the negated number of the signal that ended the program."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
@@ -147,13 +147,13 @@ class HeldProgram:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Lets a program go that was never released."""
+        """Ends a program that was never released."""
         os.close(self._hold)
         os.close(self._failure)
 
 
 def _in_foreground() -> bool:
-    """Whether a terminal sends Ctrl-C to us, and so to the program, which is in our process group."""
+    """Whether a terminal sends Ctrl-C to this process group, which is the program's too."""
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():

@@ -1,8 +1,8 @@
-"""Where outputs go: a new directory or file, made by root in places that others may write to.
+"""New directories and files for outputs, made by root in places that others may write to.
 
-Nothing that exists is overwritten and no symbolic link in the last place is followed: directories and files are made
-and opened relative to a descriptor of what they are in, with O_EXCL and O_NOFOLLOW.  What root makes for a user of
-sudo is given to that user through its descriptor.
+Nothing that exists is overwritten.  Files are made relative to a descriptor of their directory, with O_EXCL and
+O_NOFOLLOW, so that a symbolic link in the last place of a path is never followed.  Root gives what it makes to the user
+who ran sudo, through a descriptor of the file, and nothing that was there before.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DiskFull(PyflameError):
 
 
 def sudo_user() -> tuple[int, int] | None:
-    """(uid, gid) of the user who ran sudo; None when root was not asked for by another user."""
+    """Returns (uid, gid) of the user who ran sudo, None for a user who is root without sudo, or is not root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -63,7 +63,7 @@ def _give_to_sudo_user(descriptor: int) -> None:
 
 
 def write_error(path: str, error: OSError) -> PyflameError:
-    """What to tell the user when ``path`` could not be written."""
+    """The error for the user when ``path`` could not be written."""
     if error.errno in FULL:
         return DiskFull(f"{path} cannot be written: {error.strerror}", "Make room, or choose another --output.")
     return OutputUnwritable(f"{path} cannot be written: {error.strerror or error}", "Choose another --output.")
@@ -71,7 +71,7 @@ def write_error(path: str, error: OSError) -> PyflameError:
 
 @contextlib.contextmanager
 def _parent(path: Path) -> Iterator[int]:
-    """A descriptor of the directory that ``path`` is to be in."""
+    """A descriptor of the directory that ``path`` is to be in.  Raises OutputUnwritable."""
     try:
         descriptor = os.open(path.parent, _DIRECTORY)
     except OSError as error:
@@ -97,7 +97,7 @@ def _create(directory: int, name: str, shown: str) -> BinaryIO:
 
 
 def _write_whole(directory: int, name: str, shown: str, write: Write) -> None:
-    """Make a file in a directory; one that cannot be written whole is removed again."""
+    """Makes a file in a directory, and removes it again if it cannot be written whole."""
     file = _create(directory, name, shown)
     try:
         with file:
@@ -111,13 +111,13 @@ def _write_whole(directory: int, name: str, shown: str, write: Write) -> None:
 
 
 def write_new_file(path: Path, write: Write) -> None:
-    """Make one file; OutputExists, OutputUnwritable, DiskFull."""
+    """Makes one file.  Raises OutputExists, OutputUnwritable, DiskFull."""
     with _parent(path) as parent:
         _write_whole(parent, path.name, str(path), write)
 
 
 def save_elsewhere(write: Write, suffix: str) -> Path | None:
-    """Write to the first of PLACES_WITH_ROOM that takes it whole; None when none does."""
+    """Writes to the first of PLACES_WITH_ROOM that takes the whole file.  Returns its path, None if there is none."""
     for place in PLACES_WITH_ROOM:
         try:
             descriptor, name = tempfile.mkstemp(prefix="pyflame-ebpf-", suffix=suffix, dir=place)
@@ -135,9 +135,9 @@ def save_elsewhere(write: Write, suffix: str) -> Path | None:
 
 
 class OutputDirectory(contextlib.AbstractContextManager["OutputDirectory"]):
-    """A directory for outputs, made at once so that failing is early; removed at the end if nothing is in it.
+    """A directory for outputs, made before the recording so that it fails early, and removed if it stays empty.
 
-    One that exists is taken only when it is empty.  OutputExists, OutputUnwritable, DiskFull.
+    A directory that exists is taken only when it is empty.  Raises OutputExists, OutputUnwritable, DiskFull.
     """
 
     def __init__(self, path: Path) -> None:
@@ -177,18 +177,18 @@ class OutputDirectory(contextlib.AbstractContextManager["OutputDirectory"]):
         self._check_writable()
 
     def _check_writable(self) -> None:
-        """Make a file and remove it: a read-only file system or a full disk is told before the recording."""
+        """Makes a file and removes it, so that a read-only file system or a full disk is known before the recording."""
         name = f".pyflame-ebpf-{os.getpid()}"
         _write_whole(self._descriptor, name, str(self.path), lambda file: file.flush())
         os.unlink(name, dir_fd=self._descriptor)
 
     def write(self, name: str, write: Write) -> Path:
-        """Make a file in it and return its path; OutputExists, OutputUnwritable, DiskFull."""
+        """Makes a file in it and returns its path.  Raises OutputExists, OutputUnwritable, DiskFull."""
         _write_whole(self._descriptor, name, str(self.path / name), write)
         return self.path / name
 
     def close(self) -> None:
-        """Removes the directory again if it was made here and nothing is in it."""
+        """Removes the directory if it was made here and is empty."""
         os.close(self._descriptor)
         if self._made:
             with contextlib.suppress(OSError):  # not empty, or moved away
@@ -197,5 +197,5 @@ class OutputDirectory(contextlib.AbstractContextManager["OutputDirectory"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close it."""
+        """Closes it."""
         self.close()

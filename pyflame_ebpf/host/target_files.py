@@ -1,4 +1,4 @@
-"""Files of a process by their paths as it sees them: in its own root, where nothing is what it claims to be.
+"""Files of a process by their paths as the process sees them, in its own root, where nothing can be trusted.
 
 Every open stays below that root (openat2, Linux 5.6), whatever links lie in the way, and gives regular files only.
 """
@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
+
 _OPENAT2 = 437  # the same number on every architecture: include/uapi/asm-generic/unistd.h
 _NO_MAGIC_LINKS, _NO_LINKS, _IN_ROOT = 0x02, 0x04, 0x10  # RESOLVE_*: include/uapi/linux/openat2.h
 
@@ -24,9 +26,10 @@ class _How(ctypes.Structure):
 
 
 @contextlib.contextmanager
-def root_of(pid: int | None) -> Iterator[int]:
-    """A process's root directory, for None our own, as a descriptor; OSError."""
-    handle = os.open(f"/proc/{pid}/root" if pid else "/", os.O_PATH | os.O_CLOEXEC | os.O_DIRECTORY)
+def root_of(process: PidOrDirectory | None) -> Iterator[int]:
+    """A process's root directory, for None our own, as a descriptor.  Raises OSError, ProcessGone, ProcessDenied."""
+    flags = os.O_PATH | os.O_DIRECTORY
+    handle = directory_of(process).open("root", flags) if process else os.open("/", flags | os.O_CLOEXEC)
     try:
         yield handle
     finally:
@@ -34,7 +37,7 @@ def root_of(pid: int | None) -> Iterator[int]:
 
 
 def open_below(root: int, path: str, *, links: bool = True) -> BinaryIO:
-    """A regular file below a directory, which absolute paths and links are relative to; never blocks; OSError."""
+    """A regular file below a directory, the root of absolute paths and links.  Never blocks.  Raises OSError."""
     handle = _open_below(root, path, _IN_ROOT | _NO_MAGIC_LINKS | (0 if links else _NO_LINKS))
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -51,8 +51,9 @@ class NameSources:
         return read
 
     def close(self) -> None:
-        """Close the files that names and source text are taken from."""
+        """Close the files and process directories that names and source text are taken from."""
         self.native.close()
+        self.table.close()
         if self.source_files:
             self.source_files.close()
 

@@ -111,7 +111,7 @@ class Recorder:
             table=table,
             native=NativeFrames(table, live=plan.named_meanwhile),
             kernel=KernelSymbols(),
-            source_files=SourceFiles(table.is_running) if options.source else None,
+            source_files=SourceFiles(table.directories.of) if options.source else None,
         )
         self._collected = collected = Collected(table.read_memory, plan.kept)
         self._unfinished = UnfinishedStacks(table.rows_of, collected.finish_stack, table.without_copies)

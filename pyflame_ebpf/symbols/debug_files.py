@@ -20,6 +20,7 @@ from pyflame_ebpf.elf.file import FileIdentity, identity_of
 from pyflame_ebpf.elf.function_table import string_at
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.elf.symbols import ElfSymbols
+from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.target_files import open_below, root_of
 
 UNPACKED_MAX = 64 << 20  # bytes; Fedora's largest is 10 MB
@@ -111,7 +112,7 @@ def debug_paths(wanted: Wanted, path: str) -> Iterator[str]:
 def _candidates(wanted: Wanted, path: str, pid: int) -> Generator[BinaryIO, None, None]:
     """The files at those paths in a process's root, then in ours; each is open until the next one is asked for."""
     for root_pid in (pid, None) if pid else (None,):
-        with contextlib.suppress(OSError), root_of(root_pid) as root:
+        with contextlib.suppress(OSError, PyflameError), root_of(root_pid) as root:
             for place in debug_paths(wanted, path):
                 with contextlib.suppress(OSError), open_below(root, place) as file:
                     yield file

@@ -9,7 +9,7 @@ from pyflame_ebpf.elf.file import FileIdentity
 from pyflame_ebpf.elf.file_contents import Digest, FilesByContents, hold_names
 from pyflame_ebpf.elf.image import ElfImage
 from pyflame_ebpf.elf.symbols import ElfSymbols
-from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.host.maps import Mapping
 from pyflame_ebpf.symbols.debug_files import DebugFiles
 from pyflame_ebpf.symbols.file_functions import DAMAGE
 from pyflame_ebpf.symbols.file_names import FileNames

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.host.maps import Mapping
 
 OpenMapped = Callable[[Mapping], BinaryIO]  # raises OSError or PyflameError if the file cannot be opened
 

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
+from pyflame_ebpf.host.process_directory import PidOrDirectory
 from pyflame_ebpf.host.target_files import open_below, root_of
 
 BYTES_MAX = 64 << 20  # of one file
@@ -71,15 +72,15 @@ class PerfMap:
         return name.decode("utf-8", "replace").strip()
 
 
-def open_perf_map(pid: int) -> BinaryIO:
+def open_perf_map(process: PidOrDirectory) -> BinaryIO:
     """Open a process's perf map, whose name has the process's PID in its innermost namespace.
 
     Raises OSError and ProcessGone.
     """
-    path = f"/tmp/perf-{proc.namespace_pids(pid)[-1]}.map"  # noqa: S108 - the interface says so
-    with root_of(pid) as root:
+    path = f"/tmp/perf-{proc.namespace_pids(process)[-1]}.map"  # noqa: S108 - the interface says so
+    with root_of(process) as root:
         file = open_below(root, path, links=False)
-    if os.fstat(file.fileno()).st_uid not in (0, proc.user_id(pid)):
+    if os.fstat(file.fileno()).st_uid not in (0, proc.user_id(process)):
         file.close()
         raise OSError(errno.EPERM, "it belongs to another user", path)
     return file
@@ -109,11 +110,11 @@ class PerfMaps:
         self._open: dict[object, BinaryIO] = {}
         self._read: dict[object, PerfMap] = {}
 
-    def watch(self, key: object, pid: int) -> None:
+    def watch(self, key: object, process: PidOrDirectory) -> None:
         """Keep the perf map of a running process open from now on, if it has one.  At most OPEN_MAX are open."""
         if key not in self._open and len(self._open) < OPEN_MAX:
             with contextlib.suppress(OSError, PyflameError):
-                self._open[key] = open_perf_map(pid)
+                self._open[key] = open_perf_map(process)
 
     def at(self, key: object, address: int) -> str:
         """The function of a process at an address, "" for none.  The first question reads the file."""

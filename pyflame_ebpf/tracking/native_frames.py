@@ -1,12 +1,14 @@
-"""Native addresses of the sampled processes to frames, by what each process had mapped."""
+"""Frames of native addresses, named by what each process had mapped."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 from pyflame_ebpf.cpython.plumbing import is_plumbing
 from pyflame_ebpf.forgetting import Gone
-from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.host.maps import Mapping
+from pyflame_ebpf.host.process_directory import ProcessGone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
@@ -16,21 +18,22 @@ from pyflame_ebpf.tracking.process_table import ProcessTable
 
 
 class NativeFrames:
-    """Names native frames by what their process had mapped, and by the perf maps of JIT compilers."""
+    """Names native frames by the files that their process had mapped, and by the perf maps of JIT compilers."""
 
     def __init__(self, table: ProcessTable, *, live: bool) -> None:
         self._table = table
         self._symbols = NativeSymbols(live=live)
         self._perf_maps = PerfMaps()
-        self._alive: dict[Identity, bool] = {}  # when names were asked for
+        self._alive: dict[Identity, bool] = {}  # at the first name that was asked for
 
     def watch(self, identity: Identity) -> None:
-        """Keeps the perf map of a process open that has code of no file, for it may end before names are asked for."""
+        """Opens the perf map of a process that has code of no file, for the process may end before names are asked."""
         if any(is_without_file(mapping) for mapping in self._table.mappings_of(identity)):
-            self._perf_maps.watch(identity, identity.tgid)
+            with contextlib.suppress(ProcessGone):
+                self._perf_maps.watch(identity, self._table.directories.of(identity))
 
     def expect(self, identity: Identity, addresses: Iterable[int]) -> None:
-        """Notes what names will be asked for: those of one file are found together."""
+        """Notes addresses that will be named: names in one file are found together."""
         wanted: dict[Mapping, list[int]] = {}
         for address in addresses:
             if (mapping := self._table.mapping_of(identity, address)) is not None:
@@ -51,12 +54,12 @@ class NativeFrames:
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
 
     def _file(self, identity: Identity, mapping: Mapping) -> MappedFile:
-        return MappedFile(self._pid(identity), mapping, self._table.code.open_again)
+        return MappedFile(self._pid(identity), mapping, self._table.open_again)
 
     def _pid(self, identity: Identity) -> int:
         """The process's PID while it runs, 0 after."""
         if identity not in self._alive:
-            self._alive[identity] = self._table.is_running(identity)
+            self._alive[identity] = self._table.directories.is_running(identity)
             if self._alive[identity]:
                 self.watch(identity)  # the map may be new
         return identity.tgid if self._alive[identity] else 0
@@ -67,7 +70,7 @@ class NativeFrames:
         return self._symbols.build_ids
 
     def look_again(self) -> None:
-        """Processes may have ended since names were asked for."""
+        """Asks anew which processes run, at the next name of each."""
         self._alive.clear()
 
     def forget(self, gone: Gone) -> None:
@@ -77,7 +80,7 @@ class NativeFrames:
             self._perf_maps.forget(identity)
 
     def begin_anew(self) -> None:
-        """Forgets all names, and leaves the process that demangles to others."""
+        """Forgets all names, and leaves the process that demangles to the recording that started it."""
         self._symbols = NativeSymbols()
         self._perf_maps.read_again()
 

@@ -1,8 +1,8 @@
 """Files of processes that were sampled, read as the process would: below its root, and with its user's rights.
 
-A program chooses the file names in its code objects.  Were they opened with root's rights, a program could have the
-contents of files put into a report that its user may not read.  So what reads is a thread of its own that has taken the
-user's identity for file access; threads have one each, as long as libc is not asked (setfsuid(2), NOTES).
+A program chooses the file names in its code objects.  If they were opened with root's rights, a program could have a
+file put into a report that its own user may not read.  So a thread reads each file after it has taken the user's
+identity for file access; each thread has its own, as long as libc is not asked (setfsuid(2), NOTES).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.proc import Credentials
+from pyflame_ebpf.host.process_directory import ProcessDirectory
 from pyflame_ebpf.host.target_files import open_below
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.source_text import FILE_MAX
@@ -41,10 +42,13 @@ class _View:
 
 
 class SourceFiles:
-    """Keeps the roots of processes open, so that files can be read when they are over."""
+    """Keeps the roots of processes open, so that files can be read when the processes are over.
 
-    def __init__(self, is_running: Callable[[Identity], bool]) -> None:
-        self._is_running = is_running
+    ``directory_of`` gives the directory in /proc of a process that runs, and raises ProcessGone for any other.
+    """
+
+    def __init__(self, directory_of: Callable[[Identity], ProcessDirectory]) -> None:
+        self._directory_of = directory_of
         self._views: dict[Identity, _View | None] = {}
         self._roots: dict[_RootIdentity, int] = {}
 
@@ -54,35 +58,29 @@ class SourceFiles:
             return
         self._views[identity] = None
         with contextlib.suppress(PyflameError, OSError, ValueError, IndexError):
-            view = self._view(identity.tgid)
-            if self._is_running(identity):  # else the PID may be another's by now
-                self._views[identity] = view
+            self._views[identity] = self._view(self._directory_of(identity))
 
-    def _view(self, pid: int) -> _View:
-        root = f"/proc/{pid}/root"
-        status = os.stat(root)  # noqa: PTH116 - the status of what it leads to
-        key = os.stat(f"/proc/{pid}/ns/mnt").st_ino, status.st_dev, status.st_ino  # noqa: PTH116
+    def _view(self, process: ProcessDirectory) -> _View:
+        status = process.status("root")
+        key = process.status("ns/mnt").st_ino, status.st_dev, status.st_ino
         if key not in self._roots:
             if len(self._roots) >= ROOTS_MAX:
                 raise OSError("too many roots")
-            self._roots[key] = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        directory = os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115
-        outside = os.readlink(root)  # noqa: PTH115 - what chroot left of it, as we see it
-        return _View(self._roots[key], _below(outside, directory), proc.credentials(pid))
+            self._roots[key] = process.open("root", os.O_PATH | os.O_DIRECTORY)
+        directory, outside = process.link("cwd"), process.link("root")  # both as we see them
+        return _View(self._roots[key], _below(outside, directory), proc.credentials(process))
 
     def read(self, identity: Identity, file: str) -> bytes:
-        """A file by its name in the process, at most one byte more than FILE_MAX; b"" where it cannot be had."""
+        """A file by its name in the process: FILE_MAX + 1 bytes at the most, b"" where it cannot be had."""
         view = self._views.get(identity)
         if view is None:
             return b""
         return _read_as(self._user(identity, view), view.root, posixpath.join(view.directory, file))
 
     def _user(self, identity: Identity, view: _View) -> Credentials:
-        """Whose rights the process has by now, while it runs: a server that starts as root gives them up later."""
+        """Whose rights the process has by now, if it runs: a server that starts as root gives them up later."""
         with contextlib.suppress(PyflameError, OSError, ValueError, IndexError):
-            user = proc.credentials(identity.tgid)
-            if self._is_running(identity):
-                return user
+            return proc.credentials(self._directory_of(identity))
         return view.user
 
     def close(self) -> None:
@@ -94,7 +92,7 @@ class SourceFiles:
 
 
 def _below(root: str, directory: str) -> str:
-    """A directory as seen from a root that has it, both as we see them."""
+    """A directory as a process with this root sees it; both are given as we see them."""
     prefix = root.rstrip("/")
     return directory[len(prefix) :] or "/" if f"{directory}/".startswith(f"{prefix}/") else directory
 
@@ -116,7 +114,7 @@ def _read_as(user: Credentials, root: int, path: str) -> bytes:
 
 
 def _become(user: Credentials) -> None:
-    """Give this thread, and no other thread, a user's rights on files; OSError."""
+    """Gives this thread, and no other thread, a user's rights on files.  Raises OSError."""
     if os.geteuid() == user.uid:
         return
     groups = (ctypes.c_uint * len(user.groups))(*user.groups)

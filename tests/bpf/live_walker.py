@@ -12,7 +12,7 @@ from pathlib import Path
 from pyflame_ebpf.cpython.interpreter import Interpreter
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import memory
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Profile, Recording
 from pyflame_ebpf.sampling import abi, events
@@ -21,7 +21,7 @@ from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.naming import FrameNames
 from pyflame_ebpf.stacks.profile_naming import ProfileNaming
-from pyflame_ebpf.tracking.process_table import executable_entry
+from pyflame_ebpf.tracking.recipes import executable_entry
 from tests.profiles import framed_stacks
 
 HERE = Path(__file__).parent
@@ -204,7 +204,7 @@ class LiveWalker:
 
     def _read(self, identity: Identity, address: int, size: int) -> bytes:
         assert identity == self.identity
-        return proc.read_memory(self.pid, address, size)
+        return memory.read_memory(self.pid, address, size)
 
 
 def _no_native_frame(identity: Identity, address: int) -> None:

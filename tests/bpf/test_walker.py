@@ -23,7 +23,7 @@ from pyflame_ebpf.cpython.interpreter import Interpreter as CPython
 from pyflame_ebpf.cpython.interpreter import interpreter_of
 from pyflame_ebpf.cpython.layout import GilKind
 from pyflame_ebpf.cpython.rows import LAYOUTS
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
 from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome
 from pyflame_ebpf.sampling import abi, events
 from pyflame_ebpf.stacks.weave import runs
@@ -239,7 +239,7 @@ def test_boundaries_lie_on_the_thread_s_stack_callers_further_up(interpreter, wa
     places = [frame.address for frame in target.walk().frames if frame.kind == abi.FRAME_BOUNDARY]
     if interpreter.version >= (3, 15):
         places.pop()  # of the thread state's own frame, which is no call
-    (stack,) = (mapping for mapping in proc.mappings(target.walker.pid) if mapping.path == "[stack]")
+    (stack,) = (mapping for mapping in maps.mappings(target.walker.pid) if mapping.path == "[stack]")
     assert len(places) > 5
     assert places == sorted(set(places))
     assert stack.start <= places[0] < places[-1] < stack.end

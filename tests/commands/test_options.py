@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pkgutil
 import signal
@@ -20,7 +19,6 @@ from pyflame_ebpf.commands.progress_line import progress_text
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.errors import EXIT_CODES, Interrupted, PyflameError
-from pyflame_ebpf.host.launch import ProgramNotExecutable, ProgramNotFound, find_program
 from pyflame_ebpf.recording.recorder import Progress
 from tests.command_line import PYFLAME, environment, pyflame
 
@@ -199,30 +197,6 @@ def test_the_program_s_signals_are_given_back() -> None:
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_program_is_found_as_a_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "tool"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_program("tool") == str(program)
-
-
-def test_a_program_that_does_not_exist_is_not_found() -> None:
-    with pytest.raises(ProgramNotFound):
-        find_program("/no/such/program")
-
-
-def test_a_program_without_execute_permission_cannot_be_run(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("x")
-    with pytest.raises(ProgramNotExecutable, match=os.strerror(errno.EACCES)):
-        find_program(str(tmp_path / "text"))
-
-
-def test_a_directory_cannot_be_run(tmp_path: Path) -> None:
-    with pytest.raises(ProgramNotExecutable, match=os.strerror(errno.EISDIR)):
-        find_program(str(tmp_path))
 
 
 def test_progress_shows_time_samples_processes_and_losses() -> None:

@@ -41,7 +41,13 @@ def test_a_recording_has_twenty_parts_of_whole_seconds(duration: float, seconds:
 
 
 def test_a_span_has_the_samples_of_each_whole_part() -> None:
-    samples = {(0, 0, (MAIN,)): 1, (1, 0, (MAIN,)): 2, (2, 1, (MAIN,)): 4, (45, 0, (MAIN,)): 8, (46, 0, (MAIN,)): 16}
+    samples: dict[tuple[int, int, Stack], int] = {
+        (0, 0, (MAIN,)): 1,
+        (1, 0, (MAIN,)): 2,
+        (2, 1, (MAIN,)): 4,
+        (45, 0, (MAIN,)): 8,
+        (46, 0, (MAIN,)): 16,
+    }
     assert Span.of(profile_of(samples, duration=47.0, cpus=3)) == Span(
         samples=31,
         counts_per_core=4700.0,

@@ -18,7 +18,7 @@ from pyflame_ebpf.cpython.interpreter import (
 from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.elf.image import Segment
-from pyflame_ebpf.host.proc import Mapping
+from pyflame_ebpf.host.maps import Mapping
 from tests.cpython.test_layout import published
 
 DEVICE = 8

@@ -17,7 +17,7 @@ import pytest
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.cpython.recipe import Recipe
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps, memory
 
 WAIT = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush(); sys.stdin.read()"
 SPIN = "import sys; sys.stdout.write('ready\\n'); sys.stdout.flush()\nwhile True: pass"  # holds the GIL for ever
@@ -43,7 +43,7 @@ def version_of(python: Path) -> str:
 
 
 def word(pid: int, address: int) -> int:
-    return int.from_bytes(proc.read_memory(pid, address, 8), "little")
+    return int.from_bytes(memory.read_memory(pid, address, 8), "little")
 
 
 def first_thread_id(pid: int, found: Interpreter) -> int:
@@ -66,7 +66,7 @@ def roots_by_recipe(pid: int, recipe: Recipe) -> tuple[int, ...]:
     if recipe.in_library:
         link_map = word(pid, word(pid, bias + recipe.debug_entry_vaddr) + 8)
         while word(pid, link_map + 16) - word(pid, link_map) != recipe.library_dynamic_vaddr or (
-            proc.read_memory(pid, word(pid, link_map) + recipe.library_build_id_vaddr, 8)
+            memory.read_memory(pid, word(pid, link_map) + recipe.library_build_id_vaddr, 8)
             != recipe.library_build_id_start
         ):
             link_map = word(pid, link_map + 24)
@@ -79,8 +79,8 @@ def assert_found(pid: int, version: str) -> Interpreter:
     found = interpreter_of(pid, FileFactsCache())
     assert isinstance(found, Interpreter), found
     assert found.name == f"CPython {version}"
-    maps = proc.mappings(pid)
-    assert any(mapping.start <= first_thread_id(pid, found) < mapping.end for mapping in maps)
+    mapped = maps.mappings(pid)
+    assert any(mapping.start <= first_thread_id(pid, found) < mapping.end for mapping in mapped)
     assert roots_by_recipe(pid, found.recipe) == (found.interpreters_head, found.tstate_current)
     return found
 

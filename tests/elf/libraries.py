@@ -12,7 +12,7 @@ from typing import Protocol
 from pyflame_ebpf.elf.function_table import Hit
 from pyflame_ebpf.elf.image import ElfImage, open_regular
 from pyflame_ebpf.elf.symbols import ElfSymbols
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
 
 LIBRARY = """
 extern int elsewhere(int);
@@ -89,17 +89,17 @@ def known(symbol: Known | None) -> Known:
 
 def libc() -> Path:
     """The libc of this process."""
-    paths = (mapping.path for mapping in proc.mappings(os.getpid()))
+    paths = (mapping.path for mapping in maps.mappings(os.getpid()))
     return Path(next(path for path in paths if "/libc.so.6" in path or "/libc-2" in path))
 
 
-def code_mapping(path: Path) -> proc.Mapping:
+def code_mapping(path: Path) -> maps.Mapping:
     """A mapping of a file's code, as if the file were loaded at the addresses that it names."""
     with image_of(path) as image:
         segment = next(segment for segment in image.segments if segment.flags & 1)
     begin = segment.vaddr & ~4095
     size = max(segment.file_size + 8191 & ~4095, 0x10000)
-    return proc.Mapping(begin, begin + size, segment.offset & ~4095, True, 1, path.stat().st_ino, str(path))
+    return maps.Mapping(begin, begin + size, segment.offset & ~4095, True, 1, path.stat().st_ino, str(path))
 
 
 def objdump_stubs(path: Path) -> dict[int, str]:

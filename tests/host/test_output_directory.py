@@ -142,6 +142,10 @@ def test_the_first_place_that_has_room_takes_the_file_privately(
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_exit_codes_tell_what_was_wrong() -> None:
+    assert [each.exit_code for each in (OutputExists, OutputUnwritable, DiskFull)] == [13, 14, 15]
+
+
 def test_no_place_with_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_directory, "PLACES_WITH_ROOM", (str(tmp_path),))
     assert save_elsewhere(fail_midway, ".end") is None
@@ -168,3 +172,97 @@ def test_the_user_of_sudo_is_known_to_root_only(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "geteuid", lambda: euid)
     assert sudo_user() == expected
+
+
+# ---- root, for a user of sudo ----
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is given to the user of sudo, with their owner."""
+    given: list[str] = []
+
+    def note(descriptor: int, uid: int, gid: int) -> None:
+        given.append(f"{Path(f'/proc/self/fd/{descriptor}').readlink().name} {uid}:{gid}")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("SUDO_UID", "1000")
+    monkeypatch.setenv("SUDO_GID", "100")
+    monkeypatch.setattr(os, "fchown", note)
+    return given
+
+
+PROBE = f".pyflame-ebpf-{os.getpid()} 1000:100"
+
+
+def test_root_gives_a_directory_that_it_made_and_what_is_in_it_to_the_user_of_sudo(
+    tmp_path: Path, given: list[str]
+) -> None:
+    with OutputDirectory(tmp_path / "out") as directory:
+        directory.write("file", write_hello)
+    assert given == ["out 1000:100", PROBE, "file 1000:100"]
+
+
+def test_root_gives_no_directory_away_that_was_there_before(tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "out").mkdir()
+    with OutputDirectory(tmp_path / "out") as directory:
+        directory.write("file", write_hello)
+    assert given == [PROBE, "file 1000:100"]
+
+
+def test_root_gives_single_files_to_the_user_of_sudo(
+    tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_directory, "PLACES_WITH_ROOM", (str(tmp_path),))
+    write_new_file(tmp_path / "file", write_hello)
+    elsewhere = save_elsewhere(write_hello, ".end")
+    assert elsewhere is not None
+    assert given == ["file 1000:100", f"{elsewhere.name} 1000:100"]
+
+
+def test_a_file_system_without_owners_takes_the_file_all_the_same(
+    tmp_path: Path, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    write_new_file(tmp_path / "file", write_hello)
+    assert (tmp_path / "file").read_bytes() == b"hello"
+    assert given == []
+
+
+def test_new_files_and_directories_can_be_read_by_all_and_written_by_their_owner(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with OutputDirectory(tmp_path / "out") as directory:
+            path = directory.write("file", write_hello)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)] == [0o755, 0o644]
+
+
+def test_whether_a_directory_can_be_written_is_known_before_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = os.open
+
+    def full(path: str, flags: int, *args: int, dir_fd: int | None = None) -> int:
+        if str(path).startswith(".pyflame-ebpf-"):
+            raise OSError(28, "No space left on device")
+        return made(path, flags, *args, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(DiskFull):
+        OutputDirectory(tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_a_file_whose_making_is_broken_off_is_removed_and_the_reason_passed_on(tmp_path: Path) -> None:
+    def interrupted(stream: BinaryIO) -> None:
+        stream.write(b"hel")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_new_file(tmp_path / "file", interrupted)
+    assert names(tmp_path) == []

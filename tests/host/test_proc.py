@@ -1,94 +1,98 @@
-"""Reading /proc, on live children."""
+"""Names, users, times and threads of live children."""
 
-import ctypes
+from __future__ import annotations
+
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pyflame_ebpf.host import proc
-from pyflame_ebpf.host.proc import Mapping, ProcessGone
+from pyflame_ebpf.host.maps import mappings
+from pyflame_ebpf.host.memory import read_memory
+from pyflame_ebpf.host.process_directory import ProcessDirectory, ProcessGone
+from pyflame_ebpf.host.process_stat import ProcessStat, parse_stat
+from tests.host.live_children import ended_child, waiting
+
+HOSTILE = [b"a\x0cUid:\t0", b"a\nUid:\t0", b"\x85\xe2\x80\xa8Uid:", b"\x1c\x1d\x1eUid:\t0", b") R 0 0 (", b"end\n\n"]
 
 
 @pytest.fixture
-def child():
-    program = "import sys; print('ready', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, "a b"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        process.stdout.readline()
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with waiting("a b") as process:
         yield process
-        process.kill()
 
 
-@pytest.fixture
-def ended():
-    with subprocess.Popen(["/bin/true"]) as process:
-        process.wait()
-    return process.pid
-
-
-def test_paths_with_blanks_newlines_and_a_deleted_mark() -> None:
-    text = (
-        b"7f0000000000-7f0000001000 r-xp 00002000 fe:01 42                         /a b/c\\012d (deleted)\n"
-        b"7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0                          [stack]\n"
-        b"7ffd00000000-7ffd00001000 rw-p 00000000 00:00 0 \n"
-        b"7ffd"
-    )
-    assert proc.parse_maps(text) == [
-        Mapping(0x7F0000000000, 0x7F0000001000, 0x2000, True, os.makedev(0xFE, 1), 42, "/a b/c\nd", True),
-        Mapping(0x7FFC00000000, 0x7FFC00001000, 0, False, 0, 0, "[stack]"),
-        Mapping(0x7FFD00000000, 0x7FFD00001000, 0, False, 0, 0, ""),
-    ]
-
-
-def test_a_name_with_parentheses_does_not_shift_the_stat_fields() -> None:
+def test_a_name_with_parentheses_and_line_ends_does_not_shift_the_stat_fields() -> None:
     fields = ["S", "7", *["0"] * 4, str(0x00200000), *["0"] * 10, "3", "0", "12345", "0"]
-    stat = proc.parse_stat(b"9 (a) b (c) " + " ".join(fields).encode())
-    assert (stat.name, stat.parent, stat.threads, stat.start_ticks) == ("a) b (c", 7, 3, 12345)
+    stat = parse_stat(b"9 (a) b\n\x0c(c) " + " ".join(fields).encode())
+    assert stat == ProcessStat("a) b\n\x0c(c", "S", 7, 0x00200000, 3, 12345)
     assert stat.kernel_thread
+    assert stat.alive
 
 
-@pytest.mark.root
-def test_a_mapped_file_is_opened_even_when_it_was_deleted(tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    program.write_bytes(Path("/bin/sleep").read_bytes())
-    program.chmod(0o755)
-    with subprocess.Popen([program, "60"]) as process:
-        try:
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:  # the kernel shows the program before it has mapped it
-                if any(found.path == str(program) and found.executable for found in proc.mappings(process.pid)):
-                    break
-            program.unlink()
-            mapping = next(found for found in proc.mappings(process.pid) if found.path == str(program))
-            with proc.open_mapped_file(process.pid, mapping) as file:
-                assert (mapping.deleted, file.read(4)) == (True, b"\x7fELF")
-        finally:
-            process.kill()
+@pytest.mark.parametrize(("state", "alive"), [("R", True), ("T", True), ("Z", False), ("X", False), ("x", False)])
+def test_a_zombie_is_not_alive(state: str, alive: bool) -> None:
+    stat = ProcessStat("name", state, 1, 0, 1, 1)
+    assert (stat.alive, stat.kernel_thread) == (alive, False)
 
 
-def test_a_replaced_mapping_is_not_taken_for_the_old_one(child) -> None:
-    mapping = next(found for found in proc.mappings(child.pid) if found.inode)
-    other = Mapping(mapping.start, mapping.end, 0, True, mapping.device, mapping.inode + 1, mapping.path)
-    with pytest.raises(OSError, match="another file"):
-        proc.open_mapped_file(child.pid, other)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_a_process_is_called_its_user_is_read_from_the_kernels_line(name: bytes) -> None:
+    with waiting(name=name) as process:
+        uid, gid = os.geteuid(), os.getegid()
+        credentials = proc.credentials(process.pid)
+        assert proc.user_id(process.pid) == os.getuid()
+        assert (credentials.uid, credentials.gid, set(credentials.groups)) == (uid, gid, set(os.getgroups()))
+        assert proc.namespace_pids(process.pid)[0] == process.pid
+        assert proc.process_stat(process.pid).parent == os.getpid()
 
 
-def test_names_and_times_of_a_child(child) -> None:
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_given_whole(name: bytes) -> None:
+    expected = name[:15].decode("utf-8", "replace")
+    with waiting(name=name) as process:
+        assert proc.name(process.pid) == expected
+        assert proc.thread_name(process.pid, process.pid) == expected
+        assert proc.process_stat(process.pid).name == expected
+
+
+def test_a_line_of_the_status_is_found_by_its_whole_key_behind_the_name() -> None:
+    text = b"Name:\tUid:\nUmask:\t0022\nNSUid:\t7\nUid:\t1\t2\t3\t4\nGroups:\t\n"
+    fields = [b"Uid", b"Groups", b"Umask", b"Name", b"None"]
+    assert [proc.status_field(text, field) for field in fields] == [[b"1", b"2", b"3", b"4"], [], [b"0022"], [], []]
+
+
+def test_rights_on_files_are_those_for_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = b"Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n"
+    monkeypatch.setattr(ProcessDirectory, "read", lambda _directory, _name: status)
+    assert proc.credentials(1) == proc.Credentials(4, 8, (9, 10))
+    assert proc.user_id(1) == 1
+    assert proc.namespace_pids(77) == (77,)  # a kernel without PID namespaces
+
+
+def test_names_and_times_of_a_child(child: subprocess.Popen[bytes]) -> None:
     assert proc.arguments(child.pid)[-1] == "a b"
     assert proc.command_line(child.pid).endswith("'a b'")
     assert proc.name(child.pid) == proc.thread_name(child.pid, child.pid)
-    assert proc.user_id(child.pid) == os.getuid()
-    assert proc.namespace_pids(child.pid)[0] == child.pid
+    assert proc.thread_ids(child.pid) == [child.pid]
     assert proc.process_stat(child.pid).parent == os.getpid()
     assert proc.is_alive(child.pid)
     assert child.pid in proc.pids()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [(b"", ""), (b"a\0", "a"), (b"a b\0", "a b"), (b"a b\0c\0\0", "'a b' c"), (b"a\0\0b\0", "a '' b")]
+)
+def test_a_command_line_is_as_one_would_type_it_and_a_title_as_it_stands(
+    text: bytes, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessDirectory, "read", lambda _directory, _name: text)
+    assert proc.command_line(1) == line
 
 
 def test_cpu_time_is_that_of_the_whole_process() -> None:
@@ -100,36 +104,29 @@ def test_cpu_time_is_that_of_the_whole_process() -> None:
     assert proc.cpu_seconds(os.getpid()) > before
 
 
-def test_memory_is_read_exactly_or_not_at_all() -> None:
-    buffer = ctypes.create_string_buffer(b"interpreter")
-    assert proc.read_memory(os.getpid(), ctypes.addressof(buffer), 11) == b"interpreter"
-    with pytest.raises(OSError, match="Bad address"):
-        proc.read_memory(os.getpid(), 8, 8)
-
-
-def test_a_stopped_child_is_alive_and_a_zombie_is_not(child) -> None:
+def test_a_stopped_child_is_alive_and_a_zombie_is_not(child: subprocess.Popen[bytes]) -> None:
     child.send_signal(signal.SIGSTOP)
     assert proc.is_alive(child.pid)
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not proc.is_alive(child.pid)
+    assert not proc.is_alive(ended_child())
 
 
 @pytest.mark.parametrize(
     "ask",
     [
-        proc.mappings,
+        mappings,
         proc.arguments,
         proc.name,
         proc.process_stat,
         proc.thread_ids,
         proc.user_id,
-        proc.executable_path,
         proc.cpu_seconds,
-        lambda pid: proc.read_memory(pid, 4096, 8),
+        lambda pid: read_memory(pid, 4096, 8),
     ],
 )
-def test_an_ended_process_is_gone_whatever_is_asked(ended, ask) -> None:
+def test_an_ended_process_is_gone_whatever_is_asked(ask: Callable[[int], object]) -> None:
     with pytest.raises(ProcessGone) as error:
-        ask(ended)
+        ask(ended_child())
     assert error.value.exit_code == 10

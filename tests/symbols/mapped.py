@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from pyflame_ebpf.elf.image import open_regular
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import mapped_files, maps
 from pyflame_ebpf.symbols.mapped_file import MappedFile, OpenMapped
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
 from tests.elf.libraries import code_mapping
 
 
-def opened_by_path(mapping: proc.Mapping) -> BinaryIO:
+def opened_by_path(mapping: maps.Mapping) -> BinaryIO:
     """The file that lies at the mapping's path by now."""
     return open_regular(mapping.path)
 
 
-def never_opened(mapping: proc.Mapping) -> NoReturn:
+def never_opened(mapping: maps.Mapping) -> NoReturn:
     """Fails the test in which a file is opened again."""
     raise AssertionError(mapping.path)
 
@@ -36,5 +36,5 @@ def name_of(symbols: NativeSymbols, path: Path, vaddr: int) -> str:
 
 def mapped_at(pid: int, address: int) -> MappedFile:
     """What a live process has mapped at an address."""
-    mapping = next(each for each in proc.mappings(pid) if each.start <= address < each.end)
-    return MappedFile(pid, mapping, lambda wanted: proc.open_mapped_file(pid, wanted))
+    mapping = next(each for each in maps.mappings(pid) if each.start <= address < each.end)
+    return MappedFile(pid, mapping, lambda wanted: mapped_files.open_mapped_file(pid, wanted))

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
 from pyflame_ebpf.symbols.foreign_file import machine_in, machine_of
 from pyflame_ebpf.symbols.mapped_file import MappedFile
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
@@ -50,7 +50,7 @@ def test_a_header_that_is_cut_names_no_machine() -> None:
 
 
 def mapped_at_no_process(path: Path) -> MappedFile:
-    return MappedFile(0, proc.Mapping(4096, 8192, 0, True, 1, 1, str(path)), opened_by_path)
+    return MappedFile(0, maps.Mapping(4096, 8192, 0, True, 1, 1, str(path)), opened_by_path)
 
 
 def test_why_there_are_no_names_says_for_which_machine_the_file_is(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_why_there_are_no_names_says_for_which_machine_the_file_is(tmp_path: Pat
 
 
 def test_a_file_that_is_gone_names_no_machine(tmp_path: Path) -> None:
-    def refuse(_mapping: proc.Mapping) -> NoReturn:
+    def refuse(_mapping: maps.Mapping) -> NoReturn:
         raise PermissionError
 
     assert machine_of(mapped_at_no_process(tmp_path / "none")) == ""

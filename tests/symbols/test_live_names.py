@@ -12,7 +12,7 @@ import pytest
 
 from pyflame_ebpf.elf.file_contents import hold_names
 from pyflame_ebpf.elf.symbols import ElfSymbols
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
 from pyflame_ebpf.symbols import indexed_files, native_symbols
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
 from tests.elf.libraries import LIBRARY, SHARED, Build, address_of, libc, run, symbols_of
@@ -80,7 +80,7 @@ def test_files_are_indexed_up_to_a_number_of_symbols(
     monkeypatch.setattr(indexed_files, limit, files * symbols_in(libraries[0]) - less)
     opened: list[BinaryIO] = []
 
-    def open_mapped(mapping: proc.Mapping) -> BinaryIO:
+    def open_mapped(mapping: maps.Mapping) -> BinaryIO:
         opened.append(opened_by_path(mapping))
         return opened[-1]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
 from tests.symbols.mapped import never_opened
 
 
-def mapping(path: str, inode: int = 1) -> proc.Mapping:
-    return proc.Mapping(0x5000, 0x9000, 0x2000, True, 1, inode, path)
+def mapping(path: str, inode: int = 1) -> maps.Mapping:
+    return maps.Mapping(0x5000, 0x9000, 0x2000, True, 1, inode, path)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ import pytest
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, open_regular
 from pyflame_ebpf.elf.symbols import ElfSymbols
-from pyflame_ebpf.host import proc
+from pyflame_ebpf.host import maps
+from pyflame_ebpf.host.mapped_files import open_code
 from pyflame_ebpf.symbols import known_files, native_symbols
 from pyflame_ebpf.symbols.file_functions import STRIPPED
 from pyflame_ebpf.symbols.mapped_file import MappedFile
 from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, NativeSymbols
-from pyflame_ebpf.tracking.mapped_code import open_code
 from tests.elf.libraries import (
     LIBRARY,
     SHARED,
@@ -146,7 +146,7 @@ def test_a_chooser_that_is_not_exported_names_its_stub_too(build: Build, live: b
 
 def test_functions_of_the_vdso_are_named(symbols: NativeSymbols) -> None:
     pid = os.getpid()
-    mapping = next(mapping for mapping in proc.mappings(pid) if mapping.path == "[vdso]")
+    mapping = next(mapping for mapping in maps.mappings(pid) if mapping.path == "[vdso]")
     with open_code(pid, mapping) as file:
         function = known(ElfSymbols(ElfImage(file)).dynamic_symbol("__vdso_clock_gettime"))
     vdso = MappedFile(pid, mapping, lambda mapping: open_code(pid, mapping))
@@ -155,7 +155,7 @@ def test_functions_of_the_vdso_are_named(symbols: NativeSymbols) -> None:
 
 
 def test_code_of_no_file_is_counted_by_its_place_and_says_why(symbols: NativeSymbols) -> None:
-    made = MappedFile(1, proc.Mapping(0x7000, 0x9000, 0, True, 0, 0, ""), never_opened)
+    made = MappedFile(1, maps.Mapping(0x7000, 0x9000, 0, True, 0, 0, ""), never_opened)
     assert symbols.lookup(made, 0x7123) == (ANONYMOUS, "[anonymous]+0x123")
     assert symbols.why_unnamed(made) == (
         "no file holds this code (a JIT compiler's?), and only a perf map could name it"
@@ -163,17 +163,17 @@ def test_code_of_no_file_is_counted_by_its_place_and_says_why(symbols: NativeSym
 
 
 def test_a_file_that_is_gone_counts_by_the_offset_and_the_error_says_why(symbols: NativeSymbols) -> None:
-    def refuse(_mapping: proc.Mapping) -> NoReturn:
+    def refuse(_mapping: maps.Mapping) -> NoReturn:
         raise FileNotFoundError(2, "No such file or directory")
 
-    gone = MappedFile(1, proc.Mapping(4096, 8192, 0x2000, True, 1, 1, "/no/such/lib.so"), refuse)
+    gone = MappedFile(1, maps.Mapping(4096, 8192, 0x2000, True, 1, 1, "/no/such/lib.so"), refuse)
     assert symbols.lookup(gone, 4097) == ("/no/such/lib.so", "lib.so+0x2001")
     assert symbols.why_unnamed(gone) == "No such file or directory"
 
 
 def test_a_file_that_is_no_elf_file_says_so(symbols: NativeSymbols, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(bytes(100))
-    mapping = proc.Mapping(4096, 8192, 0, True, 1, 1, str(tmp_path / "x"))
+    mapping = maps.Mapping(4096, 8192, 0, True, 1, 1, str(tmp_path / "x"))
     reason = symbols.why_unnamed(MappedFile(0, mapping, opened_by_path))
     assert reason == "not an ELF file for a 64-bit little-endian machine"
 
@@ -197,9 +197,9 @@ def test_what_was_expected_is_found_in_one_read(build: Build, symbols: NativeSym
 def test_a_mapping_is_opened_once_and_read_once_for_each_address(build: Build, symbols: NativeSymbols) -> None:
     library = build(LIBRARY, *SHARED)
     hidden = address_of(library, "hidden")
-    opened: list[proc.Mapping] = []
+    opened: list[maps.Mapping] = []
 
-    def counting(mapping: proc.Mapping) -> BinaryIO:
+    def counting(mapping: maps.Mapping) -> BinaryIO:
         opened.append(mapping)
         return opened_by_path(mapping)
 
@@ -292,7 +292,7 @@ def test_native_addresses_of_a_live_process_are_named(build: Build, symbols: Nat
     with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        base = next(mapping.start for mapping in proc.mappings(process.pid) if mapping.path == str(program))
+        base = next(mapping.start for mapping in maps.mappings(process.pid) if mapping.path == str(program))
         hidden = base + address_of(program, "hidden") + 1
         found = [symbols.lookup(mapped_at(process.pid, address), address) for address in (hidden, base)]
         process.communicate()

@@ -80,8 +80,8 @@ def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_e
     code = MappedCode(cast(Sampler, NoSampler()), lambda _identity, mapping: open_regular(mapping.path))
     for pid, file in enumerate((forged, true) if forged_first else (true, forged)):
         code.map_process(Identity(pid, pid, 0), [code_mapping(file)])
-    assert len(code._files) == 1
-    names = {file: symbols.lookup(mapped(file, code.open_again), hidden)[1] for file in (true, forged)}
+    assert len(code.files._codes) == 1
+    names = {file: symbols.lookup(mapped(file, code.files.open_again), hidden)[1] for file in (true, forged)}
     assert names == {true: "hidden", forged: "hudden"}
 
 
