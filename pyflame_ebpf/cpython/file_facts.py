@@ -20,7 +20,6 @@ _READ_ONLY_DATA_MAX = 64 << 20  # bytes
 # the first one present tells the release.  Needed for up to 3.10 only: 3.11 added Py_Version.
 _ADDED_IN = (
     ("PyType_FromMetaclass", (3, 12)),
-    ("Py_Version", (3, 11)),
     ("PyModule_AddObjectRef", (3, 10)),
     ("PyFrame_GetCode", (3, 9)),
     ("PyCode_NewWithPosOnlyArgs", (3, 8)),

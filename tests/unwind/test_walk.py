@@ -81,6 +81,10 @@ def test_entry_of_the_procedure_linkage_table_pushes_halfway(ip: int, end: int) 
             replace(AT_LEAF, interrupted=(0, 0, STACK + 16, *[0] * 12)),
         ),
         (row(CfaKind.INDEXED, 16 << 4 | OtherRegister.R9), replace(AT_LEAF, interrupted=(0, -2, *[0] * 13))),
+        (
+            row(CfaKind.INDEXED, 8 << 16 | 24 << 4 | OtherRegister.R9),
+            replace(AT_LEAF, interrupted=(0, -2, *[0] * 13)),
+        ),
     ],
 )
 def test_realigned_stacks_are_followed(rule: UnwindRow, at: Registers) -> None:

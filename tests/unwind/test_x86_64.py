@@ -239,6 +239,12 @@ def test_a_signal_frame_too_far_away_is_not_supported(place: int) -> None:
     assert row_body(rules, is_signal_frame=True) == UNSUPPORTED_BODY
 
 
+def test_a_signal_frame_as_far_away_as_a_row_can_say_is_known() -> None:
+    for place in (-(1 << 31), (1 << 31) - 1):
+        rules = (dereferenced(RSP, place), saved_at(RSP, place - 40), saved_at(RSP, place + 8))
+        assert row_body(rules, is_signal_frame=True) == body(CfaKind.SIGNAL, place)
+
+
 def test_a_signal_frame_with_ordinary_rules_is_read_like_any_other() -> None:
     assert row_of(signal=True) == UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
 
