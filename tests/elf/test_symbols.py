@@ -295,3 +295,11 @@ def test_symbols_are_identified_by_their_file(build: Build) -> None:
     library = build(SOURCE, *SHARED, "-Wl,--build-id=0x123456")
     with symbols_of(library) as symbols:
         assert (symbols.build_id, symbols.file_size) == (b"\x12\x34\x56", library.stat().st_size)
+
+
+def test_strings_may_end_with_the_file_and_no_later() -> None:
+    size = len(symtab().bytes())
+    room = size - HEADER - len(Tables(*FUNCTIONS).symbols)
+    for strings_size, stripped in ((room, False), (room + 1, True)):
+        with symtab(strings_size=strings_size).opened() as image:
+            assert ElfSymbols(image).stripped == stripped

@@ -222,3 +222,15 @@ def test_a_process_has_a_map_if_it_can_be_read(own_map: Path) -> None:
     assert not perf_map.has_perf_map(os.getpid())
     own_map.write_bytes(b"")
     assert perf_map.has_perf_map(os.getpid())
+
+
+def test_a_process_with_the_key_of_one_that_was_forgotten_has_its_own_map(own_map: Path) -> None:
+    own_map.write_bytes(b"10 10 first\n")
+    maps = PerfMaps()
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x10) == "first"
+    maps.forget("key")
+    own_map.write_bytes(b"10 10 second\n")
+    maps.watch("key", os.getpid())
+    assert maps.at("key", 0x10) == "second"
+    maps.close()
