@@ -195,7 +195,7 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
 /* Address of the struct _gil_runtime_state of the thread state in the scratch, 0 where the release has another way. */
 PF_INLINE pf_u64 cpython_gil(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
-    if (layout->gil_kind != PF_GIL_INTERPRETER)
+    if (layout->gil_kind != PF_GIL_KIND_INTERPRETER)
         return 0;
     return pf_read_pointer(PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp) + layout->interp_gil);
 }
@@ -206,9 +206,9 @@ PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpyt
                                 pf_u64 holder, pf_u64 gil)
 {
     int held;
-    if (layout->gil_kind == PF_GIL_THREAD_FLAG) {
+    if (layout->gil_kind == PF_GIL_KIND_THREAD_FLAG) {
         held = PF_THREAD_FIELD(scratch, int, layout->tstate_holds_gil) != 0;
-    } else if (layout->gil_kind == PF_GIL_TSTATE_CURRENT) {
+    } else if (layout->gil_kind == PF_GIL_KIND_TSTATE_CURRENT) {
         held = holder == address;
     } else if (gil) {
         /* last_holder is a pointer, locked the int behind it, in every release that has them here */
@@ -307,7 +307,7 @@ PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpy
         met->address = code;
         met->walk = scratch->walks;
         met->id = pf_selected(unread, pf_hash(pf_hash(walk->process, code), sum) | 1, 0);
-        walk->outcome = pf_selected(unread, walk->outcome, PF_UNREADABLE_CODE);
+        walk->outcome = pf_selected(unread, walk->outcome, PF_OUTCOME_UNREADABLE_CODE);
     }
     return met->id & ~boundary;
 }
@@ -324,7 +324,7 @@ PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_
         return 0;
     walk->depth = walk->first;
     walk->hash = walk->first_hash;
-    walk->outcome = PF_COMPLETE;
+    walk->outcome = PF_OUTCOME_COMPLETE;
     scratch->walks++; /* code objects that could not be read are to be noticed again */
     return 1;
 }
@@ -342,7 +342,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
     if (!walk->frame)
         return PF_WALK_DONE;
     if (depth >= walk->end || depth >= PF_STACK_FRAMES - PF_FRAME_STEPS) {
-        walk->outcome = PF_TOO_DEEP;
+        walk->outcome = PF_OUTCOME_TOO_DEEP;
         return PF_WALK_DONE;
     }
     struct stack_frame *out = pf_frames_from(frames, depth, PF_FRAME_STEPS);
@@ -352,7 +352,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             return PF_WALK_DONE;
         if (cpython_read_frame(scratch, address, size)) {
             scratch->window_frames = 0;
-            walk->outcome = PF_UNREADABLE_FRAME;
+            walk->outcome = PF_OUTCOME_UNREADABLE_FRAME;
             walk->frame = cpython_was_stale(scratch, walk, address) ? scratch->below : 0;
             return PF_WALK_CONTINUE;
         }

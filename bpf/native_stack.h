@@ -9,6 +9,7 @@
 
 #include "cpython_stack.h" /* pf_ functions */
 #include "sample.h"
+#include "x86_64.h"
 
 /* Registers of the frame being unwound, and where its code is. */
 struct native_walk {
@@ -21,8 +22,7 @@ struct native_walk {
     pf_u64 cfa;      /* of native_common_step, and the words that it reads below */
     pf_u64 words;
     pf_u64 saved[PF_SAVED_WORDS]; /* memory below the CFA */
-    pf_u64 entered[21]; /* struct pt_regs */
-    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* registers of the innermost frame, or of one that a signal interrupted */
+    pf_u64 interrupted[PF_OTHER_END]; /* registers of the innermost frame, or of one that a signal interrupted */
     struct unwind_page_key page; /* keys of lookups: the verifier knows nothing of what is here */
     pf_u32 chunk;
     pf_u32 reserved;
@@ -177,9 +177,6 @@ PF_INLINE int native_signal_step(struct native_walk *walk)
     return PF_STEP_CALLER;
 }
 
-/* Bits of enum other_register: those that a function may change, r8 to r11, rdi, rsi, rdx, rax, rcx. */
-#define PF_SCRATCH_REGISTERS 0x730f
-
 /* Whether a register is what it was when the thread was interrupted.  It is in the frame that was, and scratch
  * registers are in the frame that called that one too: only an assembler's code that knows its callee keeps its frame
  * in one over a call. */
@@ -219,9 +216,9 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     else if (kind == PF_CFA_RSP_DEREF_PLUS || kind == PF_CFA_RBP_DEREF_PLUS)
         cfa = native_word((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset, &failed) +
               (pf_u64)((long long)offset >> 16);
-    else if (kind == PF_CFA_REGISTER && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+    else if (kind == PF_CFA_REGISTER && other < PF_OTHER_END && native_knows(walk, other))
         cfa = walk->interrupted[other] + (pf_u64)((long long)offset >> 4);
-    else if (kind == PF_CFA_INDEXED && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+    else if (kind == PF_CFA_INDEXED && other < PF_OTHER_END && native_knows(walk, other))
         cfa = native_word(walk->sp + 8 * walk->interrupted[other] + (offset >> 4 & 0xfff), &failed) +
               (pf_u64)((long long)offset >> 16);
     else

@@ -246,7 +246,7 @@ struct native_frame {
     pf_u64 bp;
     pf_u64 exact;
     pf_u64 callee_exact;
-    pf_u64 interrupted[PF_OTHER_REGISTERS];
+    pf_u64 interrupted[PF_OTHER_END];
     pf_u64 file;    /* 0: code without unwind data, which has the row for frame pointers */
     struct unwind_row row;
     pf_u64 outcome; /* enum native_outcome, of a frame that has no caller */
