@@ -93,6 +93,5 @@ def test_the_compilers_message_names_the_file_and_line_of_a_broken_part(
     monkeypatch.setattr(programs, "bpf_directory", lambda: copy)
     with pytest.raises(LoadFailed) as refused:
         Programs(SamplerOptions(99))
-    assert f"{copy}/{part}:{len(lines) + 1}:14: error: use of undeclared identifier 'no_such_name'" in str(
-        refused.value
-    )
+    place = f"{copy}/{part}:{len(lines) + 1}:14"
+    assert f"{place}: error: use of undeclared identifier 'no_such_name'" in str(refused.value)
