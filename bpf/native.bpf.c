@@ -2,8 +2,8 @@
  *
  * A sample's native frames, from the registers that the thread had in user space to the thread's root. */
 
-/* Keeps the registers that the thread has in user space; not 0: it has none, like a kernel thread.  A tick in the kernel
- * finds them where the thread's entry to the kernel saved them. */
+/* Keeps the registers that the thread has in user space.  Returns not 0 if it has none, like a kernel thread.  A tick
+ * in the kernel finds them where the thread's entry to the kernel saved them. */
 PF_INLINE int keep_user_registers(struct tick_context *ctx, struct sample *sample)
 {
     if (PF_OF_USER_SPACE(&ctx->registers)) {

@@ -38,8 +38,8 @@ PF_INLINE void announce_process(u64 task, const struct process_identity *identit
     processes.update(&tgid, &entry);
 }
 
-/* Identifies a process that is new or was not identified yet: at its exec a program has no libraries, at its first ticks
- * the dynamic linker may have loaded the interpreter. */
+/* Identifies a process that is new or was not identified yet: at its exec a program has no libraries, at its first
+ * ticks the dynamic linker may have loaded the interpreter. */
 int stage_process(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
@@ -90,7 +90,7 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     u32 tgid = record.identity.tgid;
     if (!processes.lookup(&tgid))
         return 0;
-    /* The sum is of the threads that are gone.  Added are this one, and a first thread that has ended and was not reaped. */
+    /* The sum is of threads that are gone.  Added are this one, and a first thread that ended and was not reaped. */
     record.cpu = pf_kernel_u64(signal + PF_SIGNAL_SUM_SCHED_RUNTIME) + pf_kernel_u64(task + PF_TASK_SUM_EXEC_RUNTIME);
     if (leader != task)
         record.cpu += pf_kernel_u64(leader + PF_TASK_SUM_EXEC_RUNTIME);

@@ -149,8 +149,8 @@ enum frame_kind {
 /* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
 struct stack_frame {
     pf_u64 address;   /* instruction, or code object; boundary: its place on the C stack, 0: unknown */
-    pf_u64 code_id;   /* native: where its frame ends (CFA).  Python: hash of the process and of the code object's address and
-                       * contents, 0: unreadable */
+    pf_u64 code_id;   /* native: where its frame ends (CFA).  Python: hash of the process, and of the code object's
+                       * address and contents, 0: unreadable */
     int position;     /* Python: f_lasti, or prev_instr or instr_ptr less the code object's address */
     pf_u32 kind;      /* enum frame_kind */
 };
@@ -158,7 +158,7 @@ struct stack_frame {
 #define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
 #define PF_MAX_PYTHON_FRAMES 2048  /* boundaries among them */
 #define PF_MAX_NATIVE_FRAMES 8704  /* 500 calls of Python from C take some 8,000 in CPython 3.6 */
-#define PF_STACK_FRAMES 11520      /* all of one stack: the three above, and those that one stage adds before it looks */
+#define PF_STACK_FRAMES 11520      /* of one stack: the three above, and those that one stage adds before it looks */
 
 /* One run of one program. */
 struct process_identity {
@@ -185,8 +185,8 @@ enum cfa_kind {
     PF_CFA_INDEXED = 11,   /* the pointer at rsp + 8 * register (low 4 bits of offset) + 12 bits, plus the high half */
 };
 
-/* Registers by which some code finds its frame: functions that realign or probe their stack, and assembly.  The order is
- * that of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
+/* Registers by which some code finds its frame: functions that realign or probe their stack, and assembly.  The order
+ * is that of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
 enum other_register {
     PF_OTHER_R8 = 0,
     PF_OTHER_R9 = 1,
@@ -228,7 +228,7 @@ struct unwind_row {
 
 #define PF_UNWIND_CHUNK_ROWS 64
 #define PF_UNWIND_CHUNKS 8          /* of one page */
-#define PF_UNWIND_CHUNKS_IN_ALL 24576 /* and one more, of page 0 of file 0, which says how frame pointers are followed */
+#define PF_UNWIND_CHUNKS_IN_ALL 24576 /* and one more, of page 0 of file 0: how frame pointers are followed */
 
 struct unwind_chunk {
     struct unwind_row row[PF_UNWIND_CHUNK_ROWS]; /* unused ones start at 0xffff */

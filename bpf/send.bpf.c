@@ -76,7 +76,8 @@ PF_INLINE void send_code(struct sample *sample, struct code_scratch *scratch, co
     scratch->record.identity = sample->record.identity;
     scratch->record.code_id = code_id;
     scratch->record.reserved = 0;
-    u64 size = pf_bounded(cpython_copy_code(layout, &scratch->record, scratch->payload, frame->address), PF_CODE_PAYLOAD);
+    u64 size = cpython_copy_code(layout, &scratch->record, scratch->payload, frame->address);
+    size = pf_bounded(size, PF_CODE_PAYLOAD);
     u64 wakeup = scratch->record.missing ? 0 : BPF_RB_NO_WAKEUP; /* user space must hurry to read the missing parts */
     if (records.ringbuf_output(scratch, sizeof(scratch->record) + size, wakeup)) {
         count(PF_COUNTER_CODES_DROPPED);
@@ -110,7 +111,7 @@ int stage_codes(struct tick_context *ctx)
         stages.call(ctx, PF_STAGE_CODES);
     else
         stages.call(ctx, PF_STAGE_SEND);
-    sample->unsent = 1; /* the limit of tail calls is reached: the other code objects follow when the stack is next met */
+    sample->unsent = 1; /* the limit of tail calls is reached: the other codes follow when the stack is next met */
     send_stack(sample);
     return 0;
 }

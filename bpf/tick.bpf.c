@@ -107,7 +107,7 @@ int stage_finish(struct tick_context *ctx)
     if (!sample || !set)
         return 0;
     if (wants_copy(sample)) {
-        sample->walk.hash = pf_hash(sample->walk.hash, sample->now); /* unlike any other: its outer frames are not known yet */
+        sample->walk.hash = pf_hash(sample->walk.hash, sample->now); /* an id of its own: outer frames are not known */
         sample->copied = (sample->native.sp & ~7ULL) - PF_BELOW_STACK;
     } else {
         sample->copies = 0;
