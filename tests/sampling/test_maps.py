@@ -8,6 +8,7 @@ import pytest
 
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.maps import ProgramMaps
@@ -90,16 +91,12 @@ def test_a_page_that_is_dropped_is_gone_and_an_unknown_one_does_no_harm(tables: 
 
 
 def test_what_is_forgotten_will_be_sent_again(tables: FakeTables, maps: ProgramMaps) -> None:
-    maps.forget_stack(1)  # unknown: nothing happens
-    maps.forget_codes([1])
-    maps.forget_threads([(Identity(1, 2, 3), 4)])
+    maps.forget(Gone(stacks={1}, codes={1}, threads={(Identity(1, 2, 3), 4)}))  # unknown: nothing happens
     stacks, codes, threads = (tables.entries(name) for name in (b"known_stacks", b"known_codes", b"threads"))
     stacks.update({struct.pack("<Q", stack_id): number(1) for stack_id in (1, 2**63 + 1)})
     codes.update({struct.pack("<Q", code_id): number(1) for code_id in (1, 2, 3)})
     threads.update({struct.pack("<II", 2, tid): b"entry" for tid in (4, 5)})
-    maps.forget_stack(2**63 + 1)
-    maps.forget_codes([1, 3])
-    maps.forget_threads([(Identity(9, 2, 9), 4)])
+    maps.forget(Gone(stacks={2**63 + 1}, codes={1, 3}, threads={(Identity(9, 2, 9), 4)}))
     assert stacks == {struct.pack("<Q", 1): number(1)}
     assert codes == {struct.pack("<Q", 2): number(1)}
     assert threads == {struct.pack("<II", 2, 5): b"entry"}

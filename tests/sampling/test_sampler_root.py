@@ -22,7 +22,6 @@ from tests.command_line import BusyProcess
 
 pytestmark = pytest.mark.root
 
-SETTLE = 5  # ms between a flip and what it ends being taken
 IN_KERNEL = "zeros = open('/dev/zero', 'rb', buffering=0)\nwhile True: zeros.read(1 << 20)"
 
 
@@ -32,21 +31,15 @@ def sampler(options: SamplerOptions) -> Iterator[Sampler]:
         yield loaded
 
 
-def take(sampler: Sampler) -> list[Count]:
-    sampler.flip_counts()
-    sampler.poll(SETTLE)
-    return sampler.take_counts()
-
-
 def sampled_until(sampler: Sampler, enough: Callable[[list[Count]], bool]) -> list[Count]:
     """All samples from start to stop, by which time there were enough."""
     counts: list[Count] = []
     sampler.start()
     while not enough(counts):
-        counts += take(sampler)
+        counts += sampler.drain_counts()
     sampler.stop()
     for _ in COUNTS:
-        counts += take(sampler)
+        counts += sampler.drain_counts()
     return counts
 
 
