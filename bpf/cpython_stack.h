@@ -2,11 +2,11 @@
  *
  * CPython's thread states and frames, read from outside.
  *
- * Owns no map and keeps no state, so that it compiles for BPF and, with gcc, into a library that walks live
- * processes in ordinary tests.  Whoever includes it defines
- *     PF_READ_USER(destination, size, address)   0 when all bytes were copied
+ * Owns no map and keeps no state, so that it compiles for BPF and, with gcc, into a library that walks live processes
+ * in ordinary tests.  The including file defines
+ *     PF_READ_USER(destination, size, address)   0 if all bytes were copied
  *     PF_INLINE                                  how functions are declared
- * Every address comes from the target and may be anything; loops are bounded and a read that fails is reported. */
+ * Every address comes from the target and may be anything; loops are bounded, and a read that fails is reported. */
 #ifndef PYFLAME_CPYTHON_STACK_H
 #define PYFLAME_CPYTHON_STACK_H
 
@@ -15,7 +15,7 @@
 #define PF_THREAD_LIST_STEPS 128 /* thread states looked at in one call of cpython_search_threads */
 #define PF_FRAME_STEPS 128       /* frames read in one call of cpython_walk_frames */
 
-#define PF_WINDOW 1024  /* bytes that one read of frames takes before the one that is asked for */
+#define PF_WINDOW 1024   /* bytes before the wanted frame that one read takes along */
 #define PF_TICK_CODES 32 /* code objects remembered within one walk */
 
 /* A code object met in this walk. */
@@ -25,15 +25,15 @@ struct cpython_met_code {
     pf_u64 walk; /* the walk's number: entries of others do not count */
 };
 
-/* Memory for what is read whole, since a read of 200 bytes costs as much as one of 8. */
+/* Memory for structs that are read whole: a read of 200 bytes costs as much as one of 8. */
 struct cpython_scratch {
     pf_u8 thread_state[PF_THREAD_STATE_READ + 8];
     pf_u64 code[PF_CODE_IDENTITY_SIZE / 8];
     pf_u64 gil[2]; /* from last_holder on */
     pf_u64 window_start;
-    pf_u64 window_frames; /* frames that begin before this offset are in it whole */
+    pf_u64 window_frames; /* frames that begin before this offset are whole in the window */
     pf_u64 frame;  /* offset in the window */
-    pf_u64 check;  /* 1: the walk has not come to its first boundary yet, and must find "below" under it */
+    pf_u64 check;  /* 1: the walk has not come to its first boundary yet, under which "below" must be */
     pf_u64 below;
     pf_u64 walks;
     struct cpython_met_code met[PF_TICK_CODES];
@@ -41,7 +41,8 @@ struct cpython_scratch {
 };
 
 /* Offsets come from a map and are bounded by masks that the verifier can see. */
-#define PF_THREAD_FIELD(scratch, type, offset) (*(type *)((scratch)->thread_state + ((offset) & (PF_THREAD_STATE_READ - 1))))
+#define PF_THREAD_FIELD(scratch, type, offset) \
+    (*(type *)((scratch)->thread_state + ((offset) & (PF_THREAD_STATE_READ - 1))))
 #define PF_FRAME_FIELD(bytes, type, offset) (*(type *)((bytes) + ((offset) & (PF_FRAME_READ_MAX - 1))))
 
 PF_INLINE pf_u64 pf_read_pointer(pf_u64 address)
@@ -52,46 +53,46 @@ PF_INLINE pf_u64 pf_read_pointer(pf_u64 address)
     return value;
 }
 
-/* A number of which the compiler knows nothing: it would make branches of what masks are for. */
+/* A number of which the compiler knows nothing, so that it makes no branch in place of a mask. */
 PF_INLINE pf_u64 pf_opaque(pf_u64 value)
 {
     __asm__ volatile("" : "+r"(value));
     return value;
 }
 
-/* At most the limit, by a comparison that the compiler cannot see to be needless, for the verifier to see. */
+/* The value, at most the limit, by a comparison that the compiler must keep for the verifier to see. */
 PF_INLINE pf_u64 pf_bounded(pf_u64 value, pf_u64 limit)
 {
     value = pf_opaque(value);
     return value > limit ? limit : value;
 }
 
-/* An index of an array that is a power of two long, by an AND that the compiler cannot see to be needless: up to Linux
- * 6.1 the verifier forgets the bounds of an OR of two numbers, which is what the compiler makes of the sum. */
+/* An index of an array whose length is a power of two, by an AND that the compiler must keep: it makes an OR of a sum,
+ * and up to Linux 6.1 the verifier forgets the bounds of an OR of two numbers. */
 PF_INLINE pf_u64 pf_masked(pf_u64 index, pf_u64 mask)
 {
     return pf_opaque(index) & mask;
 }
 
-/* -1 (all ones) when a <= b, else 0, without a branch: the verifier would follow both ways of each.  For addresses of
+/* -1 (all ones) if a <= b, else 0, without a branch, of which the verifier would follow both ways.  For addresses of
  * user space and smaller numbers. */
 PF_INLINE pf_u64 pf_at_most(pf_u64 a, pf_u64 b)
 {
     return (pf_u64)((long long)pf_opaque(a - b - 1) >> 63);
 }
 
-/* The second where the mask is all ones, the first where it is 0. */
+/* The first number if the mask is 0, the second if it is all ones. */
 PF_INLINE pf_u64 pf_selected(pf_u64 mask, pf_u64 first, pf_u64 second)
 {
     return first ^ ((first ^ second) & pf_opaque(mask));
 }
 
-/* Frames from a depth on, of which there is room for so many. */
+/* The frames from a depth on, with room for so many. */
 PF_INLINE struct stack_frame *pf_frames_from(struct stack_frame *frames, pf_u64 depth, pf_u64 room)
 {
     frames += pf_bounded(depth, PF_STACK_FRAMES - room);
-    /* A pointer, made here at once: a number may be kept on the stack from before it was bounded, and up to Linux 6.1
-     * the verifier knows nothing of such a number. */
+    /* The pointer must exist from here on.  Otherwise the compiler may keep the depth on the stack from before it was
+     * bounded, and up to Linux 6.1 the verifier knows nothing of such a number. */
     __asm__ volatile("" : "+r"(frames));
     return frames;
 }
@@ -105,7 +106,7 @@ PF_INLINE pf_u64 pf_hash(pf_u64 hash, pf_u64 word)
 
 /* ---- thread states ---- */
 
-/* Reads a PyThreadState into the scratch; 0 when it is one of this thread. */
+/* Reads a PyThreadState into the scratch.  Returns 0 if it belongs to the thread. */
 PF_INLINE int cpython_read_thread_state(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                         pf_u64 address, pf_u64 thread_pointer)
 {
@@ -114,7 +115,7 @@ PF_INLINE int cpython_read_thread_state(const struct cpython_layout *layout, str
     return PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_thread_id) == thread_pointer ? 0 : -1;
 }
 
-/* Whether the list knows the thread state in the scratch: freed ones keep their contents for a while. */
+/* Whether the thread state in the scratch is in its list; a freed one keeps its contents for a while. */
 PF_INLINE int cpython_is_listed(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 address)
 {
     pf_u64 back = PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_prev);
@@ -125,7 +126,7 @@ PF_INLINE int cpython_is_listed(const struct cpython_layout *layout, struct cpyt
     return pf_read_pointer(back) == address;
 }
 
-/* Whether the thread state in the scratch is attached to its thread; always true where the release does not say. */
+/* Whether the thread state in the scratch is attached to its thread; true if the release does not say. */
 PF_INLINE int cpython_is_active(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
     if (layout->tstate_active == PF_OFFSET_NONE)
@@ -142,15 +143,15 @@ struct cpython_search {
 };
 
 enum cpython_search_result {
-    PF_SEARCH_DONE = 0,      /* the list was read to its end: found is the answer, 0 for none */
+    PF_SEARCH_DONE = 0,      /* the lists were read to their end; search->found is 0 if there is none */
     PF_SEARCH_CONTINUE = 1,
     PF_SEARCH_FAILED = 2,
 };
 
-/* Goes on through the interpreters' lists of thread states (newest first) for those with this thread pointer.
+/* Goes on through the interpreters' lists of thread states (newest first), looking for this thread pointer.
  *
- * Counts at its end, so that each turn ends in a conditional jump: Linux 5.10 takes no loop whose last instruction
- * runs on into its first. */
+ * The loop counts at its end, so that each turn ends in a conditional jump: Linux 5.10 refuses a loop whose last
+ * instruction runs on into its first. */
 PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct cpython_search *search,
                                      pf_u64 thread_pointer)
 {
@@ -192,23 +193,23 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
     return PF_SEARCH_CONTINUE;
 }
 
-/* Address of the struct _gil_runtime_state of the thread state in the scratch, 0 where the release has another way. */
+/* Address of the struct _gil_runtime_state of the thread state in the scratch, 0 if the release has none there. */
 PF_INLINE pf_u64 cpython_gil(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
-    if (layout->gil_kind != PF_GIL_INTERPRETER)
+    if (layout->gil_kind != PF_GIL_KIND_INTERPRETER)
         return 0;
     return pf_read_pointer(PF_THREAD_FIELD(scratch, pf_u64, layout->tstate_interp) + layout->interp_gil);
 }
 
 /* Whether the thread of the thread state in the scratch holds the GIL: enum gil_state.  ``holder`` is the contents of
- * tstate_current, ``gil`` what cpython_gil gave. */
+ * tstate_current, ``gil`` the result of cpython_gil. */
 PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpython_scratch *scratch, pf_u64 address,
                                 pf_u64 holder, pf_u64 gil)
 {
     int held;
-    if (layout->gil_kind == PF_GIL_THREAD_FLAG) {
+    if (layout->gil_kind == PF_GIL_KIND_THREAD_FLAG) {
         held = PF_THREAD_FIELD(scratch, int, layout->tstate_holds_gil) != 0;
-    } else if (layout->gil_kind == PF_GIL_TSTATE_CURRENT) {
+    } else if (layout->gil_kind == PF_GIL_KIND_TSTATE_CURRENT) {
         held = holder == address;
     } else if (gil) {
         /* last_holder is a pointer, locked the int behind it, in every release that has them here */
@@ -223,11 +224,11 @@ PF_INLINE int cpython_gil_state(const struct cpython_layout *layout, struct cpyt
 
 /* ---- frames ---- */
 
-/* Begins a walk: the innermost frame of the thread state in the scratch, 0 when it runs no Python code.
+/* Begins a walk.  Returns the innermost frame of the thread state in the scratch, 0 if it runs no Python code.
  *
- * 3.11 and 3.12 make a new CFrame the current one before they set its frame, so that for some instructions it holds
- * what was on the C stack before.  The call of the evaluation loop that it belongs to must have begun above the frame
- * of the CFrame before it, which the walk checks where it comes to that boundary; else it begins again from there. */
+ * 3.11 and 3.12 make a new CFrame the current one before they set its frame: for some instructions the frame is garbage
+ * from the C stack.  A true frame belongs to a call of the evaluation loop that began above the frame of the CFrame
+ * before.  The walk checks that at its first boundary, and if it is not so begins again with the latter frame. */
 PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct cpython_scratch *scratch)
 {
     pf_u64 frames[2] = {}; /* current_frame and previous, in this order in both releases */
@@ -245,18 +246,18 @@ PF_INLINE pf_u64 cpython_top_frame(const struct cpython_layout *layout, struct c
     return frames[0];
 }
 
-/* What a frame says of its place in the code, the same way for all releases: the integer, or the pointer less the code
- * object's address.  User space makes a byte offset of it. */
+/* A frame's place in its code: the integer that the frame holds, or its pointer less the code object's address.  User
+ * space makes a byte offset of it. */
 PF_INLINE int cpython_position(const struct cpython_layout *layout, const pf_u8 *frame, pf_u64 code)
 {
     pf_u64 is_pointer = layout->instruction_kind >> 1;
     return (int)(PF_FRAME_FIELD(frame, pf_u64, layout->frame_instruction) - (code & -is_pointer));
 }
 
-/* Puts a frame into the window unless it is there, as its callers may be; 0 when it could be read.
+/* Reads a frame and those before it into the window, unless it is there already.  Returns 0 if it could be read.
  *
- * From 3.11 on frames lie one behind the other on a stack of their own, callers below, so that one read gives many.
- * A read does not leave the page that the frame begins in, towards pages that may not be there. */
+ * From 3.11 on frames lie one behind the other on a stack of their own, callers below, so that one read brings many.
+ * It begins no earlier than the page of the frame: the page before may not be there. */
 PF_INLINE int cpython_read_frame(struct cpython_scratch *scratch, pf_u64 address, pf_u64 size)
 {
     pf_u64 offset = address - scratch->window_start;
@@ -281,16 +282,16 @@ struct cpython_walk {
     pf_u64 process;    /* hash of the process's identity */
     pf_u64 hash;       /* of the stack so far */
     pf_u64 depth;      /* frames of the stack so far, kernel frames among them */
-    pf_u64 end;        /* ... and where they end if the stack is too deep */
+    pf_u64 end;        /* the depth at which the stack is too deep */
     pf_u64 outcome;    /* enum outcome */
     pf_u64 first;      /* depth and hash before the first Python frame */
     pf_u64 first_hash;
 };
 
-/* Identifies a code object of this process by its contents as well, since addresses are used again; 0: unreadable, or
- * the frame is a boundary and has none.
+/* Identifies a code object by process, address and contents, since addresses are used again.  Returns 0 if it cannot be
+ * read, or if the frame is a boundary, which has none.
  *
- * A sum of products with odd constants, because each product of a chained hash waits for the one before. */
+ * The hash is a sum of products with odd constants: in a chain each product would wait for the one before. */
 PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                  struct cpython_walk *walk, pf_u64 code, pf_u64 boundary)
 {
@@ -307,13 +308,12 @@ PF_INLINE pf_u64 cpython_code_id(const struct cpython_layout *layout, struct cpy
         met->address = code;
         met->walk = scratch->walks;
         met->id = pf_selected(unread, pf_hash(pf_hash(walk->process, code), sum) | 1, 0);
-        walk->outcome = pf_selected(unread, walk->outcome, PF_UNREADABLE_CODE);
+        walk->outcome = pf_selected(unread, walk->outcome, PF_OUTCOME_UNREADABLE_CODE);
     }
     return met->id & ~boundary;
 }
 
-/* The walk has come to a boundary, or cannot go on: whether it must begin again, because the frame that it began with
- * was none. */
+/* At a boundary, or where the walk cannot go on: whether it must begin again, because it began with garbage. */
 PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_walk *walk, pf_u64 below)
 {
     if (!scratch->check)
@@ -324,15 +324,15 @@ PF_INLINE int cpython_was_stale(struct cpython_scratch *scratch, struct cpython_
         return 0;
     walk->depth = walk->first;
     walk->hash = walk->first_hash;
-    walk->outcome = PF_COMPLETE;
-    scratch->walks++; /* code objects that could not be read are to be noticed again */
+    walk->outcome = PF_OUTCOME_COMPLETE;
+    scratch->walks++; /* code objects that cannot be read must be noticed again */
     return 1;
 }
 
 /* Reads up to PF_FRAME_STEPS frames, innermost first, into frames[walk->depth] and on.
  *
- * The verifier follows the loop turn by turn, each way out of a turn and, as far as the next branch, each way through
- * it: hence few branches. */
+ * The verifier follows the loop turn by turn: each way out of a turn and, as far as the next branch, each way through
+ * it. Hence few branches. */
 PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cpython_scratch *scratch,
                                   struct cpython_walk *walk, struct stack_frame *frames)
 {
@@ -342,7 +342,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
     if (!walk->frame)
         return PF_WALK_DONE;
     if (depth >= walk->end || depth >= PF_STACK_FRAMES - PF_FRAME_STEPS) {
-        walk->outcome = PF_TOO_DEEP;
+        walk->outcome = PF_OUTCOME_TOO_DEEP;
         return PF_WALK_DONE;
     }
     struct stack_frame *out = pf_frames_from(frames, depth, PF_FRAME_STEPS);
@@ -352,7 +352,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
             return PF_WALK_DONE;
         if (cpython_read_frame(scratch, address, size)) {
             scratch->window_frames = 0;
-            walk->outcome = PF_UNREADABLE_FRAME;
+            walk->outcome = PF_OUTCOME_UNREADABLE_FRAME;
             walk->frame = cpython_was_stale(scratch, walk, address) ? scratch->below : 0;
             return PF_WALK_CONTINUE;
         }
@@ -384,7 +384,7 @@ PF_INLINE int cpython_walk_frames(const struct cpython_layout *layout, struct cp
 
 /* ---- code objects ---- */
 
-/* Copies a str object with its characters; gives its size, 0 when it cannot be had. */
+/* Copies a str object with its characters.  Returns its size in bytes, 0 if it is too long or cannot be read. */
 PF_INLINE pf_u64 cpython_copy_str(const struct cpython_layout *layout, pf_u8 *destination, pf_u64 address)
 {
     pf_u64 length = 0;
@@ -403,7 +403,8 @@ PF_INLINE pf_u64 cpython_copy_str(const struct cpython_layout *layout, pf_u8 *de
 }
 
 #define PF_NO_BYTES ((pf_u64)-1)
-/* Copies the contents of a bytes object; gives their size (up to 3.9 a line table may be empty), or PF_NO_BYTES. */
+/* Copies the contents of a bytes object.  Returns their size, which may be 0 for a line table up to 3.9, or PF_NO_BYTES
+ * if they are too long or cannot be read. */
 PF_INLINE pf_u64 cpython_copy_bytes(const struct cpython_layout *layout, pf_u8 *destination, pf_u64 address)
 {
     pf_u64 size = 0;
@@ -413,8 +414,8 @@ PF_INLINE pf_u64 cpython_copy_bytes(const struct cpython_layout *layout, pf_u8 *
     return PF_READ_USER(destination, size, address + layout->bytes_value) ? PF_NO_BYTES : size;
 }
 
-/* Fills the record and the PF_CODE_PAYLOAD bytes behind it with what names a code object and its lines; gives the
- * size of the payload. */
+/* Fills the record and its payload, at most PF_CODE_PAYLOAD bytes, with a code object's name, file and line table.
+ * Returns the size of the payload. */
 #define PF_CODE_PAYLOAD (2 * PF_STR_MAX + PF_LINE_TABLE_MAX)
 PF_INLINE pf_u64 cpython_copy_code(const struct cpython_layout *layout, struct code_record *record, pf_u8 *payload,
                                    pf_u64 address)

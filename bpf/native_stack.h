@@ -2,34 +2,34 @@
  *
  * Native frames without frame pointers: one step from a frame to its caller by the rows of its code page.
  *
- * Owns no map.  User space turns the .eh_frame of mapped files into rows, a 4-KiB page of code at a time and only for
- * pages that were met; see pyflame_ebpf/unwind/rows.py for the rows and what they are made from. */
+ * Owns no map.  User space turns the .eh_frame of mapped files into rows, for 4-KiB pages of code that were met; see
+ * pyflame_ebpf/unwind/rows.py. */
 #ifndef PYFLAME_NATIVE_STACK_H
 #define PYFLAME_NATIVE_STACK_H
 
 #include "cpython_stack.h" /* pf_ functions */
 #include "sample.h"
+#include "x86_64.h"
 
 /* Registers of the frame being unwound, and where its code is. */
 struct native_walk {
     pf_u64 ip;
     pf_u64 sp;
     pf_u64 bp;
-    pf_u64 exact;    /* 1: ip is an instruction that was interrupted, 0: a return address, which may lie behind its function */
-    pf_u64 callee_exact; /* the same of the frame that this one called */
+    pf_u64 exact;    /* 1: ip was interrupted, 0: it is a return address, which may lie behind its function */
+    pf_u64 callee_exact; /* exact of the frame that this one called */
     pf_u64 outcome;  /* enum native_outcome */
-    pf_u64 cfa;      /* of native_common_step, and the words that it reads below */
-    pf_u64 words;
+    pf_u64 cfa;      /* of native_common_step */
+    pf_u64 words;    /* ... and how many words below the CFA it read */
     pf_u64 saved[PF_SAVED_WORDS]; /* memory below the CFA */
-    pf_u64 entered[21]; /* struct pt_regs */
-    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* registers of the innermost frame, or of one that a signal interrupted */
+    pf_u64 interrupted[PF_OTHER_END]; /* registers of the innermost frame, or of one that a signal interrupted */
     struct unwind_page_key page; /* keys of lookups: the verifier knows nothing of what is here */
     pf_u32 chunk;
     pf_u32 reserved;
     struct unwind_row row;
 };
 
-/* The mapping that holds an address if any does. */
+/* The only mapping that can hold an address. */
 PF_INLINE const struct mapping *native_mapping(const struct process_mappings *mappings, pf_u64 address)
 {
     pf_u64 index = 0;
@@ -39,14 +39,14 @@ PF_INLINE const struct mapping *native_mapping(const struct process_mappings *ma
     return &mappings->mapping[pf_masked(index, PF_MAPPINGS - 1)];
 }
 
-/* The key of an address's rows: code without unwind data has one page of them in all, page 0 of file 0. */
+/* The key of an address's page of rows; all code without unwind data shares page 0 of file 0. */
 PF_INLINE void native_page_key(struct unwind_page_key *key, const struct mapping *mapping, pf_u64 in_image)
 {
     key->file = mapping->file;
     key->page = pf_selected(pf_at_most(mapping->file, 0), in_image >> 12, 0);
 }
 
-/* Which of a page's chunks holds the row for an offset in the page. */
+/* The index of the chunk that holds the row for an offset in the page. */
 PF_INLINE pf_u64 native_chunk(const struct unwind_page *page, pf_u64 offset)
 {
     pf_u64 chunk = page->chunk;
@@ -77,19 +77,19 @@ PF_INLINE int native_end(struct native_walk *walk, pf_u64 outcome)
     return PF_STEP_END;
 }
 
-/* Whether a frame cannot end there: not above the stack pointer. */
+/* Whether a frame cannot end there, because it is not above the stack pointer or not aligned. */
 PF_INLINE int native_no_end(const struct native_walk *walk, pf_u64 cfa)
 {
     return pf_at_most(cfa, walk->sp) || (cfa & 7);
 }
 
-/* Whether a return address is not one of user space; 0 is the root's. */
+/* Whether a return address is not in user space; 0 is the root's, and allowed. */
 PF_INLINE int native_no_return(pf_u64 ip)
 {
     return ip && pf_at_most(ip, 0);
 }
 
-/* Where the frame ends from which a step was made; 0: not known, since it led nowhere. */
+/* Where the frame ends from which a step was made; 0 if the step led nowhere, for then it is not known. */
 PF_INLINE pf_u64 native_frame_end(const struct native_walk *walk, int step)
 {
     return step == PF_STEP_CALLER || walk->outcome == PF_NATIVE_COMPLETE ? walk->sp : 0;
@@ -116,23 +116,24 @@ PF_INLINE pf_u64 native_address(const struct native_walk *walk)
     return walk->ip - 1 + walk->exact;
 }
 
-/* Whether the row is of another kind than nearly all code has: CFA from rsp or rbp, caller's rbp unchanged or saved
- * not far below the CFA. */
+/* Whether the row is of a rare kind.  Nearly all code has its CFA relative to rsp or rbp, and the caller's rbp
+ * unchanged or saved not far below the CFA. */
 PF_INLINE int native_is_rare(const struct native_walk *walk)
 {
     pf_u64 from_bp = (pf_u64)(walk->row.kind & 15) - PF_CFA_RSP, saved = walk->row.kind >> 4;
     return (from_bp | saved) > 1;
 }
 
-/* Goes on to the caller by a row that is not rare; not 0: there is none, and native_common_end says why. */
+/* Goes on to the caller by a row that is not rare.  Returns not 0 if there is none; native_common_end says why. */
 PF_INLINE pf_u64 native_common_step(struct native_walk *walk)
 {
     pf_u64 saved = -(pf_u64)(walk->row.kind >> 4), place = (pf_u64)(long long)walk->row.rbp_offset;
     pf_u64 sp = walk->sp, bp = walk->bp;
-    pf_u64 cfa = pf_selected(PF_CFA_RSP - (pf_u64)(walk->row.kind & 15), sp, bp) + (pf_u64)(long long)walk->row.cfa_offset;
+    pf_u64 from_bp = PF_CFA_RSP - (pf_u64)(walk->row.kind & 15);
+    pf_u64 cfa = pf_selected(from_bp, sp, bp) + (pf_u64)(long long)walk->row.cfa_offset;
 
-    /* The caller's rbp, if it was saved, and all up to the return address; zeros if it can't be read.  Nothing below
-     * that: what is not the frame's may be on a page that was never touched. */
+    /* One read, from the caller's rbp, if it was saved, to the return address; zeros if it fails.  Not from further
+     * down: memory that is not the frame's may be on a page that was never touched. */
     pf_u64 words = pf_masked(pf_selected(saved, 1, -place), PF_SAVED_WORDS - 1);
     PF_READ_USER(walk->saved, words * 8, cfa - words * 8);
     pf_u64 ip = walk->saved[pf_masked(words - 1, PF_SAVED_WORDS - 1)];
@@ -177,18 +178,15 @@ PF_INLINE int native_signal_step(struct native_walk *walk)
     return PF_STEP_CALLER;
 }
 
-/* Bits of enum other_register: those that a function may change, r8 to r11, rdi, rsi, rdx, rax, rcx. */
-#define PF_SCRATCH_REGISTERS 0x730f
-
-/* Whether a register is what it was when the thread was interrupted.  It is in the frame that was, and scratch
- * registers are in the frame that called that one too: only an assembler's code that knows its callee keeps its frame
- * in one over a call. */
+/* Whether a register still has the value with which the thread was interrupted.  It has in the frame that was
+ * interrupted; scratch registers have in its caller too, for only assembly that knows its callee keeps its frame in one
+ * over a call. */
 PF_INLINE int native_knows(const struct native_walk *walk, pf_u64 other)
 {
     return walk->exact | (walk->callee_exact & (PF_SCRATCH_REGISTERS >> other));
 }
 
-/* A word of the stack, or failed is set. */
+/* A word of the stack; sets ``failed`` if it cannot be read. */
 PF_INLINE pf_u64 native_word(pf_u64 address, int *failed)
 {
     pf_u64 value = 0;
@@ -197,7 +195,7 @@ PF_INLINE pf_u64 native_word(pf_u64 address, int *failed)
     return value;
 }
 
-/* All other kinds. */
+/* Goes on to the caller by a row of any kind but PF_CFA_NONE. */
 PF_INLINE int native_rare_step(struct native_walk *walk)
 {
     int failed = 0;
@@ -219,9 +217,9 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     else if (kind == PF_CFA_RSP_DEREF_PLUS || kind == PF_CFA_RBP_DEREF_PLUS)
         cfa = native_word((kind == PF_CFA_RSP_DEREF_PLUS ? walk->sp : bp) + (pf_u64)(long long)(short)offset, &failed) +
               (pf_u64)((long long)offset >> 16);
-    else if (kind == PF_CFA_REGISTER && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+    else if (kind == PF_CFA_REGISTER && other < PF_OTHER_END && native_knows(walk, other))
         cfa = walk->interrupted[other] + (pf_u64)((long long)offset >> 4);
-    else if (kind == PF_CFA_INDEXED && other < PF_OTHER_REGISTERS && native_knows(walk, other))
+    else if (kind == PF_CFA_INDEXED && other < PF_OTHER_END && native_knows(walk, other))
         cfa = native_word(walk->sp + 8 * walk->interrupted[other] + (offset >> 4 & 0xfff), &failed) +
               (pf_u64)((long long)offset >> 16);
     else
@@ -241,7 +239,7 @@ PF_INLINE int native_rare_step(struct native_walk *walk)
     return native_caller(walk, cfa, ip, bp);
 }
 
-/* Code without unwind data (JIT compilers, Go, some assembly): a frame pointer, if it looks like one. */
+/* Code without unwind data (JIT compilers, Go, some assembly): follows rbp if it looks like a frame pointer. */
 PF_INLINE int native_frame_pointer_step(struct native_walk *walk)
 {
     pf_u64 cfa = walk->bp + 16;

@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)
  *
- * What the kernel knows of a process: its identity, its executable, and where that puts the interpreter.
+ * What the kernel knows of a process: its identity, its executable, and from that the interpreter's place.
  *
- * Owns no map.  Offsets into kernel structs come from the kernel's own BTF as -D constants (pyflame_ebpf/kernel.py).
- * A process that lives 30 ms is over before user space has read its maps; but where the executable file is known from
- * an earlier process, the interpreter's addresses follow from mm->start_code and, for one in a shared library, from
- * the dynamic linker's own list of what it loaded (struct r_debug and link_map of <link.h>, found by DT_DEBUG). */
+ * Owns no map.  Offsets into kernel structs come from the kernel's own BTF as -D constants
+ * (pyflame_ebpf/sampling/kernel_flags.py).  A process that lives 30 ms is over before user space has read its maps.
+ * But if the executable file is known from an earlier process, the interpreter's addresses follow from mm->start_code
+ * and, for an interpreter in a shared library, from the dynamic linker's list of loaded files (struct r_debug and
+ * link_map of <link.h>, found by DT_DEBUG). */
 #ifndef PYFLAME_PROCESS_IMAGE_H
 #define PYFLAME_PROCESS_IMAGE_H
 
 #include "sample.h"
 
-#define PF_LINK_MAP_STEPS 32 /* libraries looked at: the one that the program itself names comes among the first */
+#define PF_LINK_MAP_STEPS 32 /* libraries looked at; those that the program itself names come first */
 
 struct link_map { /* the public part of <link.h>'s, the same in glibc and musl */
     pf_u64 l_addr;
@@ -35,7 +36,7 @@ PF_INLINE pf_u32 pf_kernel_u32(pf_u64 address)
     return value;
 }
 
-/* What stays the same while the process runs one program, and no longer. */
+/* Reads the identity, which stays the same while the process runs one program, and no longer. */
 PF_INLINE void pf_read_identity(pf_u64 task, struct process_identity *identity)
 {
     pf_u64 leader = pf_kernel_u64(task + PF_TASK_GROUP_LEADER);
@@ -44,7 +45,7 @@ PF_INLINE void pf_read_identity(pf_u64 task, struct process_identity *identity)
     identity->exec_id = pf_kernel_u32(task + PF_TASK_SELF_EXEC_ID);
 }
 
-/* The process's executable file and the address of its code; all 0 for a kernel thread. */
+/* Reads the process's executable file and the address of its code; all 0 for a kernel thread. */
 PF_INLINE void pf_read_executable(pf_u64 task, struct file_key *file, pf_u64 *start_code)
 {
     file->inode = 0;
@@ -60,7 +61,7 @@ PF_INLINE void pf_read_executable(pf_u64 task, struct file_key *file, pf_u64 *st
     file->device = pf_kernel_u32(pf_kernel_u64(inode + PF_INODE_I_SB) + PF_SUPER_BLOCK_S_DEV);
 }
 
-/* Where the file that holds the interpreter was put, or -1: not there, or not there yet. */
+/* The bias at which the file that holds the interpreter was loaded; -1 if it is not loaded (yet). */
 PF_INLINE pf_u64 pf_interpreter_bias(const struct executable_entry *executable, pf_u64 start_code)
 {
     pf_u64 bias = start_code - executable->text;
@@ -81,14 +82,14 @@ PF_INLINE pf_u64 pf_interpreter_bias(const struct executable_entry *executable, 
     return -1;
 }
 
-/* Fills in a process entry from what is known of its executable; 0 when the interpreter was found. */
+/* Fills in a process entry from what is known of its executable.  Returns 0 if the interpreter was found. */
 PF_INLINE int pf_identify(const struct executable_entry *executable, pf_u64 start_code, struct process_entry *entry)
 {
     pf_u64 bias = pf_interpreter_bias(executable, start_code);
     if (bias == (pf_u64)-1)
         return -1;
-    /* A note on a page that is not resident goes unchecked: the executable, and where the library has its dynamic
-     * section, have agreed already. */
+    /* A note on a page that is not resident goes unchecked: the executable and the place of the library's dynamic
+     * section have agreed already. */
     pf_u64 build_id;
     if (executable->build_id && !PF_READ_USER(&build_id, 8, bias + executable->build_id) &&
         build_id != executable->build_id_start)

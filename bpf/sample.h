@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* The contract between the BPF programs and user space: structs, enums and limits, and nothing else.
  *
- * Includes nothing, so that clang under bcc, gcc in the tests and the ctypes mirror in pyflame_ebpf/sampling/abi.py
- * can all take it as it stands.  Every struct is laid out without implicit padding; a test compares each size,
- * offset and enum value with the mirror. */
+ * Includes nothing, so that clang under bcc and gcc in the tests take it as it stands.  No struct has implicit padding.
+ * The enumerators of one enum share a prefix that no other name has, _END is one more than the last.  A test compares
+ * each size, offset and value with the ctypes mirror in pyflame_ebpf/sampling/abi.py. */
 #ifndef PYFLAME_SAMPLE_H
 #define PYFLAME_SAMPLE_H
 
@@ -16,18 +16,18 @@ typedef unsigned long long pf_u64;
 
 /* How a frame says where it is in its code (CPythonLayout.instruction_kind). */
 enum instruction_kind {
-    PF_LASTI_BYTES = 0,  /* f_lasti: int, bytes; up to 3.9 */
-    PF_LASTI_UNITS = 1,  /* f_lasti: int, 2-byte code units; 3.10 */
-    PF_PREV_INSTR = 2,   /* prev_instr: pointer to the last executed code unit; 3.11, 3.12 */
-    PF_INSTR_PTR = 3,    /* instr_ptr: pointer to the code unit being executed; 3.13 and later */
+    PF_INSTRUCTION_LASTI_BYTES = 0, /* f_lasti: int, bytes; up to 3.9 */
+    PF_INSTRUCTION_LASTI_UNITS = 1, /* f_lasti: int, 2-byte code units; 3.10 */
+    PF_INSTRUCTION_PREV_INSTR = 2,  /* prev_instr: pointer to the last executed code unit; 3.11, 3.12 */
+    PF_INSTRUCTION_INSTR_PTR = 3,   /* instr_ptr: pointer to the code unit being executed; 3.13 and later */
 };
 
 /* Which thread holds the GIL (CPythonLayout.gil_kind). */
 enum gil_kind {
-    PF_GIL_UNKNOWN = 0,
-    PF_GIL_TSTATE_CURRENT = 1,  /* a global pointer to the holder; up to 3.11 */
-    PF_GIL_INTERPRETER = 2,     /* interp->ceval.gil->{last_holder,locked}; 3.12, 3.13 */
-    PF_GIL_THREAD_FLAG = 3,     /* tstate->holds_gil; 3.14 and later */
+    PF_GIL_KIND_UNKNOWN = 0,
+    PF_GIL_KIND_TSTATE_CURRENT = 1, /* a global pointer to the holder; up to 3.11 */
+    PF_GIL_KIND_INTERPRETER = 2,    /* interp->ceval.gil->{last_holder,locked}; 3.12, 3.13 */
+    PF_GIL_KIND_THREAD_FLAG = 3,    /* tstate->holds_gil; 3.14 and later */
 };
 
 /* Where one build of CPython keeps what the walker reads.  Offsets are bytes from the start of the named struct. */
@@ -52,7 +52,7 @@ struct cpython_layout {
     pf_u16 tstate_holds_gil;
     pf_u16 cframe_current_frame;  /* CFrame; PF_OFFSET_NONE: tstate_frame is the frame itself */
 
-    pf_u16 frame_size;            /* bytes of a frame that hold all of the fields below, at most PF_FRAME_READ_MAX */
+    pf_u16 frame_size;            /* bytes of a frame that hold all fields below, at most PF_FRAME_READ_MAX */
     pf_u16 frame_previous;        /* PyFrameObject or _PyInterpreterFrame */
     pf_u16 frame_code;
     pf_u16 frame_instruction;
@@ -68,7 +68,7 @@ struct cpython_layout {
     pf_u16 code_filename;
     pf_u16 code_name;             /* co_qualname where there is one, else co_name */
     pf_u16 code_line_table;
-    pf_u16 code_instructions;     /* co_code_adaptive, the base of PF_PREV_INSTR and PF_INSTR_PTR */
+    pf_u16 code_instructions;     /* co_code_adaptive, which prev_instr and instr_ptr point into */
 
     pf_u16 str_length;            /* PyASCIIObject */
     pf_u16 str_state;             /* the one byte that holds the three bit fields below */
@@ -87,32 +87,48 @@ struct cpython_layout {
 #define PF_MAX_LAYOUTS 256
 #define PF_COMM_SIZE 16
 
-/* ---- how a sample ended ---- */
+/* ---- the stages of a sample, and how it ended ---- */
+
+/* Each is a program, stage_NAME, that the one before reaches by a tail call. */
+enum stage {
+    PF_STAGE_PROCESS = 0,
+    PF_STAGE_THREAD = 1,
+    PF_STAGE_SEARCH = 2,
+    PF_STAGE_WALK = 3,
+    PF_STAGE_NATIVE = 4,
+    PF_STAGE_UNWIND = 5,
+    PF_STAGE_RARE = 6,
+    PF_STAGE_FINISH = 7,
+    PF_STAGE_NEW_STACK = 8,
+    PF_STAGE_CODES = 9,
+    PF_STAGE_SEND = 10,
+    PF_STAGE_COPY = 11,
+    PF_STAGE_END = 12,
+};
 
 enum outcome {
-    PF_COMPLETE = 0,                 /* a Python stack, from the thread's entry to its leaf */
-    PF_NOT_PYTHON = 1,               /* no interpreter here, or this thread runs no Python code */
-    PF_NOT_IDENTIFIED = 2,           /* user space has not yet said whether this process is Python */
-    PF_NO_THREAD_STATE = 3,          /* the interpreter's list of threads is too long, or could not be read */
-    PF_UNREADABLE_THREAD_STATE = 4,
-    PF_UNREADABLE_FRAME = 5,         /* the frames below it are missing */
-    PF_UNREADABLE_CODE = 6,          /* one frame or more has no name */
-    PF_TOO_DEEP = 7,                 /* more than PF_MAX_PYTHON_FRAMES; the outermost are missing */
-    PF_OUTCOMES = 8,
+    PF_OUTCOME_COMPLETE = 0,         /* a Python stack, from the thread's entry to its leaf */
+    PF_OUTCOME_NOT_PYTHON = 1,       /* no interpreter here, or this thread runs no Python code */
+    PF_OUTCOME_NOT_IDENTIFIED = 2,   /* user space has not said yet whether this process is Python */
+    PF_OUTCOME_NO_THREAD_STATE = 3,  /* the interpreter's list of threads is too long, or could not be read */
+    PF_OUTCOME_UNREADABLE_THREAD_STATE = 4,
+    PF_OUTCOME_UNREADABLE_FRAME = 5, /* the frames below it are missing */
+    PF_OUTCOME_UNREADABLE_CODE = 6,  /* one frame or more has no name */
+    PF_OUTCOME_TOO_DEEP = 7,         /* more than PF_MAX_PYTHON_FRAMES; the outermost are missing */
+    PF_OUTCOME_END = 8,
 };
 
 /* How the walk through the native frames ended. */
 enum native_outcome {
-    PF_NATIVE_COMPLETE = 0,          /* at the thread's root */
-    PF_NATIVE_NONE = 1,              /* not walked: kernel thread, or not asked for */
-    PF_NATIVE_NO_MAPPING = 2,        /* an address that user space has not got among the process's mappings (yet) */
-    PF_NATIVE_PAGE_MISS = 3,         /* rows of a page that user space has not sent yet */
-    PF_NATIVE_NO_UNWIND_DATA = 4,    /* code without .eh_frame, and no frame pointer there */
-    PF_NATIVE_UNSUPPORTED = 5,       /* an expression or register that rows do not have */
+    PF_NATIVE_COMPLETE = 0,       /* at the thread's root */
+    PF_NATIVE_NONE = 1,           /* not walked: a kernel thread, or native frames were not asked for */
+    PF_NATIVE_NO_MAPPING = 2,     /* user space has not sent the mapping of an address (yet) */
+    PF_NATIVE_PAGE_MISS = 3,      /* user space has not sent the rows of a page yet */
+    PF_NATIVE_NO_UNWIND_DATA = 4, /* code without .eh_frame, and no frame pointer there */
+    PF_NATIVE_UNSUPPORTED = 5,    /* an expression or register that rows cannot state */
     PF_NATIVE_UNREADABLE = 6,
     PF_NATIVE_NOT_ADVANCING = 7,
     PF_NATIVE_TOO_DEEP = 8,
-    PF_NATIVE_OUTCOMES = 9,
 };
 
 enum gil_state {
@@ -133,7 +149,8 @@ enum frame_kind {
 /* One frame of a stack.  Kernel and native: the address.  Python: the code object and the place in it. */
 struct stack_frame {
     pf_u64 address;   /* instruction, or code object; boundary: its place on the C stack, 0: unknown */
-    pf_u64 code_id;   /* native: where its frame ends (CFA).  Python: hash of the process, the code object's address and its contents, 0: unreadable */
+    pf_u64 code_id;   /* native: where its frame ends (CFA).  Python: hash of the process, and of the code object's
+                       * address and contents, 0: unreadable */
     int position;     /* Python: f_lasti, or prev_instr or instr_ptr less the code object's address */
     pf_u32 kind;      /* enum frame_kind */
 };
@@ -141,7 +158,7 @@ struct stack_frame {
 #define PF_MAX_KERNEL_FRAMES 127   /* what bpf_get_stack gives */
 #define PF_MAX_PYTHON_FRAMES 2048  /* boundaries among them */
 #define PF_MAX_NATIVE_FRAMES 8704  /* 500 calls of Python from C take some 8,000 in CPython 3.6 */
-#define PF_STACK_FRAMES 11520      /* all of one stack: the three above, and what one stage adds before it looks */
+#define PF_STACK_FRAMES 11520      /* of one stack: the three above, and those that one stage adds before it looks */
 
 /* One run of one program. */
 struct process_identity {
@@ -168,8 +185,8 @@ enum cfa_kind {
     PF_CFA_INDEXED = 11,   /* the pointer at rsp + 8 * register (low 4 bits of offset) + 12 bits, plus the high half */
 };
 
-/* Registers by which some code finds its frame: where functions realign or probe their stack, and assembly.  In the
- * order of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
+/* Registers by which some code finds its frame: functions that realign or probe their stack, and assembly.  The order
+ * is that of gregs[] in <sys/ucontext.h>, in which the kernel saves them for signal handlers. */
 enum other_register {
     PF_OTHER_R8 = 0,
     PF_OTHER_R9 = 1,
@@ -186,7 +203,7 @@ enum other_register {
     PF_OTHER_RDX = 12,
     PF_OTHER_RAX = 13,
     PF_OTHER_RCX = 14,
-    PF_OTHER_REGISTERS = 15,
+    PF_OTHER_END = 15,
 };
 
 /* How a row finds the caller's rbp (high four bits of kind). */
@@ -207,11 +224,11 @@ struct unwind_row {
     int cfa_offset;
 };
 
-#define PF_SAVED_WORDS 128 /* that PF_RBP_BELOW_CFA may be below the CFA, and a power of two */
+#define PF_SAVED_WORDS 128 /* below the CFA, where PF_RBP_BELOW_CFA finds rbp; a power of two */
 
 #define PF_UNWIND_CHUNK_ROWS 64
 #define PF_UNWIND_CHUNKS 8          /* of one page */
-#define PF_UNWIND_CHUNKS_IN_ALL 24576 /* and one more, which says how frame pointers are followed: the first of page 0 of file 0 */
+#define PF_UNWIND_CHUNKS_IN_ALL 24576 /* and one more, of page 0 of file 0: how frame pointers are followed */
 
 struct unwind_chunk {
     struct unwind_row row[PF_UNWIND_CHUNK_ROWS]; /* unused ones start at 0xffff */
@@ -293,7 +310,7 @@ struct file_key {
     pf_u32 size;               /* lower half of its size: guards against an inode number that is used again */
 };
 
-/* How to find the interpreter in any process that runs this executable, without user space (see process_image.h). */
+/* How the programs find the interpreter in a process that runs this executable (see process_image.h). */
 struct executable_entry {
     pf_u64 text;               /* lowest p_vaddr of an executable segment: mm->start_code is there */
     pf_u64 debug_entry;        /* address of DT_DEBUG's value, 0: the interpreter is in the executable itself */
@@ -306,7 +323,7 @@ struct executable_entry {
     pf_u32 reserved;
 };
 
-/* Samples are counted by this key; which of the two counts maps is in use changes about once a second. */
+/* Samples are counted by this key, in the one of two maps that settings.counts names. */
 struct count_key {
     struct process_identity identity;
     pf_u64 stack_id;
@@ -323,22 +340,22 @@ struct settings {
     pf_u64 period;             /* ns between two ticks of one CPU */
 };
 
-/* What the programs count besides samples, one per-CPU number each. */
+/* What the programs count besides the samples of each key: one number per CPU each. */
 enum counter {
-    PF_TICKS = 0,               /* every tick of the clock */
-    PF_TICKS_IDLE = 1,          /* ... of the idle task */
-    PF_TICKS_FILTERED = 2,      /* ... of processes that were not asked for */
-    PF_TICKS_MISSED = 3,        /* ... that the kernel skipped because the one before came too late */
-    PF_SAMPLES = 4,
-    PF_COUNTS_FULL = 5,         /* samples lost: no room in the counts map */
-    PF_STACKS_DROPPED = 6,      /* stack records that found the ring buffer full; sent again when next met, unless copied */
-    PF_CODES_DROPPED = 7,
-    PF_PROCESSES_DROPPED = 8,
-    PF_STACKS_UNFINISHED = 9,   /* too many new code objects for one tick; sent again when next met */
-    PF_TAIL_CALLS_FAILED = 10,  /* samples lost: the kernel refused a tail call */
-    PF_IDENTIFIED_IN_KERNEL = 11,
-    PF_COPIES_DROPPED = 12,     /* copies of stacks that found their ring buffer full */
-    PF_COUNTERS = 13,
+    PF_COUNTER_TICKS = 0,              /* every tick of the clock */
+    PF_COUNTER_TICKS_IDLE = 1,         /* ... of the idle task */
+    PF_COUNTER_TICKS_FILTERED = 2,     /* ... of processes that were not asked for */
+    PF_COUNTER_TICKS_MISSED = 3,       /* ... that the kernel skipped because the one before came too late */
+    PF_COUNTER_SAMPLES = 4,
+    PF_COUNTER_COUNTS_FULL = 5,        /* samples lost: no room in the counts map */
+    PF_COUNTER_STACKS_DROPPED = 6,     /* stack records that found the ring buffer full; sent again, unless copied */
+    PF_COUNTER_CODES_DROPPED = 7,
+    PF_COUNTER_PROCESSES_DROPPED = 8,
+    PF_COUNTER_STACKS_UNFINISHED = 9,  /* too many new code objects for one tick; sent again when next met */
+    PF_COUNTER_TAIL_CALLS_FAILED = 10, /* samples lost: the kernel refused a tail call */
+    PF_COUNTER_IDENTIFIED_IN_KERNEL = 11,
+    PF_COUNTER_COPIES_DROPPED = 12,    /* copies of stacks that found their ring buffer full */
+    PF_COUNTER_END = 13,
 };
 
 /* ---- records on the ring buffer: each begins with its type ---- */
@@ -354,7 +371,7 @@ enum record_type {
     PF_RECORD_STACK_COPY = 8,
 };
 
-/* A process met for the first time (PROCESS), or one that has just executed another program (EXEC). */
+/* A process that was met for the first time (PROCESS), or that has just executed another program (EXEC). */
 struct process_record {
     pf_u32 type;
     pf_u32 parent;             /* tgid */
@@ -375,7 +392,7 @@ struct thread_record {
     char comm[PF_COMM_SIZE];
 };
 
-/* The native walk met an address without mapping, or a page without rows. */
+/* The native walk met an address without a mapping, or a page without rows. */
 struct miss_record {
     pf_u32 type;
     pf_u32 file;               /* 0: no mapping */
@@ -404,8 +421,8 @@ struct stack_record {
 
 #define PF_STACK_COPY_MAX 32768    /* bytes in one record; several may be of one stack */
 
-/* A stack whose native walk lacked a mapping or rows: where it stopped, and the memory behind, so that user space can
- * finish it.  Such a stack has an id of its own. */
+/* A stack whose native walk lacked a mapping or rows: the registers with which it stopped, and the memory of the stack
+ * from there on, so that user space can finish it.  Its id is unlike that of any other stack. */
 struct stack_copy_record {
     pf_u32 type;
     pf_u32 size;               /* bytes behind the record */
@@ -415,12 +432,12 @@ struct stack_copy_record {
     pf_u64 ip;                 /* registers of the frame whose caller was not found */
     pf_u64 sp;
     pf_u64 bp;
-    pf_u64 interrupted[PF_OTHER_REGISTERS]; /* this and those below as in struct native_walk */
+    pf_u64 interrupted[PF_OTHER_END]; /* this and the two below as in struct native_walk */
     pf_u32 exact;
     pf_u32 callee_exact;
 };
 
-/* What is missing from a code record is read by user space from the addresses in it. */
+/* Parts that a code record lacks; user space reads them from the addresses in it. */
 #define PF_CODE_NO_NAME 1
 #define PF_CODE_NO_FILE 2
 #define PF_CODE_NO_LINE_TABLE 4
@@ -443,7 +460,7 @@ struct code_record {
     /* str object with its characters; str object with its characters; contents of the line table */
 };
 
-#define PF_STR_MAX 2048            /* bytes of a str object with its characters; longer ones are left to user space */
+#define PF_STR_MAX 2048            /* bytes of a str object with its characters; user space reads longer ones */
 #define PF_LINE_TABLE_MAX 16384
 
 #endif

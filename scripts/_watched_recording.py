@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 from _bpf_cost import map_bytes
@@ -24,7 +24,7 @@ from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.recording import segments
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import Count
-from pyflame_ebpf.sampling.sampler import Sampler
+from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.unwind.walk import NativeFrame
 
@@ -113,11 +113,11 @@ def _private_memory() -> int:
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
     """Let the recorder tell ``watch`` of each attempt to begin, of each look at the counts, and of finished stacks."""
-    load, drain, finish = Sampler._load, Sampler.drain_counts, Collected.finish_stack  # noqa: SLF001
+    load, drain, finish = Sampler.__init__, Sampler.drain_counts, Collected.finish_stack
 
-    def loading(sampler: Sampler) -> Any:
+    def loading(sampler: Sampler, options: SamplerOptions) -> None:
         watch.attempt = time.monotonic()
-        return load(sampler)
+        load(sampler, options)
 
     def drained(sampler: Sampler) -> list[Count]:
         counts = drain(sampler)
@@ -129,7 +129,7 @@ def watched(watch: Watch) -> Iterator[None]:
         finish(collected, stack_id, native, outcome)
 
     with (
-        patch.object(Sampler, "_load", loading),
+        patch.object(Sampler, "__init__", loading),
         patch.object(Sampler, "drain_counts", drained),
         patch.object(Collected, "finish_stack", finished),
         patch.object(segments, "DRAIN", RESOLUTION),

@@ -31,7 +31,7 @@ from kernel_cell import WORKLOAD, Load, load_all, print_loads, wholeness
 from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.profile.file import load_profile
 from pyflame_ebpf.profile.model import FrameKind, Outcome, Profile, Stack
-from pyflame_ebpf.sampling.sampler import SamplerOptions, import_bcc
+from pyflame_ebpf.sampling.programs import SamplerOptions, import_bcc
 
 PROFILER = "/usr/local/bin/pyflame-ebpf"
 PYTHON = "/usr/bin/python3"

@@ -29,12 +29,12 @@ sys.path.insert(0, str(CHECKOUT))
 
 from pyflame_ebpf.profile.model import NativeOutcome, Outcome, Profile  # noqa: E402
 from pyflame_ebpf.recording.recorder import RecordOptions, record  # noqa: E402
-from pyflame_ebpf.sampling.sampler import (  # noqa: E402
+from pyflame_ebpf.sampling.programs import (  # noqa: E402
     STAGES,
+    TICK,
     SamplerOptions,
-    bpf_directory,
+    compile_programs,
     import_bcc,
-    kernel_offset_flags,
 )
 
 WORKLOAD = """
@@ -122,10 +122,9 @@ def load_program(bcc: Any, module: Any, name: str, log_level: int = LOG_STATISTI
 def load_all(options: SamplerOptions) -> list[Load]:
     """Load every program that a recording with these options uses, one by one."""
     bcc = import_bcc()
-    flags = [f"-I{bpf_directory()}", "-Wno-unused-function", *options.flags(), *kernel_offset_flags()]
-    bpf = bcc.BPF(src_file=str(bpf_directory() / "profiler.bpf.c").encode(), cflags=flags)
+    bpf = compile_programs(options)
     loads = []
-    for name in (*STAGES, "on_tick", *TRACEPOINTS[: 3 if options.follow_children else 2]):
+    for name in (*STAGES, TICK, *options.tracepoints.values()):
         load = load_program(bcc, bpf.module, name)
         if not load.loaded:
             steps = load_program(bcc, bpf.module, name, LOG_STEPS).log

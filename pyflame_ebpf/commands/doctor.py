@@ -24,7 +24,9 @@ from pyflame_ebpf.host.maps import mappings
 from pyflame_ebpf.host.process_directory import ProcessDenied, ProcessGone
 from pyflame_ebpf.profile.labels import visible
 from pyflame_ebpf.recording import host_lock
-from pyflame_ebpf.sampling import sampler
+from pyflame_ebpf.sampling.kernel_flags import kernel_flags
+from pyflame_ebpf.sampling.programs import import_bcc
+from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.symbols.file_functions import STRIPPED
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
 from pyflame_ebpf.symbols.known_files import PERF_MAP
@@ -99,7 +101,7 @@ def host_findings() -> Iterator[Finding]:
     yield _checked("namespaces", check_namespaces, "the host's own PID and user namespaces")
     privileges = _checked("privileges", check_privileges, "all capabilities needed")
     yield privileges
-    btf = _checked("BTF", sampler.kernel_offset_flags, "the kernel describes its structs")
+    btf = _checked("BTF", kernel_flags, "the kernel describes its structs")
     yield btf
     bcc = _bcc()
     yield bcc
@@ -132,7 +134,7 @@ def _kernel_version() -> Finding:
 
 def _bcc() -> Finding:
     try:
-        bcc = sampler.import_bcc()
+        bcc = import_bcc()
     except PyflameError as error:
         return _failed("bcc", error)
     return Finding(Status.OK, "bcc", f"{getattr(bcc, '__version__', 'of unknown version')} ({bcc.__file__})")
@@ -184,7 +186,7 @@ def _programs() -> Finding:
     """Compile and load the programs; they are not attached to the clock, so nothing is sampled."""
     subject = "BPF programs"
     try:
-        with sampler.Sampler(sampler.SamplerOptions(99)) as loaded:
+        with Sampler(SamplerOptions(99)) as loaded:
             return Finding(Status.OK, subject, f"{len(loaded.program_fds())} compiled and loaded")
     except PyflameError as error:
         return _failed(subject, error)

@@ -49,6 +49,10 @@ class Btf:
         self._positions = [-1]  # of the records of types 0 (void), 1, 2, … as far as counted
         self._counted_to = 0
 
+    def has_name(self, name: str) -> bool:
+        """Whether the kernel has a type, member or enumerator of this name, as each helper of BPF programs is one."""
+        return f"\0{name}\0".encode() in self._strings
+
     def struct_offset(self, struct_name: str, member: str) -> int:
         """Byte offset of a member, also of one inside anonymous structs and unions.  Raises NoBtf."""
         return self._locate(struct_name, member)[0]

@@ -106,7 +106,7 @@ class Recorder:
         self._sampler = sampler
         self._let_go = let_go
         self._clock = clock
-        self._table = table = ProcessTable(sampler)
+        self._table = table = ProcessTable(sampler.maps)
         self._names = names = NameSources(
             table=table,
             native=NativeFrames(table, live=plan.named_meanwhile),
@@ -124,7 +124,7 @@ class Recorder:
             source_files=names.source_files,
         )
         self._profiles = SegmentProfiles(collected, names, self._describe)
-        stores = (collected, self._profiles, names.native, self._unfinished, table, sampler)
+        stores = (collected, self._profiles, names.native, self._unfinished, table, sampler.maps)
         self._segments = Segments(plan, collected, sampler, table.ended, stores)
         self._started = self._started_at = 0.0
         self._host_cpu = 0.0
@@ -134,7 +134,7 @@ class Recorder:
         """Take stock of the host and begin to sample."""
         self._table.scan()
         for pid in self._options.pids:
-            self._sampler.add_target(pid)
+            self._sampler.maps.add_target(pid)
         if self._plan.named_meanwhile:
             self._names.kernel.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = host_cpu_seconds()

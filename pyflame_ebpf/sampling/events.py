@@ -1,4 +1,4 @@
-"""What the BPF programs tell user space: the records of the ring buffers as values."""
+"""What the programs tell user space: the records of the ring buffers as values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from pyflame_ebpf.sampling.abi import (
     MissRecord,
     ProcessRecord,
     StackCopyRecord,
+    StackFrame,
+    StackRecord,
     ThreadRecord,
+    packing_of,
     read_identity,
 )
 from pyflame_ebpf.unwind.registers import Registers
@@ -33,7 +36,7 @@ from pyflame_ebpf.unwind.registers import Registers
 
 @dataclass(frozen=True, slots=True)
 class ProcessEvent:
-    """A process that was met for the first time, or (``executed``) has begun to run another program."""
+    """A process was met for the first time, or (``executed``) has begun to run another program."""
 
     identity: Identity
     parent: int
@@ -49,7 +52,7 @@ class ProcessEvent:
 
 @dataclass(frozen=True, slots=True)
 class ThreadEvent:
-    """A thread that was met for the first time."""
+    """A thread was met for the first time."""
 
     identity: Identity
     tid: int
@@ -58,7 +61,7 @@ class ThreadEvent:
 
 @dataclass(frozen=True, slots=True)
 class MissEvent:
-    """The native walk met an address without mapping (``file`` 0), or a page of a file without rows."""
+    """The native walk met an address without a mapping (``file`` is 0), or a page of a file without rows."""
 
     identity: Identity
     file: int
@@ -67,7 +70,7 @@ class MissEvent:
 
 @dataclass(frozen=True, slots=True)
 class ExitEvent:
-    """A process that has ended; ``cpu`` in ns."""
+    """A process has ended; ``cpu`` in ns of all of its threads."""
 
     identity: Identity
     cpu: int
@@ -79,9 +82,9 @@ RawFrame = tuple[int, int, int, int]  # address, code id or CFA, position, kind:
 
 @dataclass(frozen=True, slots=True)
 class StackEvent:
-    """A stack that was met for the first time; ``raw`` is its array of ``struct stack_frame``, leaf first.
+    """A stack was met for the first time; ``raw`` is its array of ``struct stack_frame``, leaf first.
 
-    ``unsent`` tells that code objects of it may not have been sent.
+    ``unsent``: some of its code objects may not have been sent.
     """
 
     identity: Identity
@@ -94,15 +97,18 @@ class StackEvent:
         return list(_FRAME.iter_unpack(self.raw))
 
     def codes(self) -> set[int]:
-        """The ids of the code objects that it names."""
+        """The ids of the code objects of its Python frames."""
         return {code for _, code, _, kind in _FRAME.iter_unpack(self.raw) if kind & FRAME_KIND == FRAME_PYTHON}
 
     def continued(self, native: bytes) -> StackEvent:
-        """With native frames that were found later; the first of them takes the place of the last that was sent."""
+        """The stack with native frames that were found later, an array of ``struct stack_frame``.
+
+        The first of them replaces the last frame if both have the same address, since that one had no end yet.
+        """
         return replace(self, raw=self.raw[: -_FRAME.size] + native if self._ends_with(native) else self.raw + native)
 
     def _ends_with(self, native: bytes) -> bool:
-        """Whether the last frame is the first of these, whose end was not known yet."""
+        """Whether the last frame is the same as the first of these."""
         if not self.raw or not native:
             return False
         address, _, _, kind = _FRAME.unpack_from(self.raw, len(self.raw) - _FRAME.size)
@@ -111,7 +117,7 @@ class StackEvent:
 
 @dataclass(frozen=True, slots=True)
 class CodeEvent:
-    """A code object as the walker copied it; parts that it could not copy are empty, their addresses are given."""
+    """A code object as the programs copied it; parts that they could not copy are empty, but have their addresses."""
 
     identity: Identity
     layout: int
@@ -131,7 +137,7 @@ class CodeEvent:
 class StackCopyEvent:
     """Memory of a stack whose native walk stopped at ``registers`` for lack of a mapping or of rows.
 
-    ``memory`` begins at address ``start``; several events may be of one stack, each beginning where the last ended.
+    ``memory`` begins at address ``start``.  One stack may have several events, each beginning where the last ended.
     """
 
     identity: Identity
@@ -158,13 +164,13 @@ class Count:
 Event = ProcessEvent | ThreadEvent | ExitEvent | StackEvent | CodeEvent | MissEvent | StackCopyEvent
 
 
-# These two are read for every new stack, and by struct ten times faster than by ctypes.
-_STACK = struct.Struct("<IIQIIQII")
-_FRAME = struct.Struct("<QQiI")
+# These two are read for every new stack.
+_STACK = packing_of(StackRecord)
+_FRAME = packing_of(StackFrame)
 
 
 def native_frames(frames: Iterable[tuple[int, int]]) -> bytes:
-    """Native frames, each by its address and its end (CFA), as an array of ``struct stack_frame``."""
+    """Native frames, given as (address, end of the frame (CFA)), as an array of ``struct stack_frame``."""
     return b"".join([_FRAME.pack(address, end, 0, FRAME_NATIVE) for address, end in frames])
 
 
@@ -263,7 +269,7 @@ _PARSERS: dict[int, Callable[[bytes], Event]] = {
 
 
 def parse_record(data: bytes) -> Event:
-    """One ring-buffer record as an event; raises ValueError or KeyError on bytes that the programs never write."""
+    """One ring-buffer record as an event.  Raises ValueError or KeyError on bytes that the programs never write."""
     try:
         return _PARSERS[int.from_bytes(data[:4], "little")](data)
     except struct.error as error:

@@ -69,7 +69,7 @@ static void walk(const struct cpython_layout *layout, unsigned long *outcomes, u
 
     require(!more, "a walk within the limit of tail calls");
     require(walk.depth <= PF_MAX_PYTHON_FRAMES, "depth");
-    require(walk.outcome < PF_OUTCOMES, "outcome");
+    require(walk.outcome < PF_OUTCOME_END, "outcome");
     require(memory.reads <= 2 * TAIL_CALLS * PF_FRAME_STEPS, "reads of a walk");
     for (unsigned long i = 0; i < walk.depth; i++) {
         unsigned kind = frames[i].kind;
@@ -130,7 +130,7 @@ static void identify(unsigned long *identified)
 int main(int argc, char **argv)
 {
     struct cpython_layout layouts[MAX_LAYOUTS];
-    unsigned long outcomes[PF_OUTCOMES] = {0}, results[3] = {0}, kinds[3] = {0};
+    unsigned long outcomes[PF_OUTCOME_END] = {0}, results[3] = {0}, kinds[3] = {0};
     unsigned long found = 0, whole = 0, identified = 0;
 
     if (argc != 4)
@@ -163,7 +163,7 @@ int main(int argc, char **argv)
         memory.reads = 0;
         identify(&identified);
     }
-    for (int i = 0; i < PF_OUTCOMES; i++)
+    for (int i = 0; i < PF_OUTCOME_END; i++)
         printf("outcome_%d %lu\n", i, outcomes[i]);
     for (int i = 0; i < 3; i++)
         printf("search_%d %lu\n", i, results[i]);

@@ -1,7 +1,7 @@
 /* The walker headers of bpf/ as an ordinary library: over the memory of a live process, or over bytes or pages made up
  * by a test.
  *
- * The stages of profiler.bpf.c are played here as plain calls, with the kernel's limit of tail calls. */
+ * The stages of the programs are played here as plain calls, with the kernel's limit of tail calls. */
 #define _GNU_SOURCE
 #include <stddef.h>
 #include <stdlib.h>
@@ -115,7 +115,7 @@ static int read_kernel(void *destination, unsigned long long size, unsigned long
 #include "process_image.h"
 
 #define TAIL_CALLS 33     /* MAX_TAIL_CALL_CNT, include/linux/bpf.h */
-#define SEARCH_STAGES 12  /* PF_SEARCH_STAGES of profiler.bpf.c */
+#define SEARCH_STAGES 12  /* PF_SEARCH_STAGES of python.bpf.c */
 
 /* One per CPU in the programs, and never cleared between samples; on the heap for the address sanitizer's fences. */
 static struct cpython_scratch *scratch;
@@ -246,7 +246,7 @@ struct native_frame {
     pf_u64 bp;
     pf_u64 exact;
     pf_u64 callee_exact;
-    pf_u64 interrupted[PF_OTHER_REGISTERS];
+    pf_u64 interrupted[PF_OTHER_END];
     pf_u64 file;    /* 0: code without unwind data, which has the row for frame pointers */
     struct unwind_row row;
     pf_u64 outcome; /* enum native_outcome, of a frame that has no caller */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe
 from pyflame_ebpf.host import memory
 from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Profile, Recording
+from pyflame_ebpf.profile.model import Frame, Gil, NativeOutcome, Outcome, Process, Profile, Recording
 from pyflame_ebpf.sampling import abi, events
 from pyflame_ebpf.sampling.abi import raw_identity
 from pyflame_ebpf.sampling.events import Count
@@ -173,7 +174,7 @@ class LiveWalker:
         size = self._harness.harness_copy_code(
             ctypes.byref(self._layout), U64(frame.address), ctypes.byref(record), self._payload
         )
-        return bytes(record) + self._payload.raw[:size]
+        return bytes(record) + bytes(self._payload.raw[:size])
 
     def stack_record(self, stack: WalkedStack) -> bytes:
         """What the programs would put on the ring buffer for a stack."""
@@ -211,7 +212,7 @@ def _no_native_frame(identity: Identity, address: int) -> None:
     raise AssertionError(f"{address:#x} is a native frame")
 
 
-def _no_kernel_frame(address: int) -> None:
+def _no_kernel_frame(address: int) -> Frame:
     raise AssertionError(f"{address:#x} is a kernel frame")
 
 
@@ -232,7 +233,7 @@ class MadeUpMemory:
 
     def put(self, address: int, value: int) -> None:
         """An 8-byte word."""
-        self._bytes[address : address + 8] = value.to_bytes(8, "little")
+        struct.pack_into("<Q", self._bytes, address, value)
 
     def put_frame(self, address: int, code: int, back: int = 0) -> None:
         """A frame of a code object, called by another."""

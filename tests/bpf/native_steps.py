@@ -44,6 +44,8 @@ class PagedMemory(StackMemory):
     """Pages from ``start`` on, of which some are absent."""
 
     __slots__ = ("parts", "present")
+    parts: list[StackMemory]
+    present: bytes
 
     def __init__(self, start: int, data: bytes, present: Sequence[bool]) -> None:
         super().__init__(start, data)

@@ -12,9 +12,12 @@ Rows are those that unwind/x86_64.py makes: BELOW_CFA saves rbp 2 to 127 words b
 
 from __future__ import annotations
 
+import ctypes
 import random
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +33,8 @@ from tests.bpf.live_walker import compile_harness
 from tests.bpf.native_steps import PAGE, NativeSteps, PagedMemory, Step
 
 pytestmark = pytest.mark.walker
+
+T = TypeVar("T")
 
 STACK = 0x7FFF_0000_0000
 PAGES = 3
@@ -53,12 +58,12 @@ HOSTILE = (
 )
 
 
-def mostly(likely, other):
+def mostly(likely: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
     """The first five times in six: a walk is as long as all of its choices let it be."""
     return st.sampled_from([likely] * 5 + [other]).flatmap(lambda chosen: chosen)
 
 
-def words(least, most):
+def words(least: int, most: int) -> st.SearchStrategy[int]:
     """Offsets in bytes of whole words."""
     return st.integers(least, most).map(lambda word: 8 * word)
 
@@ -93,7 +98,7 @@ OFFSETS = {
 
 
 @st.composite
-def rows(draw, kinds=tuple(CfaKind)):
+def rows(draw: st.DrawFn, kinds: Sequence[CfaKind] = tuple(CfaKind)) -> UnwindRow:
     """A row of any kind; offsets that lead on, and others."""
     cfa, rbp = draw(st.sampled_from(kinds)), draw(st.sampled_from(RbpKind))
     if rbp is RbpKind.BELOW_CFA:
@@ -104,7 +109,7 @@ def rows(draw, kinds=tuple(CfaKind)):
 
 
 @st.composite
-def memories(draw):
+def memories(draw: st.DrawFn) -> PagedMemory:
     """Pages full of places in them, addresses of code, and a few words that should not be there; some are absent."""
     number = random.Random(draw(st.integers(0, 1 << 32)))  # a few thousand words are not worth shrinking
     code = [number.randrange(CODE + 1, CODE + CODE_PAGES * PAGE) for _ in range(64)]
@@ -127,11 +132,11 @@ registers = st.builds(
 
 
 @pytest.fixture(scope="session")
-def harness(tmp_path_factory: pytest.TempPathFactory):
+def harness(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return compile_harness(tmp_path_factory.mktemp("native_steps"))
 
 
-def step_in_user_space(at, row, memory) -> Step:
+def step_in_user_space(at: Registers, row: UnwindRow | None, memory: PagedMemory) -> Step:
     """One step of walk.py, told as the programs' is."""
     try:
         caller = walk._caller(at, row, memory)
@@ -141,11 +146,11 @@ def step_in_user_space(at, row, memory) -> Step:
     return Step(caller, None, end) if caller and caller.ip else Step(None, NativeOutcome.COMPLETE, end)
 
 
-def is_of_frame_pointers(row):
+def is_of_frame_pointers(row: UnwindRow | None) -> bool:
     return row is None or row.cfa is CfaKind.NONE
 
 
-def as_programs_say(outcome, row):
+def as_programs_say(outcome: NativeOutcome | None, row: UnwindRow | None) -> NativeOutcome | None:
     """The outcome of a copy that does not hold where a frame pointer leads."""
     if outcome is NativeOutcome.UNREADABLE and is_of_frame_pointers(row):
         return NativeOutcome.NO_UNWIND_DATA
@@ -155,7 +160,9 @@ def as_programs_say(outcome, row):
 @pytest.mark.parametrize("kind", [None, *CfaKind])
 @settings(max_examples=100, deadline=None)
 @given(memory=memories(), at=registers, data=st.data())
-def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, kind, data) -> None:
+def test_a_step_is_the_same_in_the_programs_and_in_user_space(
+    harness: ctypes.CDLL, memory: PagedMemory, at: Registers, kind: CfaKind | None, data: st.DataObject
+) -> None:
     row = None if kind is None else data.draw(rows((kind,)))
     expected = step_in_user_space(at, row, memory)
     expected = replace(expected, outcome=as_programs_say(expected.outcome, row))
@@ -163,7 +170,7 @@ def test_a_step_is_the_same_in_the_programs_and_in_user_space(harness, memory, a
 
 
 @st.composite
-def frames_at_edges(draw):
+def frames_at_edges(draw: st.DrawFn) -> tuple[Registers, UnwindRow]:
     """Registers and a row of a frame that ends near the edge of a page."""
     row = draw(rows((CfaKind.RSP, CfaKind.RBP)))._replace(cfa_offset=draw(words(0, 3)))
     place = STACK + draw(near_page)
@@ -172,11 +179,13 @@ def frames_at_edges(draw):
 
 @settings(max_examples=500, deadline=None)
 @given(memory=memories(), frame=frames_at_edges())
-def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(harness, memory, frame) -> None:
+def test_frames_at_the_edge_of_absent_pages_end_in_the_same_way(
+    harness: ctypes.CDLL, memory: PagedMemory, frame: tuple[Registers, UnwindRow]
+) -> None:
     assert NativeSteps(harness, memory).step(*frame) == step_in_user_space(*frame, memory)
 
 
-def row_of_page(code, address):
+def row_of_page(code: Sequence[UnwindRow | None], address: int) -> UnwindRow | None:
     """The row at an address; pages of code that do not exist stop the walk."""
     page = (address - CODE) // PAGE
     if not 0 <= page < len(code):
@@ -200,21 +209,24 @@ leading_on = st.builds(
     at=registers,
     code=st.lists(mostly(leading_on, rows() | st.none()), min_size=CODE_PAGES, max_size=CODE_PAGES),
 )
-def test_a_walk_is_the_same_in_the_programs_and_in_user_space(harness, memory, at, code) -> None:
-    def row_at(address):
+def test_a_walk_is_the_same_in_the_programs_and_in_user_space(
+    harness: ctypes.CDLL, memory: PagedMemory, at: Registers, code: list[UnwindRow | None]
+) -> None:
+    def row_at(address: int) -> UnwindRow | None:
         return row_of_page(code, address)
 
     frames, outcome = walk.walk(at, memory, row_at)
+    expected: NativeOutcome | None = outcome
     of_programs, outcome_of_programs = NativeSteps(harness, memory).walk(at, row_at, FRAMES_MAX)
     if outcome is NativeOutcome.TOO_DEEP:
         assert of_programs[: len(frames)] == frames
         return
     if outcome is NativeOutcome.UNREADABLE:
-        outcome = as_programs_say(outcome, row_at(frames[-1][0]))
-    assert (of_programs, outcome_of_programs) == (frames, outcome)
+        expected = as_programs_say(outcome, row_at(frames[-1][0]))
+    assert (of_programs, outcome_of_programs) == (frames, expected)
 
 
-def made_up(words_of_page, present: tuple[bool, ...] = (True, True, True)):
+def made_up(words_of_page: Sequence[int], present: tuple[bool, ...] = (True, True, True)) -> PagedMemory:
     """Pages of which the second begins with these words; the first ends with words of 8."""
     data = struct.pack(
         f"<{SIZE // 8}Q", *[8] * (PAGE // 8), *words_of_page, *[0] * (2 * PAGE // 8 - len(words_of_page))
@@ -222,27 +234,29 @@ def made_up(words_of_page, present: tuple[bool, ...] = (True, True, True)):
     return PagedMemory(STACK, data, present)
 
 
-def registers_at(sp):
+def registers_at(sp: int) -> Registers:
     return Registers(CODE + 1, sp, sp, (0,) * len(OtherRegister), exact=True)
 
 
 @pytest.mark.parametrize("offset", [16, 8])
 @pytest.mark.parametrize("cfa", [CfaKind.RSP, CfaKind.RBP])
-def test_return_address_whose_frame_pointer_cannot_be_read_is_unreadable(harness, cfa: CfaKind, offset: int) -> None:
+def test_return_address_whose_frame_pointer_cannot_be_read_is_unreadable(
+    harness: ctypes.CDLL, cfa: CfaKind, offset: int
+) -> None:
     memory = made_up([0, 0], present=(False, True, True))
     at = registers_at(STACK + PAGE)
     row = UnwindRow(0, cfa, offset, RbpKind.BELOW_CFA, -offset // 8 - 1)
     assert NativeSteps(harness, memory).step(at, row) == Step(None, NativeOutcome.UNREADABLE, 0)
 
 
-def test_saved_frame_pointer_that_cannot_be_read_ends_a_rare_step_too(harness) -> None:
+def test_saved_frame_pointer_that_cannot_be_read_ends_a_rare_step_too(harness: ctypes.CDLL) -> None:
     memory = made_up([CODE + 1], present=(False, True, True))
     row = UnwindRow(0, CfaKind.PLT, 15, RbpKind.AT_CFA, -2)
     step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
     assert step == Step(None, NativeOutcome.UNREADABLE, 0)
 
 
-def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(harness) -> None:
+def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(harness: ctypes.CDLL) -> None:
     memory = made_up([CODE + 1], present=(False, True, True))
     row = UnwindRow(0, CfaKind.RSP, 8, RbpKind.SAME, 0)
     step = NativeSteps(harness, memory).step(registers_at(STACK + PAGE), row)
@@ -252,7 +266,7 @@ def test_nothing_is_read_below_the_return_address_of_a_frame_that_saves_nothing(
 @pytest.mark.parametrize(
     "row", [None, UnwindRow(0, CfaKind.RSP, 16, RbpKind.SAME, 0), UnwindRow(0, CfaKind.PLT, 0, RbpKind.SAME, 0)]
 )
-def test_root_s_frame_ends_at_its_cfa(harness, row: UnwindRow | None) -> None:
+def test_root_s_frame_ends_at_its_cfa(harness: ctypes.CDLL, row: UnwindRow | None) -> None:
     step = NativeSteps(harness, made_up([0, 0])).step(registers_at(STACK + PAGE), row)
     assert step == Step(None, NativeOutcome.COMPLETE, STACK + PAGE + 16)
 
@@ -263,7 +277,9 @@ FOLLOWED = (None, *(UnwindRow(0, cfa, 16, RbpKind.SAME, 0) for cfa in (CfaKind.N
 @pytest.mark.parametrize("row", FOLLOWED)
 @pytest.mark.parametrize("sp", [STACK + PAGE, -16 % (1 << 64)])
 @pytest.mark.parametrize("ip", HOSTILE)
-def test_addresses_that_are_none_of_user_space_are_judged_alike(harness, row, sp, ip: int) -> None:
+def test_addresses_that_are_none_of_user_space_are_judged_alike(
+    harness: ctypes.CDLL, row: UnwindRow | None, sp: int, ip: int
+) -> None:
     memory = made_up([STACK, ip])
     at = replace(registers_at(STACK + PAGE), sp=sp)
     assert NativeSteps(harness, memory).step(at, row) == step_in_user_space(at, row, memory)

@@ -64,6 +64,11 @@ def btf() -> Btf:
     return Btf(blob.data())
 
 
+def test_a_name_is_known_as_a_whole_only(btf: Btf) -> None:
+    names = ("outer", "or_else", "ou", "ter", "outer_t")
+    assert [name for name in names if btf.has_name(name)] == ["outer", "or_else"]
+
+
 def test_a_member_is_at_its_byte_offset(btf: Btf) -> None:
     assert btf.struct_offset("outer", "tail") == 32
 

@@ -91,6 +91,10 @@ class MadeUpHost:
     def counters(self) -> dict[str, int]:
         return dict.fromkeys(abi.COUNTERS, 0) | {"samples": sum(count.samples for count in self.counted)}
 
+    @property
+    def maps(self) -> MadeUpHost:
+        return self
+
     def forget(self, gone: Gone) -> None:
         self.gone.append(gone)
         self.known_threads -= gone.threads

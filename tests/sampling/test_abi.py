@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflame_ebpf.cpython import debug_offsets
-from pyflame_ebpf.cpython.layout import CPythonLayout, GilKind, InstructionKind
+from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome
-from pyflame_ebpf.sampling import abi, events, sampler
+from pyflame_ebpf.sampling import abi, counts, events, kernel_flags, programs
 from pyflame_ebpf.sampling.abi import raw_identity
+from pyflame_ebpf.sampling.program_text import PARTS
+from pyflame_ebpf.sampling.x86_64 import STACK_OFFSETS
 from pyflame_ebpf.unwind import walk
 from pyflame_ebpf.unwind.page_rows import PAGE_SHIFT, ROWS_MAX
 from pyflame_ebpf.unwind.registers import Registers
@@ -27,7 +30,6 @@ from pyflame_ebpf.unwind.x86_64 import OtherRegister
 
 BPF = Path(__file__).parent.parent.parent / "bpf"
 HEADER = (BPF / "sample.h").read_text()
-PROGRAMS = (BPF / "profiler.bpf.c").read_text()
 
 MIRRORED_STRUCTS = {
     "cpython_layout": abi.Layout,
@@ -53,9 +55,9 @@ STRUCTS_OF_THE_PROGRAMS_ALONE = {"thread_key", "thread_entry"}
 ARRAYS = {"unwind_row", "unwind_chunk", "process_mappings"}  # written as bytes
 
 
-def numbered(prefix: str, names: tuple[str, ...], first: int = 0) -> dict[str, int]:
-    """Enumerators PREFIX_NAME with rising values."""
-    return {f"{prefix}{name.upper()}": first + index for index, name in enumerate(names)}
+def numbered(prefix: str, names: Iterable[str], *, end: bool = False) -> dict[str, int]:
+    """Enumerators PREFIX_NAME with values that rise from 0, and PREFIX_END behind them where there is one."""
+    return {f"{prefix}{name.upper()}": index for index, name in enumerate([*names, *["end"] * end])}
 
 
 def constants(prefix: str) -> dict[str, int]:
@@ -64,30 +66,29 @@ def constants(prefix: str) -> dict[str, int]:
 
 
 MIRRORED_ENUMS = {
-    "instruction_kind": {f"PF_{kind.name}": kind.value for kind in InstructionKind},
-    "gil_kind": {f"PF_GIL_{kind.name}": kind.value for kind in GilKind},
-    "outcome": numbered("PF_", tuple(outcome.name for outcome in abi.OUTCOMES)) | {"PF_OUTCOMES": len(abi.OUTCOMES)},
-    "gil_state": numbered("PF_GIL_STATE_", tuple(state.name for state in abi.GIL_STATES)),
-    "native_outcome": numbered("PF_NATIVE_", tuple(outcome.name for outcome in abi.NATIVE_OUTCOMES))
-    | {"PF_NATIVE_OUTCOMES": len(abi.NATIVE_OUTCOMES)},
+    "instruction_kind": {f"PF_INSTRUCTION_{kind.name}": kind.value for kind in InstructionKind},
+    "gil_kind": {f"PF_GIL_KIND_{kind.name}": kind.value for kind in GilKind},
+    "stage": numbered("PF_STAGE_", abi.STAGES, end=True),
+    "outcome": numbered("PF_OUTCOME_", (outcome.name for outcome in abi.OUTCOMES), end=True),
+    "gil_state": numbered("PF_GIL_STATE_", (state.name for state in abi.GIL_STATES)),
+    "native_outcome": numbered("PF_NATIVE_", (outcome.name for outcome in abi.NATIVE_OUTCOMES)),
     "frame_kind": {
         "PF_FRAME_KERNEL": abi.FRAME_KERNEL,
         "PF_FRAME_NATIVE": abi.FRAME_NATIVE,
         "PF_FRAME_PYTHON": abi.FRAME_PYTHON,
         "PF_FRAME_BOUNDARY": abi.FRAME_BOUNDARY,
     },
-    "cfa_kind": numbered("PF_CFA_", tuple(kind.name for kind in CfaKind)),
-    "other_register": numbered("PF_OTHER_", tuple(register.name for register in OtherRegister))
-    | {"PF_OTHER_REGISTERS": len(OtherRegister)},
-    "rbp_kind": numbered("PF_RBP_", tuple(rule.name for rule in RbpKind)),
+    "cfa_kind": numbered("PF_CFA_", (kind.name for kind in CfaKind)),
+    "other_register": numbered("PF_OTHER_", (register.name for register in OtherRegister), end=True),
+    "rbp_kind": numbered("PF_RBP_", (rule.name for rule in RbpKind)),
     "process_state": constants("PROCESS_"),
     "record_type": constants("RECORD_"),
-    "counter": numbered("PF_", abi.COUNTERS) | {"PF_COUNTERS": len(abi.COUNTERS)},
+    "counter": numbered("PF_COUNTER_", abi.COUNTERS, end=True),
 }
 ENUMS_OF_THE_PROGRAMS_ALONE = {"thread_state"}
 
 MIRRORED_CONSTANTS = {
-    "PF_OFFSET_NONE": debug_offsets.OFFSET_NONE,
+    "PF_OFFSET_NONE": OFFSET_NONE,
     "PF_FRAME_READ_MAX": debug_offsets.FRAME_READ_MAX,
     "PF_CODE_IDENTITY_SIZE": debug_offsets.CODE_IDENTITY_SIZE,
     "PF_MAX_LAYOUTS": abi.MAX_LAYOUTS,
@@ -142,6 +143,8 @@ def enumerators(body: str) -> list[str]:
 STRUCTS = {name: members(body) for name, body in blocks("struct").items()}
 ENUMS = {name: enumerators(body) for name, body in blocks("enum").items()}
 CONSTANTS = re.findall(r"^#define (PF_\w+) +\S", without_comments(HEADER), re.MULTILINE)
+SOURCES = "".join(without_comments(file.read_text()) for file in sorted([*BPF.glob("*.h"), *BPF.glob("*.c")]))
+ALL_ENUMS = {name: enumerators(body) for name, body in blocks("enum", SOURCES).items()}
 
 
 # ---- what the compiler says ----
@@ -172,12 +175,12 @@ def probe_source() -> str:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory):
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     directory = tmp_path_factory.mktemp("abi")
     (directory / "probe.c").write_text(probe_source())
-    compile_ = ["gcc", "-Wall", "-Wextra", "-Wpadded", "-Werror", f"-I{BPF}", "-o", directory / "probe"]
-    subprocess.run([*compile_, directory / "probe.c"], check=True)
-    output = subprocess.run([directory / "probe"], check=True, capture_output=True, text=True).stdout
+    compile_ = ["gcc", "-Wall", "-Wextra", "-Wpadded", "-Werror", f"-I{BPF}", "-o", f"{directory}/probe"]
+    subprocess.run([*compile_, f"{directory}/probe.c"], check=True)
+    output = subprocess.run([f"{directory}/probe"], check=True, capture_output=True, text=True).stdout
     result = Compiled({}, {name: {} for name in STRUCTS}, {})
     for kind, name, *rest in map(str.split, output.splitlines()):
         if kind == "struct":
@@ -202,14 +205,14 @@ def test_every_constant_is_mirrored_or_private_to_the_programs() -> None:
 
 
 @pytest.mark.parametrize("name", MIRRORED_STRUCTS)
-def test_struct_has_the_same_members_in_the_same_places(compiled, name) -> None:
+def test_struct_has_the_same_members_in_the_same_places(compiled: Compiled, name: str) -> None:
     mirror = MIRRORED_STRUCTS[name]
     places = {field[0]: (getattr(mirror, field[0]).offset, getattr(mirror, field[0]).size) for field in mirror._fields_}
     assert list(compiled.members[name].items()) == list(places.items())
     assert compiled.sizes[name] == ctypes.sizeof(mirror)
 
 
-def test_unwind_rows_are_written_as_they_are_read(compiled) -> None:
+def test_unwind_rows_are_written_as_they_are_read(compiled: Compiled) -> None:
     places = {"start": (0, 2), "kind": (2, 1), "rbp_offset": (3, 1), "cfa_offset": (4, 4)}
     assert (compiled.members["unwind_row"], compiled.sizes["unwind_row"]) == (places, ROW.size)
     assert (ROW.format, ROW.size) == ("<HBbi", abi.UNWIND_ROW_SIZE)
@@ -218,28 +221,28 @@ def test_unwind_rows_are_written_as_they_are_read(compiled) -> None:
     assert PAGE_SHIFT == 12  # as the programs shift and mask
 
 
-def test_mappings_are_written_as_they_are_read(compiled) -> None:
+def test_mappings_are_written_as_they_are_read(compiled: Compiled) -> None:
     assert compiled.sizes["process_mappings"] == abi.MAPPINGS * ctypes.sizeof(abi.Mapping)
     assert abi.MAPPINGS & abi.MAPPINGS - 1 == 0  # the search halves it
 
 
-def test_stack_has_room_for_the_longest_of_every_kind(compiled) -> None:
+def test_stack_has_room_for_the_longest_of_every_kind(compiled: Compiled) -> None:
     kinds = ("PF_MAX_KERNEL_FRAMES", "PF_MAX_PYTHON_FRAMES", "PF_MAX_NATIVE_FRAMES")
     assert sum(compiled.values[kind] for kind in kinds) <= compiled.values["PF_STACK_FRAMES"]
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_struct_has_no_implicit_padding(compiled, name) -> None:
+def test_struct_has_no_implicit_padding(compiled: Compiled, name: str) -> None:
     assert sum(size for _, size in compiled.members[name].values()) == compiled.sizes[name]
 
 
 @pytest.mark.parametrize("name", MIRRORED_ENUMS)
-def test_enum_has_the_same_names_and_values(compiled, name) -> None:
+def test_enum_has_the_same_names_and_values(compiled: Compiled, name: str) -> None:
     assert {enumerator: compiled.values[enumerator] for enumerator in ENUMS[name]} == MIRRORED_ENUMS[name]
 
 
 @pytest.mark.parametrize("name", MIRRORED_CONSTANTS)
-def test_constant_has_the_same_value(compiled, name) -> None:
+def test_constant_has_the_same_value(compiled: Compiled, name: str) -> None:
     assert compiled.values[name] == MIRRORED_CONSTANTS[name]
 
 
@@ -252,27 +255,69 @@ def test_every_outcome_that_a_program_can_give_has_a_name() -> None:
 # ---- what else the programs and user space must agree on ----
 
 
-def test_stages_are_loaded_in_the_order_of_their_enum() -> None:
-    names = [name for name in enumerators(blocks("enum", PROGRAMS)["stage"]) if name != "PF_STAGES"]
-    assert [name.lower().removeprefix("pf_") for name in names] == list(sampler.STAGES)
+def test_programs_are_defined_by_the_names_by_which_they_are_loaded() -> None:
+    defined = re.findall(r"^int (\w+)\(struct \w+ \*ctx\)", SOURCES, re.MULTILINE)
+    options = programs.SamplerOptions(99, follow_children=True)
+    assert sorted(defined) == sorted([programs.TICK, *programs.STAGES, *options.tracepoints.values()])
+
+
+def test_programs_that_take_long_to_verify_are_among_the_stages() -> None:
+    assert set(programs.LONG_TO_VERIFY) < set(programs.STAGES)
+
+
+def test_the_text_of_the_programs_is_all_of_their_files() -> None:
+    assert sorted(PARTS) == sorted(file.name for file in BPF.glob("*.c"))
 
 
 def test_every_kernel_offset_that_the_programs_use_is_given_to_the_compiler() -> None:
-    sources = "".join(without_comments(file.read_text()) for file in [*BPF.glob("*.h"), *BPF.glob("*.c")])
-    used = set(re.findall(r"\bPF_(?:TASK|SIGNAL|MM|FILE|INODE|SUPER_BLOCK)_\w+", sources))
-    assert used == set(sampler.KERNEL_OFFSETS)
+    used = set(re.findall(r"\bPF_(?:TASK|SIGNAL|MM|FILE|INODE|SUPER_BLOCK)_\w+", SOURCES))
+    given = {*kernel_flags.KERNEL_OFFSETS, *STACK_OFFSETS, kernel_flags.TASK_PT_REGS}
+    assert used == given
+
+
+@pytest.mark.parametrize("name", ALL_ENUMS)
+def test_enumerators_share_a_prefix_that_no_other_enum_has(name: str) -> None:
+    words = zip(*(enumerator.split("_") for enumerator in ALL_ENUMS[name]), strict=False)
+    prefix = [first for first, *rest in words if set(rest) == {first}]
+    assert len(prefix) >= 2
+    users = {other for other, names in ALL_ENUMS.items() for used in names if used.split("_")[: len(prefix)] == prefix}
+    assert users == {name}
 
 
 def test_count_key_is_unpacked_as_it_is_laid_out() -> None:
     key = abi.CountKey(raw_identity(IDENTITY), 2**63 + 1, 77, 6, 2, 1, 3)
-    assert sampler._count(bytes(key), 9) == sampler.Count(IDENTITY, 77, 2**63 + 1, 6, 2, True, 3, 9)
+    assert counts._count(bytes(key), 9) == events.Count(IDENTITY, 77, 2**63 + 1, 6, 2, True, 3, 9)
+
+
+def values(structure: ctypes.Structure) -> list[object]:
+    """What ctypes reads of each member, of structures inside it and of arrays in their places."""
+    found: list[object] = []
+    for name in (field[0] for field in structure._fields_):
+        value = getattr(structure, name)
+        if isinstance(value, ctypes.Structure):
+            found += values(value)
+        elif isinstance(value, ctypes.Array):
+            found += list(value)
+        else:
+            found.append(value)
+    return found
+
+
+@pytest.mark.parametrize("mirror", MIRRORED_STRUCTS.values(), ids=MIRRORED_STRUCTS)
+@pytest.mark.parametrize("filling", [b"\x01", b"\x7f", b"\xff"])
+def test_packing_of_a_struct_reads_what_ctypes_reads(mirror: type[ctypes.Structure], filling: bytes) -> None:
+    size = ctypes.sizeof(mirror)
+    data = bytes((filling[0] + 7 * index) & 0xFF or 1 for index in range(size))
+    packing = abi.packing_of(mirror)
+    assert packing.size == size
+    assert list(packing.unpack(data)) == values(mirror.from_buffer_copy(data))
 
 
 @pytest.mark.parametrize("release", LAYOUTS)
-def test_layout_survives_packing(release) -> None:
+def test_layout_survives_packing(release: tuple[int, int]) -> None:
     layout = LAYOUTS[release]
     packed = abi.pack_layout(layout)
-    changed = {"frame_owner", "frame_owner_shim"} if layout.frame_owner == debug_offsets.OFFSET_NONE else set()
+    changed = {"frame_owner", "frame_owner_shim"} if layout.frame_owner == OFFSET_NONE else set()
     names = [name for name in abi.LAYOUT_FIELDS if name not in changed]
     assert {name: getattr(packed, name) for name in names} == {name: getattr(layout, name) for name in names}
 
@@ -292,7 +337,7 @@ IDENTITY = Identity(start=123_456_789_012, tgid=4242, exec_id=3)
 
 
 @pytest.mark.parametrize(("kind", "executed"), [(abi.RECORD_PROCESS, False), (abi.RECORD_EXEC, True)])
-def test_process_record_becomes_an_event(kind, executed: bool) -> None:
+def test_process_record_becomes_an_event(kind: int, executed: bool) -> None:
     record = abi.ProcessRecord(
         kind, 1, raw_identity(IDENTITY), abi.FileKey(7, 8, 9), 0x400000, 0x1000, 0x2000, abi.PROCESS_PYTHON, 5, b"name"
     )
@@ -308,7 +353,7 @@ def test_thread_record_becomes_an_event() -> None:
 
 def test_name_that_fills_all_of_its_bytes_is_whole() -> None:
     record = abi.ThreadRecord(abi.RECORD_THREAD, 1, raw_identity(IDENTITY), b"sixteen-bytes-xy")
-    assert events.parse_record(bytes(record)).name == "sixteen-bytes-xy"
+    assert events.parse_record(bytes(record)) == events.ThreadEvent(IDENTITY, 1, "sixteen-bytes-xy")
 
 
 def test_miss_record_becomes_an_event() -> None:

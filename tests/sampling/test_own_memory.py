@@ -35,6 +35,7 @@ def resident(path: str) -> int:
     """kB of a file's code in this process."""
     text = Path("/proc/self/smaps").read_text()
     found = re.search(rf"^\S+ r-xp .* {re.escape(path)}\n(?:[A-Z].*\n)*?Rss: +(\d+)", text, re.MULTILINE)
+    assert found
     return int(found[1])
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from pyflame_ebpf.elf.image import ElfImage, open_regular
 from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.sampling.sampler import Sampler
+from pyflame_ebpf.sampling.maps import ProgramMaps
 from pyflame_ebpf.symbols.file_functions import FileFunctions
 from pyflame_ebpf.symbols.mapped_file import MappedFile
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
@@ -77,7 +77,7 @@ def test_a_forged_file_with_the_rows_of_the_true_one_does_not_change_its_names_e
 ) -> None:
     true, forged = build(LIBRARY, *IDENTIFIED, name="true"), build(FORGED, *IDENTIFIED, name="forged")
     hidden = address_of(true, "hidden")
-    code = MappedCode(cast(Sampler, NoSampler()), lambda _identity, mapping: open_regular(mapping.path))
+    code = MappedCode(cast(ProgramMaps, NoSampler()), lambda _identity, mapping: open_regular(mapping.path))
     for pid, file in enumerate((forged, true) if forged_first else (true, forged)):
         code.map_process(Identity(pid, pid, 0), [code_mapping(file)])
     assert len(code.files._codes) == 1

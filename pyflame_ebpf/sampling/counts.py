@@ -1,0 +1,65 @@
+"""What the programs have counted: samples by key, and counters of what happened."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.sampling import abi
+from pyflame_ebpf.sampling.abi import CountKey, Settings, packing_of
+from pyflame_ebpf.sampling.events import Count
+from pyflame_ebpf.sampling.maps import ByteTables
+
+COUNTS = (b"counts_0", b"counts_1")
+_KEY = packing_of(CountKey)
+
+
+class SampleCounts:
+    """Samples by key, in two maps: the programs count in one while the other is taken.
+
+    A program that read the setting just before a flip counts in the old map just after it.  So ``take`` must come
+    later than ``flip`` by more than a tick takes, even on a virtual CPU that is kept waiting.
+    """
+
+    def __init__(self, tables: Mapping[bytes, Any], settings: ByteTables, frequency: int) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._period = 1_000_000_000 // frequency  # ns
+        self._in_use = 0
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        self._settings.put(b"settings", bytes(4), bytes(Settings(self._in_use, 0, self._period)))
+
+    def flip(self) -> None:
+        """Let the programs count in the other map from now on."""
+        self._in_use ^= 1
+        self._write_settings()
+
+    def take(self) -> list[Count]:
+        """Take the samples of the map that is not in use, which is empty afterwards."""
+        return [_count(bytes(key), samples) for key, samples in _take_all(self._tables[COUNTS[self._in_use ^ 1]])]
+
+
+def _take_all(table: Any) -> Iterator[tuple[Any, int]]:
+    """Every entry of a map that the programs do not write, as (key, value)."""
+    if hasattr(table, "items_lookup_and_delete_batch"):  # bcc 0.19
+        for key, value in table.items_lookup_and_delete_batch():
+            yield key, getattr(value, "value", value)  # a number up to bcc 0.26, c_ulonglong in 0.29
+    else:
+        for key, value in list(table.items()):
+            del table[key]
+            yield key, value.value
+
+
+def _count(key: bytes, samples: int) -> Count:
+    start, tgid, exec_id, stack_id, tid, outcome, gil, kernel_mode, native = _KEY.unpack_from(key)
+    return Count(Identity(start, tgid, exec_id), tid, stack_id, outcome, gil, bool(kernel_mode), native, samples)
+
+
+def read_counters(table: Any) -> dict[str, int]:
+    """The counters by their names in abi.COUNTERS, summed over CPUs."""
+    blocks = [struct.unpack_from(f"<{len(abi.COUNTERS)}Q", bytes(block)) for block in table[table.Key(0)]]
+    return dict(zip(abi.COUNTERS, map(sum, zip(*blocks, strict=True)), strict=True))
