@@ -33,7 +33,7 @@ class Sort(Enum):
         return every[(every.index(self) + 1) % len(every)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which rows are shown.  ``pattern`` None shows all rows, ``pid`` None the functions of all processes."""
 

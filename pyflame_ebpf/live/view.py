@@ -24,7 +24,7 @@ class Action(Enum):
     RESET = "reset"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewState:
     """How the view looks.
 

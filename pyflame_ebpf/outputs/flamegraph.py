@@ -57,7 +57,7 @@ class Words:
     legend: list[tuple[str, str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Graph:
     """A flame graph to draw.
 
@@ -87,7 +87,14 @@ def write_flamegraph(profile: Profile, stream: TextIO, options: OutputOptions = 
     words = Words(_title(profile), _facts(profile), _outcome(profile, boxes), _legend(stacks))
     frequency = profile.unit.per_second
     style = [_box_class(label) for label in boxes.labels]
-    draw(Graph(boxes, words, frequency, style, lambda box: _details(boxes, box, frequency)), stream)
+    graph = Graph(
+        boxes=boxes,
+        words=words,
+        frequency=frequency,
+        style=style,
+        details=lambda box: _details(boxes, box, frequency),
+    )
+    draw(graph, stream)
 
 
 def draw(graph: Graph, stream: TextIO) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 GROUPS = ("host", "interpreter", "command", "process", "thread")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
     """Options of all writers; each writer uses those that mean something to it.
 

@@ -38,7 +38,7 @@ class HotLine:
     samples: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessRow:
     """One process, or several processes summed up (``pid`` is None).
 

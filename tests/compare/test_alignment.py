@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from pyflame_ebpf.compare.alignment import aligned, command_of
+from pyflame_ebpf.compare.alignment import aligned, command_of, side_by_side
 from pyflame_ebpf.compare.comparison import Changes, compare
 from pyflame_ebpf.profile.model import Process, Profile, Stack, Thread
 from tests.profiles import ProfileWriter, framed_stacks, profiles, python, recording
@@ -104,6 +104,48 @@ def test_commands_that_differ_in_directories_only_are_the_same() -> None:
     before = profile_of((frame,), command="python3 /srv/releases/41/app.py --workers 2")
     after = profile_of((frame,), command="python3 /srv/releases/42/app.py --workers 2")
     assert subjects(compare(before, after).processes) == [("python /srv/releases/42/app.py --workers 2", "", 0)]
+
+
+def test_commands_that_differ_in_more_than_directories_are_two() -> None:
+    frame = python("run", "/srv/app.py", 1, 2)
+    before = profile_of((frame,), command="python3 /srv/41/mail.py --data /srv/41/x")
+    after = profile_of((frame,), command="python3 /srv/42/shop.py --data /srv/42/x")
+    assert len(compare(before, after).processes.rows) == 2
+
+
+def test_aligned_processes_and_threads_have_no_numbers() -> None:
+    frame = python("run", "/srv/app.py", 1, 2)
+    alike = aligned(profile_of((frame,), pid=7), profile_of((frame,), pid=8))
+    for side in (alike.before, alike.after):
+        assert [(process.pid, process.command, process.scheduler_cpu) for process in side.processes] == [
+            (0, "python app.py", None)
+        ]
+        assert side.threads == [Thread(0, "python3")]
+
+
+def test_frames_that_become_alike_are_one_frame() -> None:
+    before = profile_of((python("f", "/srv/app.py", 10, 3),), (python("f", "/srv/app.py", 10, 4),))
+    alike = aligned(before, profile_of((python("f", "/srv/app.py", 1, 1),))).before
+    assert alike.frames == [python("f", "/srv/app.py", 1, 1)]
+    assert alike.stacks == [(0,), (0,)]
+
+
+def test_side_by_side_both_have_the_same_lists_and_their_own_samples() -> None:
+    run, other = python("run", "/srv/app.py", 1, 2), python("other", "/srv/app.py", 9, 9)
+    alike = aligned(profile_of((run,), (run, other)), profile_of((other, run), command="python3 b.py"))
+    before, after = side_by_side(alike.before, alike.after)
+    assert before.frames == after.frames == [run, other]
+    assert framed_stacks(before) == framed_stacks(after) == [(run,), (run, other), (other, run)]
+    assert [(process.name, process.command) for process in before.processes] == [
+        ("python app.py", "python app.py"),
+        ("python b.py", "python b.py"),
+    ]
+    assert (after.processes, after.threads) == (before.processes, [Thread(0, "python3")])
+    assert before.threads == after.threads
+    found = [
+        [(key.process, key.thread, key.stack, count) for key, count in side.samples.items()] for side in (before, after)
+    ]
+    assert found == [[(0, 0, 0, 100), (0, 0, 1, 100)], [(1, 0, 2, 100)]]
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pyflame_ebpf.compare.comparison import Change, Changes, Comparison, Measure, Row, Rules, Side, compare, knows_cores
-from pyflame_ebpf.compare.tallies import Span, Subject, Tally
+from pyflame_ebpf.compare.tallies import Span, Subject, Tally, tallies
 from pyflame_ebpf.profile.model import Process, Profile, Stack, Thread
 from tests.profiles import ProfileWriter, native, profiles, python, realistic_profile, recording
 
@@ -306,3 +307,49 @@ def test_the_scatter_of_shares_is_from_what_each_part_had_in_all() -> None:
     moved = Tally(200, half.parts + Counter({0: 6}) - Counter({1: 6}))
     assert Side.of(span, Measure.SHARE).variance(half) == pytest.approx(200 * (1 - 200 / 400) / 400**2)
     assert Side.of(span, Measure.SHARE)._scatter(moved) == pytest.approx(2 * 36 / 9 * 10)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "duration", "known"), [(1, 1.0, True), (99, 0.02, True), (1, 0.9, False), (0, 60.0, False)]
+)
+def test_cores_are_known_from_one_tick_on(frequency: int, duration: float, known: bool) -> None:
+    assert knows_cores(Profile(recording(frequency=frequency, duration=duration))) is known
+
+
+@pytest.mark.parametrize(("samples", "threshold"), [(10, NormalDist().inv_cdf(1 - 0.05 / 80)), (8, 3.0)])
+def test_rows_count_for_the_threshold_from_ten_samples_on(samples: int, threshold: float) -> None:
+    profile = profile_of({(python(f"f{index}", "/srv/a.py", 1, 1),): samples // 2 for index in range(40)})
+    assert compare(profile, profile).functions.threshold == pytest.approx(threshold)
+
+
+def test_a_recording_is_cut_into_parts_of_whole_seconds() -> None:
+    counts = [3, 4, 0, 5, *[1] * 40]
+    profile = profile_of({(FOO,): sum(counts)}, seconds=44, second_of=lambda second, _: counts[second])
+    assert Span.of(profile) == Span(
+        samples=52,
+        counts_per_core=4400.0,
+        cpus=4,
+        part_seconds=2,
+        parts=(7, 5, *[2] * 20),
+        parts_in_all=22.0,
+        is_time=False,
+    )
+
+
+@pytest.mark.parametrize(("seconds", "parts"), [(7, ()), (8, (1,) * 8)])
+def test_fewer_parts_than_eight_tell_no_scatter(seconds: int, parts: tuple[int, ...]) -> None:
+    assert Span.of(profile_of({(FOO,): seconds}, seconds=seconds)).parts == parts
+
+
+def test_samples_without_times_tell_no_scatter() -> None:
+    assert Span.of(profile_of({(FOO,): 10}, started=0.0)).parts == ()
+
+
+def test_samples_are_counted_by_part() -> None:
+    counts = [3, 4, 0, 5, *[1] * 40]
+    profile = profile_of({(MAIN, FOO): sum(counts)}, seconds=44, second_of=lambda second, _: counts[second])
+    by_part = Counter({0: 7, 1: 5, **dict.fromkeys(range(2, 22), 2)})
+    counted = tallies(profile, lambda _: True, set())
+    assert counted.all == Tally(52, by_part)
+    assert list(counted.functions.values()) == [(counted.all, counted.all), (Tally(), counted.all)]
+    assert list(counted.processes.values()) == [(counted.all, counted.all)]

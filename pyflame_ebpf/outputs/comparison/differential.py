@@ -130,14 +130,14 @@ def _innermost(callees: Mapping[tuple[int, int], int], stack: tuple[int, ...]) -
 
 def _graph(comparison: Comparison, boxes: Boxes, changes: list[Change], options: ComparisonOptions) -> Graph:
     return Graph(
-        boxes,
-        _words(comparison, options),
-        0,
-        [],
-        lambda box: f"{boxes.labels[boxes.label[box]].text}: {_in_words(changes[box], comparison.measure)}",
-        [shade(change) for change in changes],
-        {"compared": _for_the_script(comparison, changes, options)},
-        resource("comparison/differential.css"),
+        boxes=boxes,
+        words=_words(comparison, options),
+        frequency=0,
+        style=[],
+        details=lambda box: f"{boxes.labels[boxes.label[box]].text}: {_in_words(changes[box], comparison.measure)}",
+        box_style=[shade(change) for change in changes],
+        more={"compared": _for_the_script(comparison, changes, options)},
+        css=resource("comparison/differential.css"),
     )
 
 

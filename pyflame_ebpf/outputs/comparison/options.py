@@ -12,7 +12,7 @@ TABLES = ("function", "line", "process")
 _BY_COMMAND = OutputOptions(group_by=("command",))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonOptions:
     """Options of all writers; each writer uses those that mean something to it.
 
