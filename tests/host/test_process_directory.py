@@ -155,8 +155,10 @@ def test_what_is_opened_is_opened_as_asked_and_no_program_inherits_it() -> None:
 
 
 def test_a_process_that_never_was_has_no_directory() -> None:
-    with pytest.raises(ProcessGone):
-        ProcessDirectory.held(ended_child())
+    pid = ended_child()
+    with pytest.raises(ProcessGone) as error:
+        ProcessDirectory.held(pid)
+    assert error.value.message == f"process {pid} does not exist"
 
 
 def test_a_zombie_has_its_pid_still(child: subprocess.Popen[bytes]) -> None:

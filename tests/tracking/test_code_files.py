@@ -18,6 +18,7 @@ from pyflame_ebpf.elf.image import ElfImage
 from pyflame_ebpf.host import open_files
 from pyflame_ebpf.host.maps import Mapping
 from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.tracking import code_files
 from pyflame_ebpf.tracking.mapped_code import NO_FILE, MappedCode
 from tests.tracking.mapped_libraries import (
@@ -67,6 +68,18 @@ def test_files_that_nobody_maps_any_more_are_closed_when_there_are_too_many(
     assert opened[0].closed
     assert not written.pages
     assert code.pages.count == 0
+    with pytest.raises(FileNotFoundError):
+        code.files.open_again(libc())
+
+
+def test_a_file_of_a_process_whose_code_had_to_make_room_is_unused(
+    written: WrittenMaps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(abi, "MAPPED_PROCESSES", 1)
+    monkeypatch.setattr(open_files, "FILES_MAX", 1)
+    code = MappedCode(written, opened_path)
+    linker = next(mapping for mapping in code_of_this_process() if "/ld-linux" in mapping.path)
+    assert [number_of(code, written, ME, libc()), number_of(code, written, OTHER, linker)] == [1, 2]
     with pytest.raises(FileNotFoundError):
         code.files.open_again(libc())
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
 
+from pyflame_ebpf.cpython.interpreter import load_bias
+from pyflame_ebpf.elf.image import ElfImage
 from pyflame_ebpf.host.maps import Mapping
 from pyflame_ebpf.host.process_directory import ProcessGone
 from pyflame_ebpf.identity import Identity
@@ -21,7 +24,7 @@ from tests.tracking.mapped_libraries import (
     slot_of,
     table_of,
 )
-from tests.tracking.written_maps import WrittenMaps
+from tests.tracking.written_maps import ToldMapping, WrittenMaps
 
 
 @pytest.fixture
@@ -56,6 +59,19 @@ def test_what_is_not_executable_or_in_the_kernels_half_is_not_told(code: MappedC
     )
     told = written.mappings[slot_of(code, ME, [data, last, kernel])]
     assert [each.start for each in told[:3]] == [0, 0x3000, abi.UNUSED_MAPPING]
+
+
+def test_a_mapping_is_told_with_its_pages_and_what_its_files_addresses_are_moved_by(
+    code: MappedCode, written: WrittenMaps
+) -> None:
+    mapping = libc()
+    with opened_path(ME, mapping) as file:
+        bias = load_bias(mapping, ElfImage(file).segments)
+    assert bias
+    below = replace(mapping, start=0, end=mapping.end - mapping.start)  # moved down: the bias is negative
+    for each, expected in ((mapping, bias), (below, (bias - mapping.start) % (1 << 64))):
+        told = written.mappings[slot_of(code, ME, [each])][1]
+        assert told == ToldMapping(each.start, expected, (each.end - each.start) >> 12, 1)
 
 
 def test_two_processes_that_map_one_file_share_its_number(code: MappedCode, written: WrittenMaps) -> None:
