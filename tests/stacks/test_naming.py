@@ -151,22 +151,25 @@ def in_file(_identity: Identity, address: int) -> Frame:
 
 
 def stripped_stack(interpreter_file: str) -> Stack:
-    """0x40, Python, 0x50, 0x60, 0x65, 0x70 from the leaf on; Python's frame is in that of 0x50."""
+    """0x30, 0x40, Python, 0x50, 0x60, 0x65, 0x70 from the leaf on; Python's frame is in that of 0x50."""
     sampled = Sampled(name=in_file)
     sampled.add_parse()
-    native_frames = [(0x40, 0x7FFD00), (0x50, 0x7FFE00), (0x60, 0x7FFE40), (0x65, 0x7FFE80), (0x70, 0x7FFF00)]
-    sampled.add_stack(python_frame(0), boundary(0x7FFD80), *(native_frame(*each) for each in native_frames))
+    ends = {0x30: 0x7FFC00, 0x40: 0x7FFD00, 0x50: 0x7FFE00, 0x60: 0x7FFE40, 0x65: 0x7FFE80, 0x70: 0x7FFF00}
+    sampled.add_stack(python_frame(0), boundary(0x7FFD80), *(native_frame(*each) for each in ends.items()))
     return sampled.stack(process=replace(PYTHON, interpreter_file=interpreter_file), native=NativeOutcome.COMPLETE)
 
 
+WORK = ["/bin/python+0x40", "/bin/python+0x30"]
+
+
 def test_unnamed_functions_of_the_interpreter_are_shown_only_where_they_are_the_work() -> None:
-    assert shown(stripped_stack("/bin/python")) == ["named", "/lib/extension.so+0x60", 11, "/bin/python+0x40"]
+    assert shown(stripped_stack("/bin/python")) == ["named", "/lib/extension.so+0x60", 11, *WORK]
 
 
 @pytest.mark.parametrize("interpreter_file", ["", "/bin/other"])
 def test_unnamed_functions_of_other_files_are_shown(interpreter_file: str) -> None:
     native_names = ["/bin/python+0x70", "named", "/lib/extension.so+0x60"]
-    assert shown(stripped_stack(interpreter_file)) == [*native_names, 11, "/bin/python+0x40"]
+    assert shown(stripped_stack(interpreter_file)) == [*native_names, 11, *WORK]
 
 
 # ---- native addresses ----
@@ -185,7 +188,8 @@ class Names:
     def __init__(self) -> None:
         self.known: dict[tuple[Identity, int], str] = {}
         self.asked: list[tuple[Identity, int]] = []
-        self.frames = FrameNames(CodeTable(FakeMemory().read), self._name, name_kernel_address)
+        self.codes = CodeTable(FakeMemory().read)
+        self.frames = FrameNames(self.codes, self._name, name_kernel_address)
 
     def _name(self, identity: Identity, address: int) -> Frame | None:
         self.asked.append((identity, address))
@@ -248,6 +252,27 @@ def test_names_of_what_is_gone_are_asked_for_again(names: Names) -> None:
     assert (names.of(0x40), names.of(0x40, identity=OTHER)) == (["late"], ["early"])
 
 
+def test_loops_of_what_is_gone_are_told_again_and_those_of_others_are_not(names: Names) -> None:
+    loop, unreadable = "_PyEval_EvalFrameDefault", naming.UNREADABLE.name
+    names.known = {(IDENTITY, 0x40): loop, (OTHER, 0x40): loop}
+    for identity in (IDENTITY, OTHER):
+        assert names.of(0x40, python=1, identity=identity) == [unreadable, loop]
+    names.frames.forget(Gone(processes={IDENTITY}))
+    names.known = {(IDENTITY, 0x40): "main", (OTHER, 0x40): "main"}
+    assert names.of(0x40, python=1) == ["main", unreadable]
+    assert names.of(0x40, python=1, identity=OTHER) == [unreadable, loop]
+
+
+def test_equal_frames_of_stacks_are_one_object(sampled: Sampled) -> None:
+    stack = stack_event(entry_frame(0), native_frame(0x40), native_frame(LOOP))
+    first, second = (sampled.names.stack(stack, Outcome.COMPLETE, NativeOutcome.COMPLETE, "") for _ in range(2))
+    assert all(frame is same for frame, same in zip(first, second, strict=True))
+    held = stack_event(python_frame(0), boundary(0x7FFD80), native_frame(0x40, 0x7FFD00), native_frame(0x50, 0x7FFE00))
+    first, second = (sampled.names.stack(held, Outcome.COMPLETE, NativeOutcome.COMPLETE, "") for _ in range(2))
+    assert first[0].plumbing
+    assert first[0] is second[0]
+
+
 def test_a_code_object_that_is_gone_is_named_by_what_came_again() -> None:
     codes = CodeTable(FakeMemory().read)
     names = FrameNames(codes, lambda *_: None, name_kernel_address)
@@ -273,6 +298,23 @@ def test_names_begin_anew_when_there_are_more_than_are_kept(
         names.of(0x40)
         names.frames.bound()
     assert len(names.asked) == asked
+
+
+@pytest.mark.parametrize(("maximum", "asked"), [(6, 1), (5, 2)])
+def test_names_of_all_kinds_count_for_what_is_kept(
+    names: Names, monkeypatch: pytest.MonkeyPatch, maximum: int, asked: int
+) -> None:
+    """Two of each kind: kernel addresses, positions in code objects, native addresses of two processes."""
+    monkeypatch.setattr(naming, "NAMES_MAX", maximum)
+    names.codes.add(code_event(), LAYOUT)
+    names.known = {(IDENTITY, 0x40): "f", (OTHER, 0x40): "f"}
+    kernel_and_python = [kernel_frame(0xF1), kernel_frame(0xF2), python_frame(0), python_frame(4)]
+    event = stack_event(*kernel_and_python, native_frame(0x40))
+    names.of(0x40, identity=OTHER)
+    for _ in range(2):
+        names.frames.stack(event, Outcome.COMPLETE, NativeOutcome.COMPLETE, "")
+        names.frames.bound()
+    assert names.asked.count((IDENTITY, 0x40)) == asked
 
 
 # ---- marks ----

@@ -119,6 +119,26 @@ def test_what_is_at_hand_unpacked_counts_until_it_is_packed() -> None:
     stacks.pack()
     assert stacks.size == packed
     assert stacks.get(deep_stack(0).stack_id) == deep_stack(0)
+    assert stacks.size == packed + raw_bytes
+
+
+def test_a_block_may_have_fewer_stacks_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_stacks, "WAITING_MAX", raw_stacks.BLOCK_STACKS + 1)
+    stacks = raw()
+    events = [deep_stack(index) for index in range(raw_stacks.WAITING_MAX)]
+    for event in events:
+        stacks.add(event)
+    assert not stacks._waiting
+    assert sorted(stacks, key=lambda event: event.stack_id) == events
+
+
+def test_packed_and_waiting_stacks_and_their_index_take_room() -> None:
+    stacks = raw()
+    events = [deep_stack(index) for index in range(raw_stacks.WAITING_MAX + 1)]
+    for event in events:
+        stacks.add(event)
+    waiting = len(events[-1].raw) + raw_stacks.STACK_SIZE
+    assert stacks.size == sum(map(len, stacks._blocks)) + waiting + raw_stacks.INDEX_SIZE * len(events)
 
 
 def test_stacks_that_wait_count_with_their_frames() -> None:
