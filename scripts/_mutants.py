@@ -69,10 +69,9 @@ def equivalents() -> frozenset[tuple[str, str]]:
     )
 
 
-def mutants_of(checkout: Path, path: str, known: frozenset[tuple[str, str]] = frozenset()) -> list[Mutant]:
-    """Make all mutants of one module, in the order of its text, without those whose changed lines are in ``known``."""
-    source = (checkout / path).read_text()
-    return [mutant for mutant in _Module(path, source).mutants() if (mutant.before, mutant.after) not in known]
+def mutants_of(checkout: Path, path: str) -> list[Mutant]:
+    """Make all mutants of one module, in the order of its text."""
+    return list(_Module(path, (checkout / path).read_text()).mutants())
 
 
 class _Module:

@@ -57,16 +57,17 @@ def modules_of(checkout: Path, names: Iterable[str]) -> list[str]:
 
 
 def sampled(checkout: Path, modules: Iterable[str], size: int, seed: int) -> list[Mutant]:
-    """Make the mutants of all modules, of each at most ``size`` that the seed selects; 0 for all.
+    """Select at most ``size`` mutants of each module by the seed, 0 for all, and leave out those known as equivalent.
 
     Before a module's mutants stands its unchanged text, which must survive.
     """
     known, chosen = equivalents(), list[Mutant]()
     for module in modules:
-        mutants = mutants_of(checkout, module, known)
+        mutants = mutants_of(checkout, module)
         chosen += [Mutant(module, 0, 0, "", "", (checkout / module).read_text())] if mutants else []
         places = random.Random(f"{seed} {module}").sample(range(len(mutants)), min(size or len(mutants), len(mutants)))
-        chosen += [mutants[place] for place in sorted(places)]
+        selected = [mutants[place] for place in sorted(places)]
+        chosen += [mutant for mutant in selected if (mutant.before, mutant.after) not in known]
     return chosen
 
 

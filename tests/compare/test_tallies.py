@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from pyflame_ebpf.compare.tallies import NO_FRAME, PROCESS, Span, Subject, Tally, part_seconds, tallies
@@ -12,7 +14,7 @@ MAIN, FOO = python("<module>", "/srv/app.py", 1, 20), python("foo", "/srv/app.py
 INTERPRETER = "/usr/lib/libpython3.12.so.1.0"
 
 
-def profile_of(samples: dict[tuple[int, int, Stack], int], **circumstances: object) -> Profile:
+def profile_of(samples: Mapping[tuple[int, int, Stack], int], **circumstances: object) -> Profile:
     """A recording of two processes; samples by second, process and stack."""
     made = Profile(
         recording(**{"duration": 40.0, "frequency": 100, **circumstances}),

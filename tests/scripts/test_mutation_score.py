@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _mutants
 import pytest
 from _mutants import mutants_of
+from mutation_score import sampled
 
 SCRIPT = Path(__file__).parents[2] / "scripts/mutation_score.py"
 
@@ -71,11 +73,6 @@ def test_a_changed_line_is_the_one_that_is_told(tmp_path: Path) -> None:
     assert str(mutants_of(tmp_path, "module.py")[1]) == "module.py:3: 1, -> 2,"
 
 
-def test_a_change_that_is_known_to_be_equivalent_is_not_made(tmp_path: Path) -> None:
-    (tmp_path / "module.py").write_text("a = b < c\n")
-    assert mutants_of(tmp_path, "module.py", frozenset({("a = b < c", "a = (b <= c)")})) == []
-
-
 def scored(checkout: Path, test: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Score a package of one function with one test of it."""
     files = {
@@ -121,3 +118,11 @@ def test_a_score_below_the_one_that_is_asked_for_is_a_failure(tmp_path: Path) ->
 
 def test_tests_that_cannot_run_are_a_failure_of_another_kind(tmp_path: Path) -> None:
     assert scored(tmp_path, "rest(").returncode == 2
+
+
+def test_a_change_that_a_person_found_equivalent_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module.py").write_text("a = b < c and d\n")
+    (tmp_path / "equivalents.txt").write_text("A reason.\n- a = b < c and d\n+ a = (b <= c) and d\n")
+    monkeypatch.setattr(_mutants, "EQUIVALENTS", tmp_path / "equivalents.txt")
+    chosen = sampled(tmp_path, ["module.py"], 0, 1)
+    assert [mutant.after for mutant in chosen] == ["", "a = (b < c or d)"]
