@@ -172,6 +172,13 @@ def test_content_that_makes_no_sense_is_refused(content: Any) -> None:
         load_document(content)
 
 
+def test_an_index_beyond_its_list_is_told_and_not_one_that_is_right() -> None:
+    content = document(realistic_profile())
+    content["samples"]["process"][:2] = [0, 4]
+    with pytest.raises(UnusableProfileError, match="it refers to entry 4 of a list of 4"):
+        load_document(content)
+
+
 def test_few_nodes_that_stand_for_very_many_frames_are_refused() -> None:
     content = document(realistic_profile())
     content["nodes"] = {"caller": list(range(-1, 9_999)), "frame": [0] * 10_000}
