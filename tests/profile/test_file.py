@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyflame_ebpf.profile import file_reader
 from pyflame_ebpf.profile.file import UnusableProfileError, load_profile, save_profile
 from pyflame_ebpf.profile.model import NativeOutcome, Profile
 from tests.profiles import hostile_profile, profiles, realistic_profile
@@ -172,12 +173,35 @@ def test_content_that_makes_no_sense_is_refused(content: Any) -> None:
         load_document(content)
 
 
+def test_an_index_beyond_its_list_is_told_and_not_one_that_is_right() -> None:
+    content = document(realistic_profile())
+    content["samples"]["process"][:2] = [0, 4]
+    with pytest.raises(UnusableProfileError, match="it refers to entry 4 of a list of 4"):
+        load_document(content)
+
+
 def test_few_nodes_that_stand_for_very_many_frames_are_refused() -> None:
     content = document(realistic_profile())
     content["nodes"] = {"caller": list(range(-1, 9_999)), "frame": [0] * 10_000}
     content["stacks"] = [9_999] * 6_000
     with pytest.raises(UnusableProfileError, match="more than 50,000,000 frames"):
         load_document(content)
+
+
+@pytest.mark.parametrize(("frames_max", "is_read"), [(5, True), (4, False)])
+def test_the_frames_of_all_stacks_count_towards_the_limit(
+    monkeypatch: pytest.MonkeyPatch, frames_max: int, is_read: bool
+) -> None:
+    monkeypatch.setattr(file_reader, "_FRAMES_MAX", frames_max)
+    content = document(realistic_profile())
+    content["nodes"] = {"caller": [-1, 0, 1], "frame": [0, 0, 0]}
+    content["stacks"] = [2, -1, 1]
+    content["samples"] = {name: [] for name in content["samples"]}
+    if is_read:
+        assert load_document(content).stacks == [(0, 0, 0), (), (0, 0)]
+    else:
+        with pytest.raises(UnusableProfileError, match="more than 4 frames"):
+            load_document(content)
 
 
 JSON = st.recursive(
