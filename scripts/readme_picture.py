@@ -23,7 +23,6 @@ from tests.command_line import wait_for_other_recordings
 
 PROGRAM = CHECKOUT / "tests" / "targets" / "orders.py"
 PICTURE = CHECKOUT / "docs" / "report.png"
-WARM_UP = 1.5
 PARTS = (1.2, 0.65, 0.4)  # of the recording, during which each program runs
 WIDTH, HEIGHT = 1400, 800
 
@@ -35,22 +34,35 @@ def interpreters() -> list[Path]:
     return [path for path in wanted if path.exists()] or [Path(sys.executable)]
 
 
+def begin(program: subprocess.Popen[bytes]) -> None:
+    """Let a program begin, which waits for the end of its standard input."""
+    assert program.stdin is not None
+    program.stdin.close()
+
+
 def record(seconds: float, directory: Path) -> Path:
-    """Record the programs once no other profiler records.  Returns the recording's report."""
+    """Record the programs once no other profiler records; they begin with the recording.  Returns its report."""
     while True:
         wait_for_other_recordings()
         programs = [
-            subprocess.Popen([path, PROGRAM, str(seconds * part + 2 * WARM_UP)])
+            subprocess.Popen([path, PROGRAM, str(seconds * part), "wait"], stdin=subprocess.PIPE)
             for path, part in zip(interpreters(), PARTS, strict=False)
         ]
         pids = [argument for program in programs for argument in ("--pid", str(program.pid))]
         command = [sys.executable, "-m", "pyflame_ebpf", "record", *pids, "--duration", str(seconds)]
-        ended = subprocess.run([*command, "--frequency", "199", "--output", directory], cwd=CHECKOUT, check=False)
+        command += ["--frequency", "199", "--output", str(directory)]
+        with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True) as recording:
+            assert recording.stderr is not None
+            said = recording.stderr.readline()
+            for program in programs:
+                begin(program)
+            said += recording.stderr.read()
         for program in programs:
             program.kill()
             program.wait()
-        if ended.returncode != AlreadyRecording.exit_code:
-            ended.check_returncode()
+        if recording.returncode != AlreadyRecording.exit_code:
+            if recording.returncode:
+                sys.exit(said)
             return directory / "report.html"
 
 

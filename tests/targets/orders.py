@@ -1,4 +1,7 @@
-"""A little service: makes orders, stores them compressed, searches them, adds them up.  Runs for argv[1] seconds."""
+"""A little service: makes orders, stores them compressed, searches them, adds them up.  Runs for argv[1] seconds.
+
+With another argument it waits first until its standard input ends.
+"""
 
 import hashlib
 import json
@@ -66,6 +69,8 @@ def serve(seconds: float) -> None:
 
 
 def main() -> None:
+    if sys.argv[2:]:
+        sys.stdin.read()
     workers = [threading.Thread(target=serve, args=(float(sys.argv[1]),), name="worker-" + str(i)) for i in range(2)]
     for worker in workers:
         worker.start()
