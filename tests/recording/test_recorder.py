@@ -12,6 +12,7 @@ from pyflame_ebpf.profile.model import Outcome, Profile
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.recording.recorder import SOON, Recorder
 from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from tests.recording.conftest import Start
 from tests.recording.made_up_host import MadeUpHost, process
 
@@ -53,6 +54,16 @@ def test_a_second_ends_on_time(started: Start) -> None:
 def test_a_step_waits_no_longer_than_it_is_told(started: Start) -> None:
     recorder = started(MadeUpHost(service))
     recorder.step(SOON)
+    assert recorder.elapsed == pytest.approx(SOON, abs=0.001)
+    recorder.close()
+
+
+def test_a_step_waits_shortly_while_stacks_are_yet_to_be_walked(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UnfinishedStacks, "finish", lambda _stacks, _seconds: True)
+    recorder = started(MadeUpHost(service))
+    recorder.step()
     assert recorder.elapsed == pytest.approx(SOON, abs=0.001)
     recorder.close()
 

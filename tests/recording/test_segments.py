@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from pyflame_ebpf.forgetting import Gone
-from pyflame_ebpf.profile.model import Outcome, Profile
+from pyflame_ebpf.profile.model import Outcome, Process, Profile
 from pyflame_ebpf.recording.recorder import Recorder
 from pyflame_ebpf.recording.segments import SegmentPlan
 from pyflame_ebpf.stacks import naming, profile_naming
@@ -84,6 +85,31 @@ def test_each_segment_s_profile_has_its_own_time_samples_and_counters(started: S
         assert profile.total == segment.counters["samples"]
         assert {key.second for key in profile.samples} == set(range(10))
         assert profile.outcomes() == {Outcome.COMPLETE: profile.total}
+    recorder.close()
+
+
+def test_the_scheduler_s_figures_which_are_of_all_the_time_are_the_first_segment_s_alone(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Process(process(0).tgid, "service", scheduler_cpu=1.5)
+    monkeypatch.setattr(ProcessTable, "profile_processes", lambda _table: {process(0): known})
+    recorder = started(MadeUpHost(busy), TEN_SECONDS)
+    found = [named(recorder, segment).processes for segment in recorded(recorder, 20.5)]
+    assert [next(each for each in processes if each.name == "service") for processes in found] == [
+        known,
+        replace(known, scheduler_cpu=None),
+    ]
+    recorder.close()
+
+
+def test_processes_may_have_ended_since_the_last_segment_was_named(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    recorder = started(MadeUpHost(busy), TEN_SECONDS)
+    monkeypatch.setattr(NativeFrames, "look_again", lambda _native: looks.append(recorder.elapsed))
+    ends = [named(recorder, segment).recording.started for segment in recorded(recorder, 35)]
+    assert len(looks) == len(ends) == 3
     recorder.close()
 
 

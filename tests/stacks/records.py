@@ -59,7 +59,7 @@ def bytes_object(contents: bytes) -> bytes:
 
 def code_object(first_line: int) -> bytes:
     """A code object that points at the name, the file and the line table."""
-    memory = bytearray(256)
+    memory = bytearray(b"\xff" * 256)
     for offset, value, size in (
         (LAYOUT.code_name, NAME_ADDRESS, 8),
         (LAYOUT.code_filename, FILE_ADDRESS, 8),

@@ -54,6 +54,25 @@ def test_a_stack_that_is_sent_again_stays_as_it_is() -> None:
     assert collected.kept.stack(STACK_ID) == whole == stack_event(native_frame(0x40), native_frame(0x50))
 
 
+def test_nothing_is_read_for_a_stack_that_is_sent_again() -> None:
+    memory = FakeMemory(WHOLE)
+    collected = Collected(memory.read)
+    for _ in range(2):
+        collected.add_stack(stack_event(python_frame()), LAYOUT)
+    collected.settle()
+    assert memory.reads == 0
+
+
+def test_a_code_object_that_came_is_in_use() -> None:
+    collected = Collected(FakeMemory().read, limit=1)
+    collected.kept.begin_segment(0.0)
+    collected.add_code(code_event(), LAYOUT)
+    assert collected.make_room() == Gone()
+    collected.kept.begin_segment(1.0)
+    collected.add_counts(1, [count()])
+    assert collected.make_room() == Gone(codes={CODE_ID})
+
+
 def test_frames_of_a_stack_that_never_came_are_dropped_with_the_oldest_samples() -> None:
     collected = Collected(FakeMemory().read, limit=1)
     collected.finish_stack(STACK_ID, [(0x50, 0)], NativeOutcome.COMPLETE)
@@ -85,6 +104,7 @@ def test_what_is_gone_is_forgotten() -> None:
     collected = Collected(FakeMemory().read)
     collected.add_code(code_event(), LAYOUT)
     collected.add_thread(IDENTITY, 7, "worker")
+    assert (CODE_ID in collected.codes, collected.threads.get(IDENTITY, 7)) == (True, "worker")
     collected.forget(Gone(codes={CODE_ID}, threads={(IDENTITY, 7)}))
     assert (CODE_ID in collected.codes, collected.threads.get(IDENTITY, 7)) == (False, "")
 

@@ -13,10 +13,14 @@ from pyflame_ebpf.profile.model import (
     NativeOutcome,
     Outcome,
     Process,
+    Profile,
     SampleKey,
+    Stack,
     Thread,
 )
 from pyflame_ebpf.sampling import abi
+from pyflame_ebpf.stacks.profile_builder import ProfileBuilder, StackKey
+from pyflame_ebpf.stacks.thread_names import ThreadNames
 from tests.profiles import framed_stacks
 from tests.stacks.records import (
     IDENTITY,
@@ -24,6 +28,7 @@ from tests.stacks.records import (
     OTHER,
     PYTHON,
     RECORDING,
+    STACK_ID,
     Sampled,
     count,
     native_frame,
@@ -41,6 +46,7 @@ def test_samples_are_kept_by_second_thread_and_mode() -> None:
     sampled.add_counts(0, count(samples=3), replace(count(samples=2, tid=4243), gil=0))
     sampled.add_counts(1, count(samples=4), replace(count(), kernel_mode=True), count(samples=5))
     profile = sampled.profile()
+    assert profile.processes == [PYTHON]
     assert profile.threads == [Thread(4242, "app"), Thread(4243, "worker")]
     assert profile.samples == {
         SampleKey(0, 0, 0, 0, False, Gil.HELD, Outcome.COMPLETE): 3,
@@ -78,6 +84,22 @@ def test_stacks_that_are_named_alike_are_one() -> None:
     profile = sampled.profile()
     assert framed_stacks(profile) == [(parse_at(11),)]
     assert list(profile.samples.values()) == [2]
+
+
+def test_a_stack_is_named_once_for_each_of_its_outcomes() -> None:
+    asked: list[StackKey] = []
+
+    def stack_of(key: StackKey) -> Stack:
+        asked.append(key)
+        return (parse_at(11),)
+
+    builder = ProfileBuilder(Profile(RECORDING), {IDENTITY: PYTHON}, ThreadNames(), stack_of)
+    for second in range(2):
+        for native in (NativeOutcome.COMPLETE, NativeOutcome.TOO_DEEP):
+            builder.add(second, count(), native)
+    keys = [(STACK_ID, Outcome.COMPLETE, native) for native in (NativeOutcome.COMPLETE, NativeOutcome.TOO_DEEP)]
+    assert asked == keys
+    assert framed_stacks(builder.profile) == [(parse_at(11),)]
 
 
 def test_native_outcomes_of_one_stack_are_counted_apart() -> None:

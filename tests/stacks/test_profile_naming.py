@@ -91,11 +91,12 @@ def test_a_stack_that_the_segment_before_had_is_not_named_again(sampled: Sampled
     assert names.expected == [{0x5000}]
 
 
-@pytest.mark.parametrize(("segments", "again"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("maximum_and_segments", "again"), [((1, 1), False), ((1, 2), True), ((3, 2), False)])
 def test_a_stack_stays_named_while_few_others_come(
-    sampled: Sampled, names: Names, monkeypatch: pytest.MonkeyPatch, segments: int, again: bool
+    sampled: Sampled, names: Names, monkeypatch: pytest.MonkeyPatch, maximum_and_segments: tuple[int, int], again: bool
 ) -> None:
-    monkeypatch.setattr(profile_naming, "STACKS_MAX", 1)
+    maximum, segments = maximum_and_segments
+    monkeypatch.setattr(profile_naming, "STACKS_MAX", maximum)
     for number in range(3):
         names.known[0x5000 + number] = "work"
         sampled.add_stack(native_frame(0x5000 + number), stack_id=number)
