@@ -60,13 +60,16 @@ class Mutant:
     def __str__(self) -> str:
         return f"{self.path}:{self.line}: {self.before} -> {self.after}"
 
+    @property
+    def change(self) -> tuple[str, str]:
+        """The line before and after without the comment behind it, as EQUIVALENTS tells a mutant."""
+        return self.before.split("  #")[0], self.after.split("  #")[0]
+
 
 def equivalents() -> frozenset[tuple[str, str]]:
-    """Read the (line before, line after) pairs that a person found to be equivalent, as EQUIVALENTS lists them."""
+    """Read the (line before, line after) pairs that a person found equivalent, as EQUIVALENTS lists them."""
     lines = EQUIVALENTS.read_text().splitlines() if EQUIVALENTS.exists() else []
-    return frozenset(
-        (old[2:], new[2:]) for old, new in itertools.pairwise(lines) if old.startswith("- ") and new.startswith("+ ")
-    )
+    return frozenset((old[2:], new[2:]) for old, new in itertools.pairwise(lines) if (old[:2], new[:2]) == ("- ", "+ "))
 
 
 def mutants_of(checkout: Path, path: str) -> list[Mutant]:

@@ -67,7 +67,7 @@ def sampled(checkout: Path, modules: Iterable[str], size: int, seed: int) -> lis
         chosen += [Mutant(module, 0, 0, "", "", (checkout / module).read_text())] if mutants else []
         places = random.Random(f"{seed} {module}").sample(range(len(mutants)), min(size or len(mutants), len(mutants)))
         selected = [mutants[place] for place in sorted(places)]
-        chosen += [mutant for mutant in selected if (mutant.before, mutant.after) not in known]
+        chosen += [mutant for mutant in selected if mutant.change not in known]
     return chosen
 
 

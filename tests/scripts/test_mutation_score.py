@@ -121,8 +121,8 @@ def test_tests_that_cannot_run_are_a_failure_of_another_kind(tmp_path: Path) -> 
 
 
 def test_a_change_that_a_person_found_equivalent_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "module.py").write_text("a = b < c and d\n")
+    (tmp_path / "module.py").write_text("a = b < c and d  # a comment\n")
     (tmp_path / "equivalents.txt").write_text("A reason.\n- a = b < c and d\n+ a = (b <= c) and d\n")
     monkeypatch.setattr(_mutants, "EQUIVALENTS", tmp_path / "equivalents.txt")
     chosen = sampled(tmp_path, ["module.py"], 0, 1)
-    assert [mutant.after for mutant in chosen] == ["", "a = (b < c or d)"]
+    assert [mutant.after for mutant in chosen] == ["", "a = (b < c or d)  # a comment"]
