@@ -21,7 +21,7 @@ from _bpf_cost import map_bytes
 from _recordings import record_for
 
 from pyflame_ebpf.profile.model import NativeOutcome
-from pyflame_ebpf.recording import segments
+from pyflame_ebpf.recording import segment_cutter as segments
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions

@@ -17,7 +17,8 @@ from pathlib import Path
 from _benchmark import benchmark_options
 from _chromium import chromium_page, executable
 
-from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS
 from pyflame_ebpf.profile.model import Profile
 from tests.profiles import wide_profile
 

@@ -26,9 +26,10 @@ from _benchmark import benchmark_options
 from _chromium import chromium_page
 
 from pyflame_ebpf.compare.comparison import compare
-from pyflame_ebpf.outputs import DEFAULT_OPTIONS, OUTPUT_FORMATS
 from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.html_report import write_html_comparison
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS
 from pyflame_ebpf.profile.model import Profile
 from tests.profiles import wide_profile
 

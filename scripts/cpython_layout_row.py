@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the layout row of one CPython build, from its DWARF or, for 3.13 and later, from a running process.
 
-scripts/cpython_layout_row.py libpython3.12.so.1.0          the row, as pyflame_ebpf/cpython/rows.py has it
+scripts/cpython_layout_row.py libpython3.12.so.1.0          the row, as pyflame_ebpf/cpython/fixed_layouts.py has it
 scripts/cpython_layout_row.py --check libpython3.12.so.1.0  status 1 if the committed row differs
 scripts/cpython_layout_row.py --pid 4711                    the row of the process's own _Py_DebugOffsets
 """
@@ -21,9 +21,9 @@ from _dwarf_structs import Member, Structs
 from elftools.elf.elffile import ELFFile
 
 from pyflame_ebpf.cpython.debug_offsets import DEBUG_OFFSETS_READ, layout_from_debug_offsets
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.cpython.line_table import LineTableFormat
-from pyflame_ebpf.cpython.rows import LAYOUTS
 
 IDENTITY_SIZE = 96  # PF_CODE_IDENTITY_SIZE of bpf/sample.h
 

@@ -28,7 +28,7 @@ from types import CodeType
 
 from kernel_cell import WORKLOAD, Load, load_all, print_loads, wholeness
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.profile.file import load_profile
 from pyflame_ebpf.profile.model import FrameKind, Outcome, Profile, Stack
 from pyflame_ebpf.sampling.programs import SamplerOptions, import_bcc

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf.commands.defects import EXIT_CODE as DEFECT
-from pyflame_ebpf.commands.defects import save_defect_report
+from pyflame_ebpf.commands.defect_report import EXIT_CODE as DEFECT
+from pyflame_ebpf.commands.defect_report import save_defect_report
 from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import PyflameError

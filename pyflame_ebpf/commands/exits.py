@@ -50,7 +50,7 @@ def _say_error(message: str, hint: str) -> None:
 
 
 def _defect(error: Exception) -> int:
-    from pyflame_ebpf.commands.defects import EXIT_CODE, save_defect_report  # noqa: PLC0415 - only when there is one
+    from pyflame_ebpf.commands.defect_report import EXIT_CODE, save_defect_report  # noqa: PLC0415 - only when there is one
 
     path = save_defect_report(error)
     hint = f"What is known of it is in {path}; please send it to the project." if path else ""

@@ -18,7 +18,7 @@ from pyflame_ebpf.commands.written_outputs import (
 )
 from pyflame_ebpf.errors import UsageError
 from pyflame_ebpf.host.output_directory import OutputDirectory, write_new_file
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.profile.file import UnusableProfileError, load_profile
 from pyflame_ebpf.profile.folded_file import load_folded
 from pyflame_ebpf.profile.model import Profile

@@ -31,7 +31,7 @@ from pyflame_ebpf.live.view import Action, Shown, ViewState, pressed
 from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.recording.named_segments import NamedSegments
 from pyflame_ebpf.recording.recorder import POLL, SOON, Progress, RecordOptions, prepared
-from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.segments import Segment
 

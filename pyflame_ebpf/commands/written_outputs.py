@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.host.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
-from pyflame_ebpf.outputs import ALIASES, DEFAULT_OPTIONS, OUTPUT_FORMATS, OutputOptions
+from pyflame_ebpf.outputs.formats import ALIASES, OUTPUT_FORMATS
+from pyflame_ebpf.outputs.options import DEFAULT_OPTIONS, OutputOptions
 from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.profile.selection import WHOLE_RECORDING, Selection
 
@@ -150,7 +151,7 @@ def print_table(profile: Profile, *, on_stderr: bool = False) -> None:
     """Print the table of processes and the closing line."""
     from rich.console import Console  # noqa: PLC0415 - not before the first sample
 
-    from pyflame_ebpf.outputs.table import print_process_table  # noqa: PLC0415 - not before the first sample
+    from pyflame_ebpf.outputs.terminal_table import print_process_table  # noqa: PLC0415 - not before the first sample
 
     stream = sys.stderr if on_stderr else sys.stdout
     if stream is None:

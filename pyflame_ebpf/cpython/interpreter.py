@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pyflame_ebpf.cpython.debug_offsets import DEBUG_OFFSETS_COOKIE, DEBUG_OFFSETS_READ, layout_from_debug_offsets
 from pyflame_ebpf.cpython.file_facts import FileFacts, FileFactsCache, RuntimeFacts, unpack_version
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe, recipe_for
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.elf.image import BadElf, Segment
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import maps

@@ -2,7 +2,7 @@
 
 The packed data, before compression: the length of the JSON text in bytes (32 bits, little-endian), the JSON text, then
 the columns.  The JSON text tells of each column where it begins, in bytes from the first column, and how many numbers
-it has.  ``report_tree`` describes the order of the tree, ``report_columns`` the bytes of a column.
+it has.  ``report_tree`` describes the order of the tree, ``packed_numbers`` the bytes of a column.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 from pyflame_ebpf.outputs.labelled_stacks import python_files
 from pyflame_ebpf.outputs.options import OutputOptions
+from pyflame_ebpf.outputs.packed_numbers import Columns
 from pyflame_ebpf.outputs.processes import closing_line
-from pyflame_ebpf.outputs.report_columns import Columns
 from pyflame_ebpf.outputs.report_tree import Function, Tree
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import command_label, frame_label, process_label, short_files, thread_label, visible

@@ -19,8 +19,8 @@ from pyflame_ebpf.sampling.events import (
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
 from pyflame_ebpf.tracking.source_files import SourceFiles
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
 
 class Events(Protocol):

@@ -17,8 +17,8 @@ from pyflame_ebpf.stacks.profile_naming import ProfileNaming
 from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
 from pyflame_ebpf.tracking.source_files import SourceFiles
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
 Describe = Callable[[float, float], Recording]  # (begin, duration) of a part of the recording, in seconds
 

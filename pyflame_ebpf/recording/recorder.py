@@ -17,7 +17,7 @@ from pyflame_ebpf.recording.host_lock import only_one_profiler
 from pyflame_ebpf.recording.intake import Intake
 from pyflame_ebpf.recording.priority import urgent
 from pyflame_ebpf.recording.profiles import NameSources, SegmentProfiles, lost
-from pyflame_ebpf.recording.segments import WHOLE, SegmentPlan, Segments
+from pyflame_ebpf.recording.segment_cutter import WHOLE, SegmentPlan, Segments
 from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.profile_builder import SegmentNaming
@@ -25,8 +25,8 @@ from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
 from pyflame_ebpf.tracking.source_files import SourceFiles
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
 POLL = 0.1  # seconds that a step waits at most
 SOON = 0.01  # seconds that it waits while there is work to be done

@@ -70,8 +70,3 @@ class Segment:
     end: float
     counts: CountLog
     counters: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def duration(self) -> float:
-        """Length in seconds."""
-        return self.end - self.begin

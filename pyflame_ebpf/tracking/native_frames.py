@@ -14,7 +14,7 @@ from pyflame_ebpf.profile.model import Frame, FrameKind
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
 from pyflame_ebpf.symbols.native_symbols import JIT, NativeSymbols
 from pyflame_ebpf.symbols.perf_map import PerfMaps
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
 
 class NativeFrames:

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.interpreter import Interpreter as CPython
 from pyflame_ebpf.cpython.interpreter import interpreter_of
 from pyflame_ebpf.cpython.layout import GilKind
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.host import maps
 from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome
 from pyflame_ebpf.sampling import abi, events

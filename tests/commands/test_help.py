@@ -10,6 +10,7 @@ import typer
 
 from pyflame_ebpf.commands.cli import app
 from pyflame_ebpf.commands.help_texts import DIFF_HELP, DOCTOR_HELP, HELP, RECORD_HELP, REPORT_HELP, TOP_HELP
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from tests.command_line import pyflame
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
@@ -66,3 +67,13 @@ def test_help_lists_the_commands_in_the_order_of_their_use() -> None:
 def test_the_help_of_a_command_shows_all_its_options(command: str) -> None:
     shown = pyflame(command, "--help").stdout
     assert [option for option in options_of_commands()[command] if option not in shown] == []
+
+
+def test_report_s_help_names_every_format() -> None:
+    shown = pyflame("report", "--help").stdout
+    assert [name for name in OUTPUT_FORMATS if name not in shown] == []
+
+
+def test_record_s_help_names_every_format_that_is_not_written_unasked() -> None:
+    shown = pyflame("record", "--help").stdout
+    assert [each.name for each in OUTPUT_FORMATS.values() if not each.recorded and each.name not in shown] == []

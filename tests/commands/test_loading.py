@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.comparison.formats import COMPARISON_FORMATS
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.profile.file import save_profile
 from tests.command_line import environment
 from tests.profiles import realistic_profile

@@ -16,12 +16,13 @@ from typing import BinaryIO
 
 import pytest
 
-from pyflame_ebpf import outputs
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import Interrupted
 from pyflame_ebpf.host.output_directory import OutputDirectory, write_new_file
-from pyflame_ebpf.outputs import OutputFormat, OutputOptions
+from pyflame_ebpf.outputs import formats as outputs
+from pyflame_ebpf.outputs.formats import OutputFormat
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.profile.file import load_profile, save_profile
 from pyflame_ebpf.profile.model import Profile

@@ -17,8 +17,8 @@ from pyflame_ebpf.cpython.code_objects import (
     read_str,
     str_size,
 )
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.line_table import LineRanges
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.profile.model import Frame, FrameKind
 
 LAYOUT = LAYOUTS[3, 12]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pyflame_ebpf.cpython.file_facts import FileFacts, RuntimeFacts
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.interpreter import (
     Interpreter,
     ReadMemory,
@@ -16,7 +17,6 @@ from pyflame_ebpf.cpython.interpreter import (
     load_bias,
 )
 from pyflame_ebpf.cpython.recipe import Recipe
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.elf.image import Segment
 from pyflame_ebpf.host.maps import Mapping
 from tests.cpython.test_layout import published

@@ -21,10 +21,10 @@ from pyflame_ebpf.cpython.debug_offsets import (
     UnsupportedPythonError,
     layout_from_debug_offsets,
 )
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
 from pyflame_ebpf.cpython.line_table import LineTableFormat
 from pyflame_ebpf.cpython.published_offsets import PUBLISHED
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -136,7 +136,7 @@ def test_row_is_what_dwarf_says(release: tuple[int, int]) -> None:
 
 
 def test_printed_row_is_the_committed_one() -> None:
-    text = (ROOT / "pyflame_ebpf" / "cpython" / "rows.py").read_text()
+    text = (ROOT / "pyflame_ebpf" / "cpython" / "fixed_layouts.py").read_text()
     assert all("\n".join(row_script.row_lines(layout)) in text for layout in LAYOUTS.values())
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflame_ebpf.cpython.code_objects import NAME_MAX, byte_offset, decode_str
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import InstructionKind
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from tests.stacks.records import LAYOUT, str_object
 
 # ---- strings ----

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.labelled_stacks import group_labels, shown_frames
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.pprof_messages import profile_class
 from pyflame_ebpf.profile.labels import spelled_back, visible
 from pyflame_ebpf.profile.model import Frame, Gil, Outcome, Process, Profile, SampleKey, Thread

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from rich.console import Console
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
 from pyflame_ebpf.outputs.flame_tree import flame_boxes
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import HotLine, closing_line, process_rows, spreadsheet_text, summed_row
-from pyflame_ebpf.outputs.table import print_process_table
+from pyflame_ebpf.outputs.terminal_table import print_process_table
 from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
 from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import (

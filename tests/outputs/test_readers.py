@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.labelled_stacks import shown_frames
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile.labels import visible
 from pyflame_ebpf.profile.model import Frame, Profile
 from tests.profiles import LIBC, PYTHON_BINARY, hostile_profile, realistic_profile

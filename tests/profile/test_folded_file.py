@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.folded import write_folded
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import closing_line
 from pyflame_ebpf.profile import folded_file

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pyflame_ebpf.compare.comparison import compare
-from pyflame_ebpf.outputs import OUTPUT_FORMATS, OutputOptions
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.pprof_messages import profile_class
 from pyflame_ebpf.outputs.processes import closing_line, process_rows
 from pyflame_ebpf.profile.file import UnusableProfileError, load_profile, save_profile

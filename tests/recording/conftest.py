@@ -10,10 +10,10 @@ import pytest
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.recording import recorder as recorder_module
 from pyflame_ebpf.recording.recorder import Recorder, RecordOptions
-from pyflame_ebpf.recording.segments import WHOLE, SegmentPlan
+from pyflame_ebpf.recording.segment_cutter import WHOLE, SegmentPlan
 from pyflame_ebpf.sampling.sampler import Sampler
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 from tests.recording.made_up_host import MadeUpHost
 from tests.stacks.records import LAYOUT
 

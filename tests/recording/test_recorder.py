@@ -11,7 +11,7 @@ from pyflame_ebpf.commands.background_save import BackgroundSave
 from pyflame_ebpf.profile.model import Outcome, Profile
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.recording.recorder import SOON, Recorder
-from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from tests.recording.conftest import Start
 from tests.recording.made_up_host import MadeUpHost, process

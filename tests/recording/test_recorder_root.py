@@ -21,7 +21,7 @@ from _recordings import python_frames, record_for, samples_of
 from pyflame_ebpf.profile.model import FrameKind, Gil, Outcome, Profile, Stack
 from pyflame_ebpf.recording import host_lock
 from pyflame_ebpf.recording.recorder import Recorder, RecordOptions, prepared
-from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.stacks.segments import Segment
 from tests.command_line import BusyProcess
 from tests.conftest import StartTarget

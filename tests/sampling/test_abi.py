@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflame_ebpf.cpython import debug_offsets
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import OFFSET_NONE, CPythonLayout, GilKind, InstructionKind
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome
 from pyflame_ebpf.sampling import abi, counts, events, kernel_flags, programs

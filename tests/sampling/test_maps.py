@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from pyflame_ebpf.cpython.rows import LAYOUTS
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity

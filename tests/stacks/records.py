@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import CPythonLayout
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind, Gil, NativeOutcome, Outcome, Process, Profile, Recording, Stack
 from pyflame_ebpf.sampling import abi

@@ -20,7 +20,7 @@ from pyflame_ebpf.profile.model import Frame, FrameKind
 from pyflame_ebpf.sampling.events import ExitEvent
 from pyflame_ebpf.symbols.native_symbols import JIT
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 from tests.tracking.live_processes import met
 from tests.tracking.written_maps import WrittenMaps
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.interpreter import Interpreter
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.sampling.abi import PROCESS_PYTHON
 from pyflame_ebpf.tracking.recipes import Recipes, executable_entry

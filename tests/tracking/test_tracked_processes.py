@@ -30,9 +30,9 @@ from pyflame_ebpf.sampling.abi import PROCESS_OTHER, PROCESS_PYTHON, read_identi
 from pyflame_ebpf.sampling.events import ExitEvent, MissEvent
 from pyflame_ebpf.tracking import mappings
 from pyflame_ebpf.tracking.interpreters import LOOK_AGAIN, OTHER_AFTER
-from pyflame_ebpf.tracking.process_table import ProcessTable
 from pyflame_ebpf.tracking.processes import file_key
 from pyflame_ebpf.tracking.recipes import executable_entry
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 from pyflame_ebpf.unwind.walk import WalkStopped
 from tests.interpreters import Interpreter
 from tests.tracking.live_processes import NO_PID, TICK, WAIT, command, identity_of, met, running

@@ -10,7 +10,7 @@ import pytest
 from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.profile.model import Outcome, Process, Profile
 from pyflame_ebpf.recording.recorder import Recorder
-from pyflame_ebpf.recording.segments import SegmentPlan
+from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.stacks import naming, profile_naming
 from pyflame_ebpf.stacks.code_table import CodeTable
 from pyflame_ebpf.stacks.naming import FrameNames
@@ -18,7 +18,7 @@ from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.stacks.thread_names import ThreadNames
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 from tests.recording.conftest import Start
 from tests.recording.made_up_host import MadeUpHost, process
 
