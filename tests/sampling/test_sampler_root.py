@@ -18,7 +18,7 @@ from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.sampling.program_text import PARTS, LoadFailed, bpf_directory
 from pyflame_ebpf.sampling.programs import Programs
 from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
-from tests.command_line import BusyProcess
+from tests.command_line import BusyProcess, wait_for_other_recordings
 
 pytestmark = pytest.mark.root
 
@@ -27,6 +27,7 @@ IN_KERNEL = "zeros = open('/dev/zero', 'rb', buffering=0)\nwhile True: zeros.rea
 
 @contextmanager
 def sampler(options: SamplerOptions) -> Iterator[Sampler]:
+    wait_for_other_recordings()
     with only_one_profiler(), Sampler(options) as loaded:
         yield loaded
 
