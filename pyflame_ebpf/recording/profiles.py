@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
@@ -16,6 +16,7 @@ from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.profile_naming import ProfileNaming
 from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
@@ -34,6 +35,7 @@ class NameSources:
     native: NativeFrames
     kernel: KernelSymbols
     source_files: SourceFiles | None = None
+    mishaps: Mishaps = field(default_factory=Mishaps)
 
     def kernel_frame(self, address: int) -> Frame:
         """The kernel's function at an address."""
@@ -85,6 +87,9 @@ class SegmentProfiles:
         }
         if self._origin.source_files:
             profile.sources = sampled_sources(profile, self._origin.read_as(processes))
+        mishaps = self._origin.mishaps
+        mishaps.look()
+        profile.recording = replace(profile.recording, counters=profile.recording.counters | mishaps.counters())
         return profile
 
     def begin(self, segment: Segment) -> SegmentNaming:
