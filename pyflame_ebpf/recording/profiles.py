@@ -48,7 +48,13 @@ class NameSources:
 
         def read(process: Process, file: str) -> bytes:
             identity = identities.get(id(process))
-            return self.source_files.read(identity, file) if identity and self.source_files else b""
+            if not identity or not self.source_files:
+                return b""
+            try:
+                return self.source_files.read(identity, file)
+            except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+                self.mishaps.defect(error, identity)
+                return b""
 
         return read
 
@@ -71,7 +77,7 @@ class SegmentProfiles:
         self._origin = origin
         self._describe = describe
         self._names = FrameNames(collected.codes, origin.native.name, origin.kernel_frame)
-        self._naming = ProfileNaming(collected, self._names, origin.native.expect)
+        self._naming = ProfileNaming(collected, self._names, origin.native.expect, origin.mishaps)
 
     def profile(self, segments: Sequence[Segment], host_cpu: float | None = None) -> Profile:
         """The profile of kept segments that follow each other, all at once.

@@ -117,8 +117,8 @@ class Recorder:
             source_files=SourceFiles(table.directories.of) if options.source else None,
             mishaps=self._mishaps,
         )
-        self._collected = collected = Collected(table.read_memory, plan.kept)
-        self._unfinished = UnfinishedStacks(table.rows_of, collected.finish_stack, table.without_copies)
+        self._collected = collected = Collected(table.read_memory, plan.kept, self._mishaps)
+        self._unfinished = UnfinishedStacks(table.rows_of, collected.finish_stack, table.without_copies, self._mishaps)
         self._intake = Intake(
             events=sampler,
             table=table,

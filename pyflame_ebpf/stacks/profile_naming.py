@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.profile.model import NativeOutcome, Process, Profile, Recording, Stack
+from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Process, Profile, Recording, Stack
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import Count, StackEvent
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.naming import UNREADABLE, FrameNames
 from pyflame_ebpf.stacks.profile_builder import ProfileBuilder, SegmentNaming, StackKey
 from pyflame_ebpf.stacks.segments import Segment
+from pyflame_ebpf.tracking.mishaps import Mishaps
 
 ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # is told which native addresses are to be named together
+DEFECT = Frame(FrameKind.MARK, "[not named: a defect in pyflame-ebpf]")
 STACKS_MAX = 4096  # named stacks that are kept from one segment to the next, or twice as many
 
 
@@ -29,7 +31,9 @@ class ProfileNaming:
         collected: Collected,
         names: FrameNames,
         expect: ExpectAddresses = lambda _identity, _addresses: None,
+        mishaps: Mishaps | None = None,
     ) -> None:
+        self._mishaps = mishaps or Mishaps()
         self._threads = collected.threads
         self._kept = collected.kept
         self._settle = collected.settle
@@ -86,7 +90,11 @@ class ProfileNaming:
         if event is None:
             return None
         process = processes.get(event.identity)
-        return self._names.stack(event, outcome, native, process.interpreter_file if process else "")
+        try:
+            return self._names.stack(event, outcome, native, process.interpreter_file if process else "")
+        except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+            self._mishaps.defect(error, event.identity)
+            return (DEFECT,)
 
     def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
         wanted: dict[Identity, set[int]] = {}
@@ -95,4 +103,7 @@ class ProfileNaming:
                 address for address, _, _, kind in event.frames() if kind == abi.FRAME_NATIVE
             )
         for identity, addresses in wanted.items():
-            self._expect(identity, addresses)
+            try:
+                self._expect(identity, addresses)
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self._mishaps.defect(error, identity)
