@@ -24,7 +24,7 @@ from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
-from pyflame_ebpf.tracking.mishaps import Mishaps
+from pyflame_ebpf.tracking.mishaps import OF_ALL, Mishaps
 from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
@@ -203,9 +203,15 @@ class Recorder:
     def end(self) -> Segment:
         """End the sampling and take in what is left.  Returns the last segment."""
         self.stop()
-        self._table.finish()
-        self._intake.take(0)
-        self._unfinished.finish_all(FINISH_LAST)
+        for last in (
+            self._table.finish,
+            lambda: self._intake.take(0),
+            lambda: self._unfinished.finish_all(FINISH_LAST),
+        ):
+            try:
+                last()
+            except Exception as error:  # noqa: BLE001, PERF203 - what was sampled is wanted all the same
+                self._mishaps.defect(error, OF_ALL)
         return self._segments.drain_last(self._duration or 0.0)
 
     def finish(self) -> Profile:

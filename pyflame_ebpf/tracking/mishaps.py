@@ -12,6 +12,7 @@ from pyflame_ebpf.host import guarded_reads
 from pyflame_ebpf.identity import Identity
 
 TOLD_MAX = 8  # processes and files that are named in warnings; all are counted
+OF_ALL = 0  # the PID that stands for all processes
 READS_GIVEN_UP, DEFECTS = "reads_given_up", "defects"  # counters
 
 Tell = Callable[[str], None]
@@ -39,10 +40,9 @@ class Mishaps:
         where = "" if kind in self._kinds or len(self._kinds) >= TOLD_MAX else self._report(error)
         self._kinds.add(kind)
         pid = process.tgid if isinstance(process, Identity) else process
+        whose = f"process {pid}" if pid != OF_ALL else "the recording"
         saved = f"; what is known of it is in {where}; please send it to the project" if where else ""
-        self._warn(
-            f"process {pid} may lack names, for a defect in pyflame-ebpf: {type(error).__name__}: {error}{saved}"
-        )
+        self._warn(f"{whose} may lack names, for a defect in pyflame-ebpf: {type(error).__name__}: {error}{saved}")
 
     def look(self) -> None:
         """Tells what was given up since the last look."""

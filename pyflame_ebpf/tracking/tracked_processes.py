@@ -234,7 +234,7 @@ class ProcessTable:
 
     def profile_processes(self) -> dict[Identity, Process]:
         """Every process met, as the profile has it."""
-        return {identity: self._profile_process(identity, met) for identity, met in list(self._processes.items())}
+        return {identity: self._profile_process(identity, met) for identity, met in self._processes.items()}
 
     def _profile_process(self, identity: Identity, met: MetProcess) -> Process:
         interpreter = self._interpreters.get(identity)
