@@ -92,13 +92,18 @@ def _leave_terminal() -> None:
 def _write(directory: OutputDirectory, profile: Callable[[], Profile]) -> SaveOutcome:
     try:
         failure = write_recorded(directory, profile(), View()).failure
-    except PyflameError as error:
-        failure = error
     except Exception as error:  # noqa: BLE001 - no traceback reaches the screen
-        report = save_defect_report(error)
-        failure = PyflameError(f"a defect in pyflame-ebpf: {type(error).__name__}: {error}; its report is {report}")
-        failure.exit_code = DEFECT
-    return _failed(failure) if failure else SaveOutcome(f"saved in {directory.path}")
+        failure = error
+    if failure is None:
+        return SaveOutcome(f"saved in {directory.path}")
+    return _failed(failure if isinstance(failure, PyflameError) else _defect(failure))
+
+
+def _defect(error: Exception) -> PyflameError:
+    report = save_defect_report(error)
+    failure = PyflameError(f"a defect in pyflame-ebpf: {type(error).__name__}: {error}; its report is {report}")
+    failure.exit_code = DEFECT
+    return failure
 
 
 def _told(outcome: SaveOutcome) -> bytes:

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -19,6 +19,7 @@ from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
+from pyflame_ebpf.host.guarded_reads import guarded
 from pyflame_ebpf.host.mapped_files import open_code
 from pyflame_ebpf.host.maps import mappings
 from pyflame_ebpf.host.process_directory import ProcessDenied, ProcessGone
@@ -66,7 +67,11 @@ def _failed(subject: str, error: PyflameError) -> Finding:
 
 def doctor(pid: int | None) -> int:
     """Print all findings.  Returns the first failure's exit code, 0 without one.  Raises ProcessGone, ProcessDenied."""
-    findings = host_findings() if pid is None else process_findings(pid)
+    with guarded():
+        return _print_all(host_findings() if pid is None else process_findings(pid))
+
+
+def _print_all(findings: Iterable[Finding]) -> int:
     failures = []
     for finding in findings:
         print(line_of(finding, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), flush=True)  # noqa: T201

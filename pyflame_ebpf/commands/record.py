@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyflame_ebpf.commands.defects import save_defect_report
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import say
+from pyflame_ebpf.commands.terminal import say, warn
 from pyflame_ebpf.commands.written_outputs import (
     NothingSampled,
     View,
@@ -25,9 +26,11 @@ from pyflame_ebpf.commands.written_outputs import (
     write_to_standard_output,
 )
 from pyflame_ebpf.errors import PyflameError, UsageError
+from pyflame_ebpf.host.guarded_reads import guarded
 from pyflame_ebpf.host.output_directory import OutputDirectory
 from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.recording import recorder
+from pyflame_ebpf.tracking.mishaps import Mishaps
 
 STANDARD_OUTPUT = "-"
 _STDERR = 2
@@ -75,7 +78,7 @@ def record(request: Request) -> None:
     """Record, and write everything.  Raises PyflameError, and Interrupted for a signal before the first tick."""
     request.check()
     check_host(request.frequency)
-    with StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
+    with guarded(), StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
         profile, defect = _sample(request, targets, signals, directory)
         try:
             _write(profile, request, directory, signals)
@@ -121,7 +124,8 @@ def _sample(
         targets.sampling_began()
 
     try:
-        return recorder.record(options, _stop(signals, targets, line), line.show, sampling_began), None
+        mishaps = Mishaps(warn, save_defect_report)
+        return recorder.record(options, _stop(signals, targets, line), line.show, sampling_began, mishaps), None
     except recorder.BrokenOff as broken:
         return broken.profile, broken.__cause__
     finally:

@@ -17,15 +17,17 @@ from rich.console import Console, Group
 from rich.region import Region
 
 from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
+from pyflame_ebpf.commands.defects import save_defect_report
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW, StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import say
+from pyflame_ebpf.commands.terminal import say, warn
 from pyflame_ebpf.commands.top_screen import Situation, screen
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.host.cpus import online_cpus
+from pyflame_ebpf.host.guarded_reads import guarded
 from pyflame_ebpf.live.totals import LiveTotals
 from pyflame_ebpf.live.view import Action, Shown, ViewState, pressed
 from pyflame_ebpf.profile.model import Profile
@@ -34,6 +36,7 @@ from pyflame_ebpf.recording.recorder import POLL, SOON, Progress, RecordOptions,
 from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.segments import Segment
+from pyflame_ebpf.tracking.mishaps import Mishaps
 
 PLAN = SegmentPlan(length=1.0, kept=64 << 20)
 NAME = 0.02  # seconds between two steps of the recorder that may go into naming the last second's samples
@@ -89,11 +92,13 @@ def top(request: Request) -> None:
     options = RecordOptions(
         frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
     )
+    warnings: list[str] = []
     with (
+        guarded(),
         StopSignals(ENDING_A_VIEW) as signals,
         targets,
         contextlib.ExitStack() as urgency,
-        prepared(options, urgency, PLAN) as recorder,
+        prepared(options, urgency, PLAN, Mishaps(warnings.append, save_defect_report)) as recorder,
         contextlib.closing(recorder),
     ):
         recorder.start()
@@ -101,6 +106,8 @@ def top(request: Request) -> None:
         targets.sampling_began()
         view = LiveScreen(request, recorder, targets)
         view.run(signals)
+    for warning in warnings:  # not over the screen
+        warn(warning)
     _tell_savings(view.saved)
 
 

@@ -82,7 +82,7 @@ class Written:
     """The paths that were written, and the first error; None without one."""
 
     paths: list[Path]
-    failure: PyflameError | None = None
+    failure: Exception | None = None
 
 
 def write_recorded(
@@ -126,6 +126,8 @@ def _write_one(directory: OutputDirectory, file_name: str, write: Callable[[Bina
             f"{error.message}; the recording is saved in {written.paths[0]}",
             f"Make all outputs from that, where there is room: {report}",
         )
+    except Exception as error:  # noqa: BLE001 - a defect of one format costs that format alone
+        written.failure = written.failure or error
 
 
 def check_standard_output() -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, Segment
 from pyflame_ebpf.elf.symbols import ElfSymbols
+from pyflame_ebpf.host.guarded_reads import FileStatus
 
 _READ_ONLY_DATA_MAX = 64 << 20  # bytes
 
@@ -153,16 +154,27 @@ def _version_strings(image: ElfImage, release: tuple[int, ...]) -> set[str]:
     }
 
 
+def _identity(status: os.stat_result | FileStatus) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
 @dataclass(slots=True)
 class FileFactsCache:
     """The facts of files that were met, so that each file is read once however many processes map it."""
 
     _facts: dict[tuple[int, int, int, int], FileFacts | None] = field(default_factory=dict)
 
+    def has(self, status: FileStatus) -> bool:
+        """Whether a file was met, as long as it is unchanged."""
+        return _identity(status) in self._facts
+
+    def known(self, status: FileStatus) -> FileFacts | None:
+        """The facts of a file that was met."""
+        return self._facts[_identity(status)]
+
     def of(self, file: BinaryIO) -> FileFacts | None:
         """The facts of an open file; None for a file that is not a usable ELF file."""
-        status = os.fstat(file.fileno())
-        identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        identity = _identity(os.fstat(file.fileno()))
         if identity not in self._facts:
             try:
                 self._facts[identity] = examine(ElfImage(file))

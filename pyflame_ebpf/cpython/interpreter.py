@@ -16,7 +16,7 @@ from pyflame_ebpf.cpython.recipe import Recipe, recipe_for
 from pyflame_ebpf.elf.image import BadElf, Segment
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import maps
-from pyflame_ebpf.host.mapped_files import executable_identity, open_mapped_file
+from pyflame_ebpf.host.mapped_files import executable_identity, open_mapped_file, statuses_of
 from pyflame_ebpf.host.maps import Mapping
 from pyflame_ebpf.host.memory import read_memory
 from pyflame_ebpf.host.process_directory import PidOrDirectory
@@ -181,8 +181,11 @@ def _root_vaddrs(runtime: RuntimeFacts, layout: CPythonLayout) -> tuple[int, int
 def interpreter_of(process: PidOrDirectory, cache: FileFactsCache) -> Interpreter | UnsupportedInterpreter | None:
     """Find the CPython of a running process; None when it has none.  Raises ProcessGone, ProcessDenied."""
     mappings = maps.mappings(process)
+    met = statuses_of(process, _one_per_file(mappings))
 
     def facts_of(mapping: Mapping) -> FileFacts | None:
+        if mapping in met and cache.has(met[mapping]):
+            return cache.known(met[mapping])
         try:
             with open_mapped_file(process, mapping) as file:
                 return cache.of(file)

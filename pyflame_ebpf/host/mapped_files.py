@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+from pyflame_ebpf.host.guarded_reads import FileStatus, ReadGivenUp
 from pyflame_ebpf.host.maps import DELETED, Mapping, parse_maps
 from pyflame_ebpf.host.memory import read_memory
 from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
@@ -16,7 +17,10 @@ VDSO = "[vdso]"
 
 
 def open_mapped_file(process: PidOrDirectory, mapping: Mapping) -> BinaryIO:
-    """The very file that is mapped, deleted or not, in whatever mount namespace.  Raises OSError, BadElf, ProcessGone.
+    """The very file that is mapped, deleted or not, in whatever mount namespace, or a copy if that may stall.
+
+    Raises OSError, BadElf, ProcessGone, ReadGivenUp.
+
 
     /proc/PID/map_files needs CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE.  Without, the path is opened in the process's
     own root.  Either way the inode must be the mapped one, unless the devices differ too: overlayfs and btrfs show
@@ -24,17 +28,31 @@ def open_mapped_file(process: PidOrDirectory, mapping: Mapping) -> BinaryIO:
     """
     directory = directory_of(process)
     try:
-        file = directory.open_regular(f"map_files/{mapping.start:x}-{mapping.end:x}")
+        file, status = directory.open_regular(_in_map_files(mapping), mapping.device)
+    except ReadGivenUp:
+        raise
     except OSError:
         if mapping.deleted or not mapping.path.startswith("/"):
             raise
-        file = directory.open_regular(f"root{mapping.path}")
+        file, status = directory.open_regular(f"root{mapping.path}", mapping.device)
     # The mapping may have been replaced since maps was read; a path may lead anywhere.
-    status = os.fstat(file.fileno())
     if status.st_ino != mapping.inode and (status.st_dev == mapping.device or not mapping.inode):
         file.close()
         raise OSError(errno.ESTALE, "another file is mapped there now", mapping.path)
     return file
+
+
+def _in_map_files(mapping: Mapping) -> str:
+    return f"map_files/{mapping.start:x}-{mapping.end:x}"
+
+
+def statuses_of(process: PidOrDirectory, mapped: list[Mapping]) -> dict[Mapping, FileStatus]:
+    """The stat of the files behind mappings, as far as it can be had at once; of the others opening tells.
+
+    Raises ProcessGone, ProcessDenied, ReadGivenUp.
+    """
+    found = directory_of(process).statuses([_in_map_files(mapping) for mapping in mapped])
+    return {mapping: status for mapping, status in zip(mapped, found, strict=True) if status is not None}
 
 
 def open_code(process: PidOrDirectory, mapping: Mapping) -> BinaryIO:

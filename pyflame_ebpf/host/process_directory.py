@@ -8,13 +8,18 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pyflame_ebpf.elf.file import open_regular
+from pyflame_ebpf.elf.file import BadElf
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.host import guarded_reads
+from pyflame_ebpf.host.guarded_reads import FILE_PATIENCE, PATIENCE, Answer, FileStatus, ReadGivenUp, Subject
 from pyflame_ebpf.host.process_stat import parse_stat
 
 TEXT_MAX = 1 << 20  # bytes
+_NOBODY = -1  # a user that is not known
 _PART = 1 << 16  # bytes of one read
 _GONE = (errno.ENOENT, errno.ESRCH)
+# Texts that wait for the process's memory, or for a lock that it may hold while a file system in user space is asked.
+_MAY_HANG = ("maps", "cmdline")
 _NOWHERE = "/proc/0/"  # no process has this PID
 
 
@@ -102,9 +107,9 @@ class ProcessDirectory:
         return handle
 
     def read(self, name: str, limit: int = TEXT_MAX) -> bytes:
-        """The first ``limit`` bytes of a file in it.  Raises ProcessGone, ProcessDenied."""
+        """The first ``limit`` bytes of a file in it.  Raises ProcessGone, ProcessDenied, ReadGivenUp."""
         with self._errors():
-            text = self._read(name, limit)
+            text: bytes = self.ask("text", name, limit).value if name in _MAY_HANG else self._read(name, limit)
         self._confirm_path()
         return text
 
@@ -115,12 +120,41 @@ class ProcessDirectory:
         self._confirm_path()
         return target
 
-    def status(self, name: str) -> os.stat_result:
-        """The stat of what a name in it leads to.  Raises ProcessGone, ProcessDenied."""
+    def status(self, name: str) -> FileStatus:
+        """The stat of what a name in it leads to.  Raises ProcessGone, ProcessDenied, ReadGivenUp."""
         with self._errors():
-            status = os.stat(f"{self._place}{name}", dir_fd=self._descriptor)
+            status = FileStatus(*self.ask("status", name).value)
         self._confirm_path()
         return status
+
+    def statuses(self, names: list[str]) -> list[FileStatus | None]:
+        """The stat of what each name in it leads to, None where it cannot be had.
+
+        Raises ProcessGone, ProcessDenied, ReadGivenUp.
+        """
+        with self._errors():
+            found = self.ask("statuses", [f"{self._place}{name}" for name in names]).value
+        self._confirm_path()
+        return [None if status is None else FileStatus(*status) for status in found]
+
+    def folder(self, name: str) -> tuple[int, FileStatus]:
+        """A descriptor, for the caller to close, of a directory that a name in it leads to, and its stat.
+
+        Raises ProcessGone, ProcessDenied, ReadGivenUp.
+        """
+        with self._errors():
+            answer = self.ask("folder", name)
+        try:
+            self._confirm_path()
+        except BaseException:
+            os.close(answer.handle)
+            raise
+        return answer.handle, FileStatus(*answer.value)
+
+    def memory(self, address: int, size: int) -> bytes:
+        """Exactly ``size`` bytes of the process's memory.  Raises OSError, ReadGivenUp."""
+        data: bytes = self.ask("memory", "mem", self.pid, address, size).value
+        return data
 
     def names(self, name: str) -> list[str]:
         """What a directory in it holds.  Raises ProcessGone, ProcessDenied."""
@@ -131,20 +165,62 @@ class ProcessDirectory:
         finally:
             os.close(handle)
 
-    def open_regular(self, name: str) -> BinaryIO:
-        """What a name in it leads to, if that is a regular file.  Raises OSError, BadElf, ProcessGone."""
+    def open_regular(self, name: str, device: int | None = None) -> tuple[BinaryIO, FileStatus]:
+        """What a name in it leads to, if that is a regular file, and its stat.
+
+        A file on a file system that may stall is copied into memory.  ``device`` is given up if it does not answer,
+        None: the process.  Raises OSError, BadElf, ProcessGone, ReadGivenUp.
+        """
         try:
-            file = open_regular(f"{self._place}{name}", self._descriptor)
+            answer = self.ask("opened", name, guarded_reads.copies(), device=device, patience=FILE_PATIENCE)
+        except ReadGivenUp:
+            raise
         except OSError as error:
             if not self.exists():
                 raise ProcessGone(self.pid) from error
+            if error.errno == errno.EINVAL:
+                raise BadElf(error.strerror or name) from error
             raise
+        status = FileStatus(*answer.value)
+        file = os.fdopen(guarded_reads.file_of(answer.handle, status), "rb", buffering=0)
         try:
             self._confirm_path()
         except BaseException:
             file.close()
             raise
-        return file
+        return file, status
+
+    def ask(
+        self,
+        operation: str,
+        name: str | list[str],
+        *arguments: object,
+        device: int | None = None,
+        patience: float = PATIENCE,
+    ) -> Answer:
+        """Has what may hang done with a name in it.  Raises OSError, ReadGivenUp."""
+        return guarded_reads.reads().ask(
+            operation,
+            name if isinstance(name, list) else f"{self._place}{name}",
+            *arguments,
+            directory=self._descriptor,
+            subject=lambda: self.subject(device),
+            patience=patience,
+        )
+
+    def subject(self, device: int | None = None) -> Subject:
+        """What is given up where this process's reads do not return: a device of its files, None: the process."""
+        name, started, user = "?", 0, _NOBODY
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            stat = parse_stat(self._read("stat", TEXT_MAX))
+            name, started = stat.name, stat.start_ticks
+            user = _real_user(self._read("status", TEXT_MAX))
+        process = f"process {self.pid} ({name})"
+        if device is None:
+            return Subject(("process", self.pid, started), user, process)
+        return Subject(
+            ("device", device), user, f"files of device {os.major(device)}:{os.minor(device)}, as of {process}"
+        )
 
     def _read(self, name: str, limit: int) -> bytes:
         handle = os.open(f"{self._place}{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptor)
@@ -173,6 +249,12 @@ class ProcessDirectory:
             if error.errno in _GONE:
                 raise ProcessGone(self.pid) from error
             raise
+
+
+def _real_user(status: bytes) -> int:
+    """The real user id in a text of /proc/PID/status, whose first line is the name, which may hold anything else."""
+    line = next((line for line in status.split(b"\n")[1:] if line.startswith(b"Uid:")), b"")
+    return int(line.split()[1])
 
 
 PidOrDirectory = int | ProcessDirectory  # a PID where nothing depends on whether it was used again

@@ -6,56 +6,73 @@ Every open stays below that root (openat2, Linux 5.6), whatever links lie in the
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from pyflame_ebpf.host import guarded_reads
+from pyflame_ebpf.host.guarded_reads import FILE_PATIENCE, FileStatus, Subject
 from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
-
-_OPENAT2 = 437  # the same number on every architecture: include/uapi/asm-generic/unistd.h
-_NO_MAGIC_LINKS, _NO_LINKS, _IN_ROOT = 0x02, 0x04, 0x10  # RESOLVE_*: include/uapi/linux/openat2.h
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _How(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+from pyflame_ebpf.host.read_operations import IN_ROOT, NO_LINKS, NO_MAGIC_LINKS
 
 
 @contextlib.contextmanager
 def root_of(process: PidOrDirectory | None) -> Iterator[int]:
     """A process's root directory, for None our own, as a descriptor.  Raises OSError, ProcessGone, ProcessDenied."""
-    flags = os.O_PATH | os.O_DIRECTORY
-    handle = directory_of(process).open("root", flags) if process else os.open("/", flags | os.O_CLOEXEC)
+    if process:
+        handle, _ = directory_of(process).folder("root")
+    else:
+        handle = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield handle
     finally:
         os.close(handle)
 
 
-def open_below(root: int, path: str, *, links: bool = True) -> BinaryIO:
-    """A regular file below a directory, the root of absolute paths and links.  Never blocks.  Raises OSError."""
-    handle = _open_below(root, path, _IN_ROOT | _NO_MAGIC_LINKS | (0 if links else _NO_LINKS))
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        # What was checked is what is opened, whatever the name leads to by now.
-        again = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        return os.fdopen(again, "rb", buffering=0)
-    finally:
-        os.close(handle)
+def open_below(root: int, path: str, *, links: bool = True, whose: str = "this host") -> BinaryIO:
+    """A regular file below a directory, as ``find_below`` finds it.  Raises OSError, ReadGivenUp."""
+    return find_below(root, path, links=links, whose=whose)[0]
 
 
-def _open_below(root: int, path: str, resolve: int) -> int:
-    how = _How(os.O_PATH | os.O_CLOEXEC, 0, resolve)
-    if "\0" in path:
-        raise OSError(errno.EINVAL, "not a path", path)
-    name = ctypes.c_char_p(os.fsencode(path))
-    handle = int(_libc.syscall(_OPENAT2, root, name, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how))))
-    if handle < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return handle
+def find_below(root: int, path: str, *, links: bool, whose: str) -> tuple[BinaryIO, FileStatus]:
+    """A regular file below a directory, the root of absolute paths and links, and its stat.
+
+    Never blocks for long: a file on a file system that may stall is copied into memory, and if it does not answer, the
+    folder of the path as seen by the process ``whose`` root it is is given up.  Raises OSError, ReadGivenUp.
+    """
+    answer = guarded_reads.reads().ask(
+        "below",
+        path,
+        IN_ROOT | NO_MAGIC_LINKS | (0 if links else NO_LINKS),
+        guarded_reads.copies(),
+        directory=root,
+        subject=lambda: folder_subject(path, whose),
+        patience=FILE_PATIENCE,
+    )
+    status = FileStatus(*answer.value)
+    return os.fdopen(guarded_reads.file_of(answer.handle, status), "rb", buffering=0), status
+
+
+def folder_subject(path: str, whose: str) -> Subject:
+    """What is given up where a file does not answer: its folder."""
+    folder = os.path.dirname(path)  # noqa: PTH120 - a path as the process spells it
+    return Subject(("folder", whose, folder), name=f"files in {folder!r} of {whose}")
+
+
+def content_below(root: int, path: str, *, user: tuple[int, int, tuple[int, ...]], limit: int, whose: str) -> bytes:
+    """The content of a regular file below a directory as far as a user may read it.  Raises OSError, ReadGivenUp."""
+    data: bytes = (
+        guarded_reads.reads()
+        .ask(
+            "content_as",
+            path,
+            IN_ROOT | NO_MAGIC_LINKS,
+            user,
+            limit,
+            directory=root,
+            subject=lambda: folder_subject(path, whose),
+            patience=FILE_PATIENCE,
+        )
+        .value
+    )
+    return data

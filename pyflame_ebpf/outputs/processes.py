@@ -176,8 +176,17 @@ def closing_line(profile: Profile) -> str:
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
             *([_cpu_clause(profile)] if profile.unit.per_second else []),
+            *_mishaps(profile.recording),
         ]
     )
+
+
+def _mishaps(recording: Recording) -> Iterator[str]:
+    """What went wrong for single processes; nothing if all went well."""
+    if given_up := recording.counters.get("reads_given_up", 0):
+        yield f"{given_up:,} given up: reading did not return"
+    if defects := recording.counters.get("defects", 0):
+        yield f"{defects:,} {'defect' if defects == 1 else 'defects'} in pyflame-ebpf, which may cost names"
 
 
 def _of_whole(recording: Recording) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pyflame_ebpf.sampling.events import (
@@ -18,6 +18,7 @@ from pyflame_ebpf.sampling.events import (
 )
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
@@ -40,11 +41,15 @@ class Intake:
     collected: Collected
     unfinished: UnfinishedStacks
     source_files: SourceFiles | None
+    mishaps: Mishaps = field(default_factory=Mishaps)
 
     def take(self, wait: float) -> None:
         """Take in the events since the last call; wait so many seconds for one that is urgent."""
         for event in sorted(self.events.poll(math.ceil(wait * 1000)), key=_urgency):
-            self._take(event)
+            try:
+                self._take(event)
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self.mishaps.defect(error, event.identity)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, StackEvent):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
@@ -16,6 +16,7 @@ from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.profile_naming import ProfileNaming
 from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
+from pyflame_ebpf.tracking.mishaps import OF_ALL, Mishaps
 from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
@@ -34,6 +35,7 @@ class NameSources:
     native: NativeFrames
     kernel: KernelSymbols
     source_files: SourceFiles | None = None
+    mishaps: Mishaps = field(default_factory=Mishaps)
 
     def kernel_frame(self, address: int) -> Frame:
         """The kernel's function at an address."""
@@ -46,7 +48,13 @@ class NameSources:
 
         def read(process: Process, file: str) -> bytes:
             identity = identities.get(id(process))
-            return self.source_files.read(identity, file) if identity and self.source_files else b""
+            if not identity or not self.source_files:
+                return b""
+            try:
+                return self.source_files.read(identity, file)
+            except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+                self.mishaps.defect(error, identity)
+                return b""
 
         return read
 
@@ -56,6 +64,11 @@ class NameSources:
         self.table.close()
         if self.source_files:
             self.source_files.close()
+
+
+def plain_kernel_frame(address: int) -> Frame:
+    """An address of the kernel, without a name."""
+    return Frame(FrameKind.KERNEL, f"0x{address:x}")
 
 
 class SegmentProfiles:
@@ -69,7 +82,8 @@ class SegmentProfiles:
         self._origin = origin
         self._describe = describe
         self._names = FrameNames(collected.codes, origin.native.name, origin.kernel_frame)
-        self._naming = ProfileNaming(collected, self._names, origin.native.expect)
+        plain = FrameNames(collected.codes, origin.native.place, plain_kernel_frame)
+        self._naming = ProfileNaming(collected, self._names, origin.native.expect, origin.mishaps, plain)
 
     def profile(self, segments: Sequence[Segment], host_cpu: float | None = None) -> Profile:
         """The profile of kept segments that follow each other, all at once.
@@ -79,13 +93,25 @@ class SegmentProfiles:
         processes = self._processes(segments[0])
         recording = replace(self._recording(segments), scheduler_cpu=host_cpu)
         profile = self._naming.profile(segments, recording, processes)
+        mishaps = self._origin.mishaps
+        for add in (self._add_build_ids, self._add_sources):
+            try:
+                add(profile, processes)
+            except Exception as error:  # noqa: BLE001, PERF203 - the samples and their names are there
+                mishaps.defect(error, OF_ALL)
+        mishaps.look()
+        profile.recording = replace(profile.recording, counters=profile.recording.counters | mishaps.counters())
+        return profile
+
+    def _add_build_ids(self, profile: Profile, _processes: Mapping[Identity, Process]) -> None:
         files = {frame.file for frame in profile.frames}
         profile.build_ids = {
             file: build_id for file, build_id in self._origin.native.build_ids.items() if file in files
         }
+
+    def _add_sources(self, profile: Profile, processes: Mapping[Identity, Process]) -> None:
         if self._origin.source_files:
             profile.sources = sampled_sources(profile, self._origin.read_as(processes))
-        return profile
 
     def begin(self, segment: Segment) -> SegmentNaming:
         """The naming of a segment that was just handed out, to be done a little at a time."""

@@ -24,6 +24,7 @@ from pyflame_ebpf.stacks.profile_builder import SegmentNaming
 from pyflame_ebpf.stacks.segments import Segment
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.symbols.kallsyms import KernelSymbols
+from pyflame_ebpf.tracking.mishaps import OF_ALL, Mishaps
 from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
@@ -92,13 +93,14 @@ class Recorder:
     ``let_go`` is called in a forked copy of this process, and releases what the copy shares with the recording.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last two are for forked copies and tests
         self,
         options: RecordOptions,
         sampler: Sampler,
         plan: SegmentPlan = WHOLE,
         *,
         let_go: Callable[[], None] = lambda: None,
+        mishaps: Mishaps | None = None,
         clock: Clock = time,
     ) -> None:
         self._options = options
@@ -106,15 +108,17 @@ class Recorder:
         self._sampler = sampler
         self._let_go = let_go
         self._clock = clock
-        self._table = table = ProcessTable(sampler.maps)
+        self._mishaps = mishaps or Mishaps()
+        self._table = table = ProcessTable(sampler.maps, self._mishaps)
         self._names = names = NameSources(
             table=table,
             native=NativeFrames(table, live=plan.named_meanwhile),
             kernel=KernelSymbols(),
             source_files=SourceFiles(table.directories.of) if options.source else None,
+            mishaps=self._mishaps,
         )
-        self._collected = collected = Collected(table.read_memory, plan.kept)
-        self._unfinished = UnfinishedStacks(table.rows_of, collected.finish_stack, table.without_copies)
+        self._collected = collected = Collected(table.read_memory, plan.kept, self._mishaps)
+        self._unfinished = UnfinishedStacks(table.rows_of, collected.finish_stack, table.without_copies, self._mishaps)
         self._intake = Intake(
             events=sampler,
             table=table,
@@ -122,6 +126,7 @@ class Recorder:
             collected=collected,
             unfinished=self._unfinished,
             source_files=names.source_files,
+            mishaps=self._mishaps,
         )
         self._profiles = SegmentProfiles(collected, names, self._describe)
         stores = (collected, self._profiles, names.native, self._unfinished, table, sampler.maps)
@@ -159,6 +164,7 @@ class Recorder:
         self._collected.settle()
         if not self._segments.is_drain_due(self.elapsed):
             return None
+        self._mishaps.look()
         self._segments.drain(self.elapsed)
         self._sampler.attach_new_cpus()
         return self._segments.next()
@@ -197,9 +203,15 @@ class Recorder:
     def end(self) -> Segment:
         """End the sampling and take in what is left.  Returns the last segment."""
         self.stop()
-        self._table.finish()
-        self._intake.take(0)
-        self._unfinished.finish_all(FINISH_LAST)
+        for last in (
+            self._table.finish,
+            lambda: self._intake.take(0),
+            lambda: self._unfinished.finish_all(FINISH_LAST),
+        ):
+            try:
+                last()
+            except Exception as error:  # noqa: BLE001, PERF203 - what was sampled is wanted all the same
+                self._mishaps.defect(error, OF_ALL)
         return self._segments.drain_last(self._duration or 0.0)
 
     def finish(self) -> Profile:
@@ -231,13 +243,17 @@ class Recorder:
 
 
 def record(
-    options: RecordOptions, stop: Callable[[], bool], progress: Callable[[Progress], None], ready: Callable[[], None]
+    options: RecordOptions,
+    stop: Callable[[], bool],
+    progress: Callable[[Progress], None],
+    ready: Callable[[], None],
+    mishaps: Mishaps | None = None,
 ) -> Profile:
     """Record until the duration is over or ``stop()`` is true; ``ready`` is called once sampling has begun.
 
     Raises BrokenOff with what was sampled until then if a defect ends the recording.
     """
-    with contextlib.ExitStack() as urgency, prepared(options, urgency) as recorder:
+    with contextlib.ExitStack() as urgency, prepared(options, urgency, mishaps=mishaps) as recorder:
         recorder.start()
         ready()
         try:
@@ -250,7 +266,12 @@ def record(
 
 
 @contextlib.contextmanager
-def prepared(options: RecordOptions, urgency: contextlib.ExitStack, plan: SegmentPlan = WHOLE) -> Iterator[Recorder]:
+def prepared(
+    options: RecordOptions,
+    urgency: contextlib.ExitStack,
+    plan: SegmentPlan = WHOLE,
+    mishaps: Mishaps | None = None,
+) -> Iterator[Recorder]:
     """A recorder that is yet to be started, with the programs loaded.
 
     This process comes before others until ``urgency`` is closed.  Raises AlreadyRecording, LockUnusable, BccMissing,
@@ -272,7 +293,7 @@ def prepared(options: RecordOptions, urgency: contextlib.ExitStack, plan: Segmen
                 lock.close()  # not unlocked, which would be for the recording too
                 sampler.let_go()
 
-            yield Recorder(options, sampler, plan, let_go=let_go)
+            yield Recorder(options, sampler, plan, let_go=let_go, mishaps=mishaps)
 
 
 def _step_until_over(

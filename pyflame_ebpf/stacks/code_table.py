@@ -15,6 +15,7 @@ from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import CodeEvent, StackEvent
+from pyflame_ebpf.tracking.mishaps import Mishaps
 
 ReadMemory = Callable[[Identity, int, int], bytes]  # (process, address, size) → memory, b"" if it cannot be read
 
@@ -28,8 +29,9 @@ class CodeTable:
     ``unnamed`` counts code objects whose name, ``without_lines`` those whose line table could not be read.
     """
 
-    def __init__(self, read: ReadMemory) -> None:
+    def __init__(self, read: ReadMemory, mishaps: Mishaps | None = None) -> None:
         self._read = read
+        self._mishaps = mishaps or Mishaps()
         self._codes: dict[int, Code] = {}
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self.unnamed = 0
@@ -78,13 +80,20 @@ class CodeTable:
         Returns the ids of the code objects that were added.
         """
         unsettled, self._unsettled = self._unsettled, []
-        added = set()
+        added: set[int] = set()
         for event, layout in unsettled:
-            for address, code_id, _, kind in event.frames():
-                if kind & abi.FRAME_KIND == abi.FRAME_PYTHON and code_id and code_id not in self._codes:
-                    self.add(self._read_code(event.identity, layout, address, code_id), layout)
-                    added.add(code_id)
+            try:
+                self._settle(event, layout, added)
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self._mishaps.defect(error, event.identity)
         return added
+
+    def _settle(self, event: StackEvent, layout: CPythonLayout, added: set[int]) -> None:
+        """Reads the code objects of one stack that were not sent, and adds their ids."""
+        for address, code_id, _, kind in event.frames():
+            if kind & abi.FRAME_KIND == abi.FRAME_PYTHON and code_id and code_id not in self._codes:
+                self.add(self._read_code(event.identity, layout, address, code_id), layout)
+                added.add(code_id)
 
     def _read_code(self, identity: Identity, layout: CPythonLayout, address: int, code_id: int) -> CodeEvent:
         def field(offset: int, size: int) -> int:

@@ -13,14 +13,15 @@ from pyflame_ebpf.sampling.events import CodeEvent, Count, StackEvent, native_fr
 from pyflame_ebpf.stacks.code_table import CodeTable, ReadMemory
 from pyflame_ebpf.stacks.kept_samples import KeptSamples
 from pyflame_ebpf.stacks.thread_names import ThreadNames
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.unwind.walk import NativeFrame
 
 
 class Collected:
     """All that was sampled and is kept.  ``read`` reads a process's memory; ``limit`` is that of ``KeptSamples``."""
 
-    def __init__(self, read: ReadMemory, limit: int | None = None) -> None:
-        self.codes = CodeTable(read)
+    def __init__(self, read: ReadMemory, limit: int | None = None, mishaps: Mishaps | None = None) -> None:
+        self.codes = CodeTable(read, mishaps)
         self.threads = ThreadNames()
         self.kept = KeptSamples(limit)
         self.samples = 0  # since the recording began

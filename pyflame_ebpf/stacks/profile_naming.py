@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pyflame_ebpf.identity import Identity
-from pyflame_ebpf.profile.model import NativeOutcome, Process, Profile, Recording, Stack
+from pyflame_ebpf.profile.model import Frame, FrameKind, NativeOutcome, Process, Profile, Recording, Stack
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import Count, StackEvent
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.naming import UNREADABLE, FrameNames
 from pyflame_ebpf.stacks.profile_builder import ProfileBuilder, SegmentNaming, StackKey
 from pyflame_ebpf.stacks.segments import Segment
+from pyflame_ebpf.tracking.mishaps import OF_ALL, Mishaps
 
 ExpectAddresses = Callable[[Identity, Iterable[int]], None]  # is told which native addresses are to be named together
+DEFECT = Frame(FrameKind.MARK, "[not named: a defect in pyflame-ebpf]")
 STACKS_MAX = 4096  # named stacks that are kept from one segment to the next, or twice as many
 
 
 class ProfileNaming:
     """Makes profiles of what was collected.
 
-    Stacks that were named for a segment stay named for the next ones.  ``expect`` is told the native addresses before
+    Stacks that were named for a segment stay named for the next ones.  ``plain`` names stacks without any file, where
+    naming them by files has a defect.  ``expect`` is told the native addresses before
     the first of them is named.
     """
 
@@ -29,7 +32,11 @@ class ProfileNaming:
         collected: Collected,
         names: FrameNames,
         expect: ExpectAddresses = lambda _identity, _addresses: None,
+        mishaps: Mishaps | None = None,
+        plain: FrameNames | None = None,
     ) -> None:
+        self._plain = plain
+        self._mishaps = mishaps or Mishaps()
         self._threads = collected.threads
         self._kept = collected.kept
         self._settle = collected.settle
@@ -45,11 +52,17 @@ class ProfileNaming:
 
         ``processes`` has what is known of each process.
         """
-        self._settle()
-        self._expect_names(self._kept.stacks())
+        try:
+            self._settle()
+            self._expect_names(self._kept.stacks())
+        except Exception as error:  # noqa: BLE001 - the samples can be named without
+            self._mishaps.defect(error, OF_ALL)
         builder = ProfileBuilder(Profile(recording), processes, self._threads, lambda key: self._stack(key, processes))
         for sample in self._samples(segments):
-            builder.add(*sample)
+            try:
+                builder.add(*sample)
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self._mishaps.defect(error, sample[1].identity)
         return builder.profile
 
     def begin(self, segment: Segment, recording: Recording, processes: Mapping[Identity, Process]) -> SegmentNaming:
@@ -86,7 +99,13 @@ class ProfileNaming:
         if event is None:
             return None
         process = processes.get(event.identity)
-        return self._names.stack(event, outcome, native, process.interpreter_file if process else "")
+        for names in (self._names, self._plain):
+            try:
+                if names is not None:
+                    return names.stack(event, outcome, native, process.interpreter_file if process else "")
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self._mishaps.defect(error, event.identity)
+        return (DEFECT,)
 
     def _expect_names(self, stacks: Iterable[StackEvent]) -> None:
         wanted: dict[Identity, set[int]] = {}
@@ -95,4 +114,7 @@ class ProfileNaming:
                 address for address, _, _, kind in event.frames() if kind == abi.FRAME_NATIVE
             )
         for identity, addresses in wanted.items():
-            self._expect(identity, addresses)
+            try:
+                self._expect(identity, addresses)
+            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+                self._mishaps.defect(error, identity)

@@ -14,6 +14,7 @@ from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import NativeOutcome
 from pyflame_ebpf.sampling.events import StackCopyEvent
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.unwind.registers import Registers
 from pyflame_ebpf.unwind.row import UnwindRow
 from pyflame_ebpf.unwind.walk import NativeFrame, RowAt, StackMemory, WalkStopped, walk
@@ -63,7 +64,8 @@ class UnfinishedStacks:
     programs stopped, and the outcome.  ``give_up`` is told each process whose stacks are no longer to be copied.
     """
 
-    def __init__(self, rows_of: RowsOf, finished: Finished, give_up: GiveUp) -> None:
+    def __init__(self, rows_of: RowsOf, finished: Finished, give_up: GiveUp, mishaps: Mishaps | None = None) -> None:
+        self._mishaps = mishaps or Mishaps()
         self._rows_of = rows_of
         self._finished = finished
         self._give_up = give_up
@@ -89,7 +91,11 @@ class UnfinishedStacks:
         for stack_id, copy in list(self._copies.items()):
             if time.monotonic() >= end:
                 return True
-            self._walk(stack_id, copy)
+            try:
+                self._walk(stack_id, copy)
+            except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+                self._mishaps.defect(error, copy.identity)
+                self._drop(stack_id)
         return False
 
     def finish_all(self, seconds: float) -> None:
@@ -115,9 +121,12 @@ class UnfinishedStacks:
             return
         else:
             self._count_failure(copy.identity)
-        del self._copies[stack_id]
-        self._bytes -= copy.size
+        self._drop(stack_id)
         self._finished(stack_id, frames, outcome)
+
+    def _drop(self, stack_id: int) -> None:
+        if (copy := self._copies.pop(stack_id, None)) is not None:
+            self._bytes -= copy.size
 
     def forget(self, gone: Gone) -> None:
         """Drop the processes that are gone."""

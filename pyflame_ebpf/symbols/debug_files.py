@@ -112,9 +112,10 @@ def debug_paths(wanted: Wanted, path: str) -> Iterator[str]:
 def _candidates(wanted: Wanted, path: str, pid: int) -> Generator[BinaryIO, None, None]:
     """The files at those paths in a process's root, then in ours; each is open until the next one is asked for."""
     for root_pid in (pid, None) if pid else (None,):
+        whose = f"process {root_pid}" if root_pid else "this host"
         with contextlib.suppress(OSError, PyflameError), root_of(root_pid) as root:
             for place in debug_paths(wanted, path):
-                with contextlib.suppress(OSError), open_below(root, place) as file:
+                with contextlib.suppress(OSError), open_below(root, place, whose=whose) as file:
                     yield file
 
 

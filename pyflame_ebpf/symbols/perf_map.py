@@ -19,8 +19,8 @@ from typing import BinaryIO
 
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
-from pyflame_ebpf.host.process_directory import PidOrDirectory
-from pyflame_ebpf.host.target_files import open_below, root_of
+from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
+from pyflame_ebpf.host.target_files import find_below, root_of
 
 BYTES_MAX = 64 << 20  # of one file
 ENTRIES_MAX = 1 << 20  # of one file
@@ -79,8 +79,8 @@ def open_perf_map(process: PidOrDirectory) -> BinaryIO:
     """
     path = f"/tmp/perf-{proc.namespace_pids(process)[-1]}.map"  # noqa: S108 - the interface says so
     with root_of(process) as root:
-        file = open_below(root, path, links=False)
-    if os.fstat(file.fileno()).st_uid not in (0, proc.user_id(process)):
+        file, status = find_below(root, path, links=False, whose=f"process {directory_of(process).pid}")
+    if status.st_uid not in (0, proc.user_id(process)):
         file.close()
         raise OSError(errno.EPERM, "it belongs to another user", path)
     return file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import time
 from collections.abc import Callable, Collection
@@ -17,6 +16,7 @@ from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling.abi import PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON, ProcessEntry
 from pyflame_ebpf.sampling.events import ProcessEvent
 from pyflame_ebpf.tracking.directories import Directories
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.tracking.processes import Processes, file_key
 from pyflame_ebpf.tracking.program_maps import FileKey
 from pyflame_ebpf.tracking.recipes import Recipes
@@ -41,12 +41,18 @@ class Interpreters:
     """The interpreters of processes; ``tell`` is called when the programs must be told something new of one."""
 
     def __init__(
-        self, recipes: Recipes, processes: Processes, directories: Directories, tell: Callable[[Identity], None]
+        self,
+        recipes: Recipes,
+        processes: Processes,
+        directories: Directories,
+        tell: Callable[[Identity], None],
+        mishaps: Mishaps,
     ) -> None:
         self._recipes = recipes
         self._processes = processes
         self._directories = directories
         self._tell = tell
+        self._mishaps = mishaps
         self._cache = FileFactsCache()
         self._looks: list[_Look] = []
         self._found: dict[Identity, Interpreter] = {}
@@ -79,7 +85,11 @@ class Interpreters:
     def look_again(self, now: float) -> None:
         """Does the looks that are due."""
         while self._looks and self._looks[0].due <= now:
-            self._look(heapq.heappop(self._looks))
+            look = heapq.heappop(self._looks)
+            try:
+                self._look(look)
+            except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+                self._mishaps.defect(error, look.identity)
 
     def next_look(self) -> float | None:
         """When the next look is due, in monotonic seconds."""
@@ -104,8 +114,12 @@ class Interpreters:
 
     def _interpreter_in(self, identity: Identity) -> Interpreter | None:
         found: Interpreter | UnsupportedInterpreter | None = None
-        with contextlib.suppress(PyflameError, OSError):
+        try:
             found = interpreter_of(self._directories.of(identity), self._cache)
+        except (PyflameError, OSError):
+            return None
+        except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+            self._mishaps.defect(error, identity)
         return found if isinstance(found, Interpreter) and self._recipes.has_room_for(found) else None
 
     def _keep(self, identity: Identity, executable: FileKey, interpreter: Interpreter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from pyflame_ebpf.cpython.plumbing import is_plumbing
 from pyflame_ebpf.forgetting import Gone
@@ -12,7 +13,7 @@ from pyflame_ebpf.host.process_directory import ProcessGone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.profile.model import Frame, FrameKind
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
-from pyflame_ebpf.symbols.native_symbols import JIT, NativeSymbols
+from pyflame_ebpf.symbols.native_symbols import ANONYMOUS, JIT, NativeSymbols
 from pyflame_ebpf.symbols.perf_map import PerfMaps
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
@@ -52,6 +53,14 @@ class NativeFrames:
         file, name = self._symbols.lookup(mapped, address)
         of_interpreter = file == self._table.interpreter_file(identity)
         return Frame(FrameKind.NATIVE, name, file, plumbing=of_interpreter and is_plumbing(name))
+
+    def place(self, identity: Identity, address: int) -> Frame | None:
+        """The mapped file and the offset of an address, without looking into any file; None where was no code."""
+        mapping = self._table.mapping_of(identity, address)
+        if mapping is None:
+            return None
+        offset, name = address - mapping.start + mapping.offset, PurePosixPath(mapping.path).name
+        return Frame(FrameKind.NATIVE, f"{name or ANONYMOUS}+{offset:#x}", mapping.path or ANONYMOUS)
 
     def _file(self, identity: Identity, mapping: Mapping) -> MappedFile:
         return MappedFile(self._pid(identity), mapping, self._table.open_again)

@@ -27,6 +27,7 @@ from pyflame_ebpf.tracking.directories import Directories
 from pyflame_ebpf.tracking.interpreters import Interpreters
 from pyflame_ebpf.tracking.mapped_code import MappedCode
 from pyflame_ebpf.tracking.mappings import Mappings
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.tracking.processes import MetProcess, Processes
 from pyflame_ebpf.tracking.program_maps import FileKey, TrackedMaps
 from pyflame_ebpf.tracking.recipes import Recipes
@@ -42,12 +43,13 @@ class ProcessTable:
     ``directories`` are those of the processes that run.
     """
 
-    def __init__(self, maps: TrackedMaps) -> None:
+    def __init__(self, maps: TrackedMaps, mishaps: Mishaps | None = None) -> None:
         self._maps = maps
+        self._mishaps = mishaps or Mishaps()
         self.directories = Directories()
         self._processes = Processes(self.directories)
         self._recipes = Recipes(maps)
-        self._interpreters = Interpreters(self._recipes, self._processes, self.directories, self._tell)
+        self._interpreters = Interpreters(self._recipes, self._processes, self.directories, self._tell, self._mishaps)
         self._mappings = Mappings(self.directories)
         self._code = MappedCode(maps, self._open_mapped)
         self._without_copies: set[Identity] = set()
@@ -64,8 +66,18 @@ class ProcessTable:
             with contextlib.suppress(PyflameError, OSError), contextlib.closing(ProcessDirectory.held(pid)) as each:
                 stat = self._processes.note_cpu(each)
                 if not stat.kernel_thread and time.monotonic() <= deadline:
-                    python += self._interpreters.examine(each, seen)
+                    python += self._examine(each, seen)
         return python
+
+    def _examine(self, process: ProcessDirectory, seen: set[FileKey]) -> bool:
+        """Whether a process that runs already is known to run Python.  Raises ProcessGone, ProcessDenied, OSError."""
+        try:
+            return self._interpreters.examine(process, seen)
+        except (PyflameError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
+            self._mishaps.defect(error, process.pid)
+            return False
 
     # ---- what the programs report ----
 

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from pyflame_ebpf.host import memory
+from pyflame_ebpf.host import read_operations
 from pyflame_ebpf.host.memory import read_memory
 
 BUFFER = ctypes.create_string_buffer(b"interpreter")
@@ -36,7 +36,7 @@ def forbidden(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
         ctypes.set_errno(request.param)
         return -1
 
-    monkeypatch.setattr(memory, "_process_vm_readv", refuse)
+    monkeypatch.setattr(read_operations, "_process_vm_readv", refuse)
 
 
 @pytest.mark.usefixtures("forbidden")

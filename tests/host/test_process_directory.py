@@ -37,7 +37,7 @@ ASKED: list[Ask] = [
     lambda directory: directory.status("exe"),
     lambda directory: directory.link("cwd"),
     lambda directory: os.close(directory.open("root", os.O_PATH | os.O_DIRECTORY)),
-    lambda directory: directory.open_regular("exe").close(),
+    lambda directory: directory.open_regular("exe")[0].close(),
 ]
 
 

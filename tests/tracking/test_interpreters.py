@@ -17,6 +17,7 @@ from pyflame_ebpf.sampling.events import ExitEvent
 from pyflame_ebpf.tracking import interpreters as interpreters_module
 from pyflame_ebpf.tracking.directories import Directories
 from pyflame_ebpf.tracking.interpreters import Interpreters
+from pyflame_ebpf.tracking.mishaps import Mishaps
 from pyflame_ebpf.tracking.processes import Processes, file_key
 from pyflame_ebpf.tracking.recipes import Recipes
 from tests.tracking.live_processes import NO_PID, identity_of, met
@@ -37,7 +38,7 @@ class Watched:
         self.directories = Directories()
         self.processes = Processes(self.directories)
         self.recipes = Recipes(WrittenMaps())
-        self.interpreters = Interpreters(self.recipes, self.processes, self.directories, self._tell)
+        self.interpreters = Interpreters(self.recipes, self.processes, self.directories, self._tell, Mishaps())
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(interpreters_module, "interpreter_of", self._search)
         self.event = met(os.getpid())
