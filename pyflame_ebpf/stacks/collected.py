@@ -44,6 +44,8 @@ class Collected:
             new = self.kept.add_stack(event.continued(native) if native else event)
             # A code object may have been forgotten here while the programs still took it for known.
             forgotten = any(code_id not in self.codes for code_id in new)
+        if self.codes.crowded:
+            self.codes.need(event.codes())
         if (event.unsent or forgotten) and layout is not None:
             self.codes.read_later(event, layout)
 
