@@ -96,10 +96,10 @@ def _roots(symbols: ElfSymbols) -> tuple[int, int, int]:
         section = symbols.image.section(".PyRuntime")  # from 3.10 on, also where the symbol is hidden and stripped
         if section:
             return section.vaddr, 0, 0
-        runtime = symbols.symbol("_PyRuntime")
+        found = symbols.named(["_PyRuntime", "_PyThreadState_Current"])
+        runtime, current = found.get("_PyRuntime"), found.get("_PyThreadState_Current")
         if runtime:
             return runtime.vaddr, 0, 0
-        current = symbols.symbol("_PyThreadState_Current")
     head = symbols.symbol("interp_head") if current else None
     return 0, head.vaddr if head else 0, current.vaddr if current else 0
 
@@ -129,9 +129,10 @@ def unpack_version(number: int) -> tuple[tuple[int, ...], str]:
 
 
 def _release_by_functions(symbols: ElfSymbols) -> tuple[int, ...]:
-    if symbols.symbol(_PYTHON_2_ONLY):
+    found = symbols.named([_PYTHON_2_ONLY, *(function for function, _ in _ADDED_IN)])
+    if _PYTHON_2_ONLY in found:
         return (2, 7)
-    return next((release for function, release in _ADDED_IN if symbols.symbol(function)), ())
+    return next((release for function, release in _ADDED_IN if function in found), ())
 
 
 def _version_strings(image: ElfImage, release: tuple[int, ...]) -> set[str]:
