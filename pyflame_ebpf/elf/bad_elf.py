@@ -13,3 +13,7 @@ class BadElf(PyflameError):
 
 class OverBudget(BadElf):
     """Reading a file takes more time or memory than its budget allows; what it was read for counts as absent."""
+
+
+class ProcessOverBudget(OverBudget):
+    """The files of a process have taken so much that no other is begun for it; nothing is said of the file itself."""

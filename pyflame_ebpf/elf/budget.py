@@ -9,7 +9,7 @@ between two pieces of work of a millisecond at the most, which is where signals 
 | identify (interpreter, segments, build id) | 0.1 s, 64 MB | 1 s | the file counts as one without an interpreter |
 | find unwind data | 0.1 s, 64 MB | 1 s | the functions behind have no rows: stacks end there |
 | make the rows of slow pages | 0.1 s in all | | the file's other pages have no rows |
-| name | 2 s, 128 MB | 10 s | the file's functions are named ``file+0xoffset`` |
+| name | 2 s, 128 MB | 10 s, then 0.05 s a file | the file's functions are named ``file+0xoffset`` |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pyflame_ebpf.elf.bad_elf import OverBudget
+from pyflame_ebpf.elf.bad_elf import OverBudget, ProcessOverBudget
 
 FILE_SECONDS = 0.1  # of CPU time; libpython takes 0.001, an unstripped Chromium 0.05
 FILE_BYTES = 64 << 20
@@ -26,6 +26,8 @@ PROCESS_SECONDS = 1.0  # of CPU time for all files of one process; 300 libraries
 NAMING_SECONDS = 2.0  # of CPU time; 1.3 million symbols of Chromium take 0.3
 NAMING_BYTES = 128 << 20
 NAMING_PROCESS_SECONDS = 10.0  # of CPU time for all files of one process
+NAMING_ENDED_SECONDS = 60.0  # of CPU time for the files of all processes that have ended
+NAMING_STRAINED_SECONDS = 0.05  # of CPU time for each file beyond; half a million symbols
 
 Clock = Callable[[], float]
 
@@ -33,11 +35,12 @@ Clock = Callable[[], float]
 class Budget:
     """The CPU seconds and bytes that one purpose may take of one file, from now on."""
 
-    __slots__ = ("_began", "_clock", "seconds", "size")
+    __slots__ = ("_began", "_clock", "seconds", "size", "strained")
 
     def __init__(self, seconds: float = FILE_SECONDS, size: int = FILE_BYTES, clock: Clock = time.thread_time) -> None:
         self.seconds = seconds
         self.size = size
+        self.strained = False  # less than usual, for what came before
         self._clock = clock
         self._began = clock()
 
@@ -61,7 +64,7 @@ class SharedBudget:
     """What all files of one process may take together.
 
     A file is begun only while there is enough left for its whole budget, so what is found in it does not depend on the
-    files that came before.  ``refused`` counts files that were not begun, or that went over their own budget.
+    files that came before.  Otherwise it is refused or, with ``strained_seconds``, has so much and is marked.
     """
 
     def __init__(
@@ -69,26 +72,25 @@ class SharedBudget:
         seconds: float = PROCESS_SECONDS,
         file_seconds: float = FILE_SECONDS,
         size: int = FILE_BYTES,
+        strained_seconds: float = 0.0,
         clock: Clock = time.thread_time,
     ) -> None:
         self._seconds = seconds
+        self._strained_seconds = strained_seconds
         self._left = seconds
         self._file_seconds = file_seconds
         self._size = size
         self._clock = clock
-        self.refused = 0
 
     @contextmanager
     def file(self) -> Iterator[Budget]:
-        """The budget of the next file.  Raises OverBudget if too little is left."""
-        if self._left < self._file_seconds:
-            self.refused += 1
-            raise OverBudget(f"its process's files take more than {self._seconds:g} s of CPU time: over their budget")
-        budget = Budget(self._file_seconds, self._size, self._clock)
+        """The budget of the next file.  Raises ProcessOverBudget if too little is left."""
+        strained = self._left < self._file_seconds
+        if strained and not self._strained_seconds:
+            raise ProcessOverBudget(f"its process's files take more than {self._seconds:g} s of CPU time: over budget")
+        budget = Budget(self._strained_seconds if strained else self._file_seconds, self._size, self._clock)
+        budget.strained = strained
         try:
             yield budget
-        except OverBudget:
-            self.refused += 1
-            raise
         finally:
             self._left -= budget.spent

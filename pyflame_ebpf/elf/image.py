@@ -113,6 +113,10 @@ class ElfImage:
         """The identity of the file, as it was when it was opened."""
         return self._file.identity
 
+    def limit(self, budget: Budget | None) -> None:
+        """Read with this budget from now on; None for no more than each limit says."""
+        self._file.budget = budget
+
     @contextmanager
     def within(self, budget: Budget | None) -> Iterator[None]:
         """Read with this budget meanwhile: readers raise OverBudget beyond it."""
