@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pyflame_ebpf.cpython.layout import CPythonLayout, InstructionKind
-from pyflame_ebpf.cpython.line_table import LineRanges
 from pyflame_ebpf.profile.model import Frame, FrameKind
 
 NAME_MAX = 4096  # characters; a longer str is no name
@@ -17,14 +17,21 @@ LINE_TABLE_MAX = 1 << 20  # bytes
 INIT_CLEANUP = "__init__"  # name and file of the code object that 3.13 and later run below each inlined __init__
 
 
+class Lines(Protocol):
+    """The lines of a code object."""
+
+    def line_at(self, lasti: int, /) -> int:
+        """The line at byte ``lasti`` of the bytecode, 0 for none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code object; ``lines`` is None when its line table could not be read."""
+    """A code object; ``lines`` is None when its line table could not be read or kept."""
 
     name: str
     file: str
     first_line: int
-    lines: LineRanges | None
+    lines: Lines | None
     layout: CPythonLayout
 
     def line_at(self, position: int) -> int:

@@ -11,11 +11,15 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from pyflame_ebpf.elf.image import BadElf, ElfImage, Segment
+from pyflame_ebpf.elf.bad_elf import OverBudget
+from pyflame_ebpf.elf.budget import Budget, SharedBudget
+from pyflame_ebpf.elf.image import BadElf, ElfImage, Extent, Segment
 from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.host.guarded_reads import FileStatus
 
-_READ_ONLY_DATA_MAX = 64 << 20  # bytes
+_VERSION_MAX = 32  # bytes of a version string with the byte before and the NUL behind it
+_VERSIONS_MAX = 64  # different strings; of two the version cannot be told any more
+_REMEMBERED_MAX = 1 << 16  # files
 
 # Functions that the C API gained in a release, newest first (the "What's New" page of each, section C API), so that
 # the first one present tells the release.  Needed for up to 3.10 only: 3.11 added Py_Version.
@@ -97,10 +101,10 @@ def _roots(symbols: ElfSymbols) -> tuple[int, int, int]:
         section = symbols.image.section(".PyRuntime")  # from 3.10 on, also where the symbol is hidden and stripped
         if section:
             return section.vaddr, 0, 0
-        runtime = symbols.symbol("_PyRuntime")
+        found = symbols.named(["_PyRuntime", "_PyThreadState_Current"])
+        runtime, current = found.get("_PyRuntime"), found.get("_PyThreadState_Current")
         if runtime:
             return runtime.vaddr, 0, 0
-        current = symbols.symbol("_PyThreadState_Current")
     head = symbols.symbol("interp_head") if current else None
     return 0, head.vaddr if head else 0, current.vaddr if current else 0
 
@@ -130,9 +134,10 @@ def unpack_version(number: int) -> tuple[tuple[int, ...], str]:
 
 
 def _release_by_functions(symbols: ElfSymbols) -> tuple[int, ...]:
-    if symbols.symbol(_PYTHON_2_ONLY):
+    found = symbols.named([_PYTHON_2_ONLY, *(function for function, _ in _ADDED_IN)])
+    if _PYTHON_2_ONLY in found:
         return (2, 7)
-    return next((release for function, release in _ADDED_IN if symbols.symbol(function)), ())
+    return next((release for function, release in _ADDED_IN if function in found), ())
 
 
 def _version_strings(image: ElfImage, release: tuple[int, ...]) -> set[str]:
@@ -144,14 +149,21 @@ def _version_strings(image: ElfImage, release: tuple[int, ...]) -> set[str]:
     section = image.section(".rodata")
     if section is None:
         return set()
-    data = image.section_data(section, _READ_ONLY_DATA_MAX)
     start = rf"{release[0]}\.{release[1]}\." if release else r"3\.\d{1,2}\."
     pattern = re.compile((start + r"\d{1,3}(?:(?:a|b|rc)\d{1,2})?\+?(?=\0)").encode())
-    return {
-        found.group().decode("ascii")
-        for found in pattern.finditer(data)
-        if not _NUMBER_BEFORE.search(data, max(found.start() - 1, 0), found.start())
-    }
+    versions: set[str] = set()
+    before = b""
+    for piece in image.pieces(Extent(section.offset, section.size), ".rodata"):
+        data = before + piece
+        versions |= {
+            found.group().decode("ascii")
+            for found in pattern.finditer(data)
+            if not _NUMBER_BEFORE.search(data, max(found.start() - 1, 0), found.start())
+        }
+        if len(versions) > _VERSIONS_MAX:
+            break
+        before = data[-_VERSION_MAX:]
+    return versions
 
 
 def _identity(status: os.stat_result | FileStatus) -> tuple[int, int, int, int]:
@@ -163,6 +175,7 @@ class FileFactsCache:
     """The facts of files that were met, so that each file is read once however many processes map it."""
 
     _facts: dict[tuple[int, int, int, int], FileFacts | None] = field(default_factory=dict)
+    over_budget: int = 0  # files that took too much to read: they count as unusable
 
     def has(self, status: FileStatus) -> bool:
         """Whether a file was met, as long as it is unchanged."""
@@ -172,12 +185,25 @@ class FileFactsCache:
         """The facts of a file that was met."""
         return self._facts[_identity(status)]
 
-    def of(self, file: BinaryIO) -> FileFacts | None:
-        """The facts of an open file; None for a file that is not a usable ELF file."""
+    def of(self, file: BinaryIO, shared: SharedBudget | None = None) -> FileFacts | None:
+        """The facts of an open file; None for a file that is not a usable ELF file or is over its budget.
+
+        ``shared`` is what all files of a process may take; a file that is not begun for lack of it is not remembered.
+        Raises OverBudget for such a file.
+        """
         identity = _identity(os.fstat(file.fileno()))
         if identity not in self._facts:
-            try:
-                self._facts[identity] = examine(ElfImage(file))
-            except (BadElf, struct.error):
-                self._facts[identity] = None
+            if len(self._facts) >= _REMEMBERED_MAX:
+                self._facts.clear()
+            with (shared or SharedBudget()).file() as budget:
+                self._facts[identity] = self._examined(file, budget)
         return self._facts[identity]
+
+    def _examined(self, file: BinaryIO, budget: Budget) -> FileFacts | None:
+        try:
+            return examine(ElfImage(file, budget))
+        except OverBudget:
+            self.over_budget += 1
+        except (BadElf, struct.error):
+            pass
+        return None

@@ -13,6 +13,7 @@ from pyflame_ebpf.cpython.file_facts import FileFacts, FileFactsCache, RuntimeFa
 from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.layout import CPythonLayout
 from pyflame_ebpf.cpython.recipe import Recipe, recipe_for
+from pyflame_ebpf.elf.budget import PROCESS_SECONDS, Budget, SharedBudget
 from pyflame_ebpf.elf.image import BadElf, Segment
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import maps
@@ -178,17 +179,25 @@ def _root_vaddrs(runtime: RuntimeFacts, layout: CPythonLayout) -> tuple[int, int
     return runtime.runtime + head if head else 0, runtime.runtime + current if current else 0
 
 
-def interpreter_of(process: PidOrDirectory, cache: FileFactsCache) -> Interpreter | UnsupportedInterpreter | None:
-    """Find the CPython of a running process; None when it has none.  Raises ProcessGone, ProcessDenied."""
+def interpreter_of(
+    process: PidOrDirectory, cache: FileFactsCache, budget: SharedBudget | None = None
+) -> Interpreter | UnsupportedInterpreter | None:
+    """Find the CPython of a running process; None when it has none.  Raises ProcessGone, ProcessDenied.
+
+    ``budget`` is what all looks at the process's files may take together; files beyond it count as having none.
+    """
     mappings = maps.mappings(process)
     met = statuses_of(process, _one_per_file(mappings))
+    shared = budget or SharedBudget()
+    look = Budget(PROCESS_SECONDS)  # a process may have mapped 65,530 files, and to open them takes seconds
 
     def facts_of(mapping: Mapping) -> FileFacts | None:
         if mapping in met and cache.has(met[mapping]):
             return cache.known(met[mapping])
         try:
+            look.check("process's files")
             with open_mapped_file(process, mapping) as file:
-                return cache.of(file)
+                return cache.of(file, shared)
         except (OSError, BadElf):
             return None
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.elf.bad_elf import BadElf
+from pyflame_ebpf.elf.budget import Budget
 
-TABLE_MAX = 128 << 20  # bytes of one symbol or string table
+__all__ = ["BadElf", "Extent", "FileIdentity", "RegularFile", "identity_of", "open_regular"]
+
+TABLE_MAX = 128 << 20  # bytes of one table
+PIECE = 1 << 20  # bytes that are read of a large table at once: half a millisecond
 
 FileIdentity = tuple[int, int, int, int]  # device, inode, change time in ns, size in bytes
 
@@ -26,12 +30,6 @@ def identity_of(file: BinaryIO) -> FileIdentity:
 
 def _identity(status: os.stat_result) -> FileIdentity:
     return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
-
-
-class BadElf(PyflameError):
-    """A file is not a regular file, not ELF for a 64-bit little-endian machine, or contradicts itself."""
-
-    exit_code = 12
 
 
 class Extent(NamedTuple):
@@ -69,6 +67,7 @@ class RegularFile:
         self.size = status.st_size
         self.identity = _identity(status)
         self._held: list[tuple[int, bytes]] = []  # offset, bytes
+        self.budget: Budget | None = None  # what reading may take now; None: no more than each limit says
 
     def close(self) -> None:
         """Close the file."""
@@ -85,6 +84,9 @@ class RegularFile:
         """
         if size > limit or offset + size > self.size:
             raise BadElf(f"its {what} does not fit into the file")
+        if self.budget is not None:
+            self.budget.check(what)
+            self.budget.check_size(size, what)
         for start, held in self._held:
             if start <= offset and offset + size <= start + len(held):
                 return held[offset - start : offset - start + size]
@@ -92,6 +94,18 @@ class RegularFile:
         if len(data) != size:
             raise BadElf(f"its {what} is cut short")
         return self._with_held(offset, data) if self._held else data
+
+    def pieces(self, extent: Extent, what: str, unit: int = 1) -> Iterator[bytes]:
+        """The bytes of a range piece by piece, each of whole units of so many bytes; a rest of the range is left out.
+
+        Raises BadElf if the range leaves the file, and OverBudget between two pieces.
+        """
+        end = extent.offset + extent.size - extent.size % unit
+        if end > self.size:
+            raise BadElf(f"its {what} does not fit into the file")
+        step = PIECE - PIECE % unit
+        for offset in range(extent.offset, end, step):
+            yield self.read(offset, min(step, end - offset), what)
 
     def _with_held(self, offset: int, data: bytes) -> bytes:
         """The data that was read from an offset, with the held bytes in place of the file's."""

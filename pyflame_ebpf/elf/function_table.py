@@ -1,10 +1,10 @@
 """Function names of addresses, from the bytes of an ELF symbol table.
 
 A large library has half a million symbols and a profile asks for a few hundred addresses.  So all addresses of a file
-are looked up together: array operations set aside the symbols far from any address, at some 60 ns a symbol.
+are looked up together: array operations set aside the symbols far from any address, at some 100 ns a symbol.
 
-The tables are hostile input: a look-up takes time and memory in proportion to the symbols, of which at most two million
-are read.
+The tables are hostile input: a look-up takes time in proportion to the symbols, of which at most two million are read,
+a piece of the table at a time, and memory in proportion to the functions around the wanted addresses.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import compress
 from typing import NamedTuple
+
+from pyflame_ebpf.elf.bad_elf import OverBudget
 
 SYMBOL = struct.Struct("<IBBHQQ")
 NAME_MAX = 4096  # bytes
 
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 _SYMBOLS_MAX = 1 << 21  # 50 MB; Chromium has 1.3 million
+_SYMBOLS_ABOVE_MAX = 1 << 18  # of a file with functions at 4 GiB and above, as kernels' vDSOs, which have a dozen
+SELECTED_MAX = 1 << 19  # functions; 60 MB.  A profile with 2,000 places in a library of large functions has 300,000
+_NAMES_LATELY = 1024  # of 4 KB at the most; aliases of one function are asked for again and again
 _INDEX_BITS = 32
 _LOOK_BACK = 16  # the nearest functions before an address, aliases included, are asked whether they hold it
 _BLOCK_SHIFT = 16  # blocks of 64 KiB: an array of 16-bit numbers has the block of an address without arithmetic
@@ -35,9 +40,9 @@ FunctionAt = Callable[[int], Hit | None]
 
 
 class SymbolTable(NamedTuple):
-    """A symbol table as bytes, and a function that gives the name at an offset of its strings."""
+    """A symbol table, read piece by piece, and a function that gives the name at an offset of its strings."""
 
-    symbols: bytes
+    pieces: Callable[[], Iterable[bytes]]  # of whole symbols; called for each pass over the table
     name_at: Callable[[int], str]
 
 
@@ -52,24 +57,31 @@ def functions_at(
     wanted = set(vaddrs)
     if not wanted:
         return {}
-    nearby = _Nearby(table, _keys_near(table.symbols, wanted), section_ends if whole else None)
+    nearby = _Nearby(table, _functions_near(table, wanted), section_ends if whole else None)
     return {vaddr: hit for vaddr in wanted if (hit := nearby.at(vaddr))}
 
 
 def function_index(table: SymbolTable, section_ends: Sequence[int] = (), *, whole: bool = True) -> FunctionAt:
     """``functions_at`` for single addresses: an index that takes some 150 bytes for each function of the table."""
-    return _Nearby(table, _keys_near(table.symbols, None), section_ends if whole else None).at
+    return _Nearby(table, _functions_near(table, None), section_ends if whole else None).at
+
+
+class _Functions(NamedTuple):
+    """Functions of a table: keys ``address << 32 | number``, and their symbols, which the numbers count."""
+
+    keys: list[int]
+    symbols: bytearray
 
 
 class _Nearby:
     """Functions sorted by address; all that may hold a wanted address are among them."""
 
-    def __init__(self, table: SymbolTable, keys: list[int], section_ends: Sequence[int] | None) -> None:
-        self._symbols = table.symbols
-        self._name_at = cache(table.name_at)
+    def __init__(self, table: SymbolTable, found: _Functions, section_ends: Sequence[int] | None) -> None:
+        self._symbols = found.symbols
+        self._name_at = lru_cache(_NAMES_LATELY)(table.name_at)
         self._section_ends = section_ends
-        self._starts = [key >> _INDEX_BITS for key in keys]
-        self._indices = [key & (1 << _INDEX_BITS) - 1 for key in keys]
+        self._starts = array("Q", [key >> _INDEX_BITS for key in found.keys])
+        self._indices = array("L", [key & (1 << _INDEX_BITS) - 1 for key in found.keys])
 
     def at(self, vaddr: int) -> Hit | None:
         end = bisect_right(self._starts, vaddr)
@@ -95,23 +107,63 @@ class _Nearby:
         return max(limit - start, 0) if limit else 1 << 64
 
 
-def _keys_near(symbols: bytes, wanted: set[int] | None) -> list[int]:
-    """Sorted keys ``address << 32 | symbol number`` of the functions in and before the blocks of wanted addresses.
+def _functions_near(table: SymbolTable, wanted: set[int] | None) -> _Functions:
+    """The functions in and before the blocks of wanted addresses; None for ``wanted`` stands for all addresses.
 
-    None for ``wanted`` stands for all addresses.
+    Raises OverBudget for more than SELECTED_MAX.
     """
-    symbols = symbols[: min(len(symbols) // SYMBOL.size, _SYMBOLS_MAX) * SYMBOL.size]
-    kinds = _function_flags(symbols)
+    limit = _SYMBOLS_MAX
+    chosen = None
+    if wanted is not None:
+        populated: Counter[int] = Counter()
+        for piece in _first(table.pieces(), limit):
+            halves = array("H", _vaddrs(piece).tobytes())
+            kinds = _function_flags(piece)
+            if _any_above_4_gib(halves, kinds):  # in hardly any file: its functions are not set aside by blocks
+                limit = _SYMBOLS_ABOVE_MAX
+                break
+            populated.update(compress(halves[1::4], kinds))
+        else:
+            chosen = _chosen_blocks(populated, {vaddr >> _BLOCK_SHIFT for vaddr in wanted})
+    found = _Functions([], bytearray())
+    for piece in _first(table.pieces(), limit):
+        _select(found, piece, chosen)
+    found.keys.sort()
+    return found
+
+
+def _select(found: _Functions, piece: bytes, chosen: bytearray | None) -> None:
+    """Add the functions of a piece of the table that are in chosen blocks.  Raises OverBudget."""
+    keys, symbols = found
+    kinds = _function_flags(piece)
+    vaddrs = _vaddrs(piece)
     indices = compress(range(len(kinds)), kinds)
-    vaddrs = array("Q", symbols)[1 :: SYMBOL.size // 8]
-    halves = array("H", vaddrs.tobytes())
-    if wanted is not None and not any(
-        halves[place::4].tobytes().strip(b"\0") for place in (2, 3)
-    ):  # below 4 GiB, as nearly all files
-        blocks = list(compress(halves[1::4], kinds))
-        chosen = _chosen_blocks(Counter(blocks), {vaddr >> _BLOCK_SHIFT for vaddr in wanted})
+    if chosen is not None:
+        blocks = compress(array("H", vaddrs.tobytes())[1::4], kinds)
         indices = compress(indices, map(chosen.__getitem__, blocks))
-    return sorted([vaddrs[index] << _INDEX_BITS | index for index in indices])
+    for index in indices:
+        keys.append(vaddrs[index] << _INDEX_BITS | len(keys))
+        symbols += piece[index * SYMBOL.size : (index + 1) * SYMBOL.size]
+    if len(keys) > SELECTED_MAX:
+        raise OverBudget(f"it has more than {SELECTED_MAX:,} functions around the wanted ones: over its budget")
+
+
+def _first(pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
+    """The pieces up to so many symbols, each of whole symbols."""
+    for piece in pieces:
+        count = min(len(piece) // SYMBOL.size, limit)
+        limit -= count
+        if count:
+            yield piece[: count * SYMBOL.size]
+
+
+def _vaddrs(symbols: bytes) -> array[int]:
+    return array("Q", symbols)[1 :: SYMBOL.size // 8]
+
+
+def _any_above_4_gib(halves: array[int], kinds: bytes) -> bool:
+    above = [halves[place::4] for place in (2, 3)]
+    return any(half.tobytes().strip(b"\0") and any(compress(half, kinds)) for half in above)
 
 
 def _function_flags(symbols: bytes) -> bytes:
@@ -144,7 +196,7 @@ def _plainness(name: str) -> tuple[int, int, str]:
     return len(name) - len(name.lstrip("_")), len(name), name
 
 
-def string_at(strings: bytes, start: int) -> str:
-    """The NUL-terminated name at an offset, cut at NAME_MAX bytes."""
-    end = strings.find(b"\0", start, start + NAME_MAX)
-    return strings[start : end if end >= 0 else start + NAME_MAX].decode("utf-8", "replace")
+def string_at(strings: bytes, start: int, limit: int = NAME_MAX) -> str:
+    """The NUL-terminated name at an offset, cut at ``limit`` bytes."""
+    end = strings.find(b"\0", start, start + limit)
+    return strings[start : end if end >= 0 else start + limit].decode("utf-8", "replace")

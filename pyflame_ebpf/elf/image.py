@@ -8,11 +8,13 @@ import than the detection of an interpreter may take, and reads as much as the f
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from functools import cached_property
 from typing import BinaryIO, NamedTuple
 
+from pyflame_ebpf.elf.budget import Budget
 from pyflame_ebpf.elf.file import TABLE_MAX, BadElf, Extent, FileIdentity, RegularFile, open_regular
 from pyflame_ebpf.elf.function_table import string_at
 from pyflame_ebpf.elf.notes import build_id_in
@@ -37,6 +39,8 @@ _SECTIONS_MAX = 4096
 _NOTES_MAX = 1 << 16  # bytes
 _DYNAMIC_MAX = 1 << 16  # bytes
 _SECTION_NAMES_MAX = 1 << 20  # bytes
+_SECTION_NAME_MAX = 256  # bytes; the names that are looked for take less than 20
+_BUILD_ID_MAX = 64  # bytes; linkers write 8 to 20, or what they are told
 _PAGE_SIZE = 4096  # bytes
 
 
@@ -75,8 +79,9 @@ class ElfImage:
     Raises BadElf for a file that is no executable or shared library of a 64-bit little-endian machine.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, budget: Budget | None = None) -> None:
         self._file = RegularFile(file)
+        self._file.budget = budget
         self._read = self._file.read
         self.file_size = self._file.size
         (ident, kind, self.machine, _, self.entry, segments_at, self._sections_at, _, _, size, count, *sections) = (
@@ -108,6 +113,28 @@ class ElfImage:
         """The identity of the file, as it was when it was opened."""
         return self._file.identity
 
+    def limit(self, budget: Budget | None) -> None:
+        """Read with this budget from now on; None for no more than each limit says."""
+        self._file.budget = budget
+
+    @contextmanager
+    def within(self, budget: Budget | None) -> Iterator[None]:
+        """Read with this budget meanwhile: readers raise OverBudget beyond it."""
+        before, self._file.budget = self._file.budget, budget
+        try:
+            yield
+        finally:
+            self._file.budget = before
+
+    @property
+    def budget(self) -> Budget | None:
+        """What reading may take now; None: no more than each limit says."""
+        return self._file.budget
+
+    def forget_sections(self) -> None:
+        """Let go of the section headers, which a file that stays open would keep in memory; they can be read again."""
+        self.__dict__.pop("sections", None)
+
     def hold(self, extents: Iterable[Extent], facts: object) -> bytes:
         """Read these ranges into memory and use them from there.  Returns their digest.  Raises BadElf."""
         return self._file.hold(extents, facts)
@@ -120,6 +147,10 @@ class ElfImage:
     def read_extent(self, extent: Extent, what: str) -> bytes:
         """The bytes of a range of the file.  Raises BadElf, with ``what`` in its message."""
         return self._read(*extent, what)
+
+    def pieces(self, extent: Extent, what: str, unit: int = 1) -> Iterator[bytes]:
+        """The bytes of a range, piece by piece, in whole units of so many bytes.  Raises BadElf."""
+        return self._file.pieces(extent, what, unit)
 
     def read_virtual(self, vaddr: int, size: int) -> bytes:
         """``size`` bytes of the file at an address of the image.  Raises BadElf if the file has fewer there."""
@@ -206,7 +237,7 @@ class ElfImage:
         for segment in self.all_segments:
             if segment.kind == _PT_NOTE and segment.file_size <= _NOTES_MAX:
                 notes = self._read(segment.offset, segment.file_size, "notes", _NOTES_MAX)
-                if note := build_id_in(notes):
+                if (note := build_id_in(notes)) and note.size <= _BUILD_ID_MAX:
                     return notes[note.start : note.start + note.size], segment.vaddr + note.start
         return b"", 0
 
@@ -236,7 +267,7 @@ class ElfImage:
         names_at, names_size = headers[self._section_names][4:6]
         names = self._read(names_at, names_size, "section names", _SECTION_NAMES_MAX)
         return tuple(
-            Section(string_at(names, name), kind, vaddr, offset, length, link)
+            Section(string_at(names, name, _SECTION_NAME_MAX), kind, vaddr, offset, length, link)
             for name, kind, _, vaddr, offset, length, link, *_ in headers
         )
 

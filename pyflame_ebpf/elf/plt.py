@@ -18,7 +18,7 @@ from itertools import compress, count
 from typing import NamedTuple
 
 from pyflame_ebpf.elf.function_table import Hit
-from pyflame_ebpf.elf.image import BadElf, ElfImage, Section
+from pyflame_ebpf.elf.image import BadElf, ElfImage, Extent, Section
 from pyflame_ebpf.elf.symbols import ElfSymbols
 
 _MACHINE_X86_64 = 62
@@ -71,20 +71,28 @@ class PltStubs:
         stubs = [stub for found in self._stubs.values() for stub in found]
         slots = {stub.slot for stub in stubs if stub.slot >= 0}
         lazy = self._relocations(_DT_JMPREL, _DT_PLTRELSZ)
-        for number in {stub.number for stub in stubs if 0 <= stub.number < len(lazy) // _RELOCATION.size}:
-            _, target = _relocation(lazy, number)
-            if target.kind in _KINDS:
-                self._by_number[number] = target
-        self._by_slot = dict(_filling(lazy, slots))
+        numbers = {stub.number for stub in stubs if 0 <= stub.number < lazy.size // _RELOCATION.size}
+        for number in numbers:
+            place = Extent(lazy.offset + number * _RELOCATION.size, _RELOCATION.size)
+            with suppress(BadElf):
+                _, target = _relocation(self._symbols.image.read_extent(place, "relocations"), 0)
+                if target.kind in _KINDS:
+                    self._by_number[number] = target
+        self._by_slot = dict(self._filling(lazy, slots))
         if slots - self._by_slot.keys():
-            others = _filling(self._relocations(_DT_RELA, _DT_RELASZ), slots)
+            others = self._filling(self._relocations(_DT_RELA, _DT_RELASZ), slots)
             self._by_slot |= {slot: found for slot, found in others if found.kind == _GLOB_DAT}
 
-    def _relocations(self, table_tag: int, size_tag: int) -> bytes:
+    def _relocations(self, table_tag: int, size_tag: int) -> Extent:
         with suppress(BadElf):
-            data = self._symbols.image.relocations(table_tag, size_tag)
-            return data[: len(data) // _RELOCATION.size * _RELOCATION.size]
-        return b""
+            return self._symbols.image.table_extent(table_tag, size_tag)
+        return Extent(0, 0)
+
+    def _filling(self, relocations: Extent, slots: set[int]) -> Iterator[tuple[int, _Relocation]]:
+        """(slot, relocation) for each relocation that fills one of these slots; none of a table that is over budget."""
+        with suppress(BadElf):
+            for piece in self._symbols.image.pieces(relocations, "relocations", _RELOCATION.size) if slots else ():
+                yield from _filling(piece, slots)
 
     @property
     def choosers(self) -> set[int]:

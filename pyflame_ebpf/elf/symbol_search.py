@@ -1,7 +1,7 @@
 """Symbols by name: through the GNU hash table of dynamic symbols, or by scanning a table.
 
-The tables are hostile input: a chain of the hash table is followed for 4,096 symbols, and a scan looks at 256 names and
-at 256 places for each.
+The tables are hostile input: a chain of the hash table is followed for 4,096 symbols, and a scan takes time in
+proportion to the tables, which it reads piece by piece, so that a budget can end it.
 
 Source: "GNU Hash ELF Sections", Oracle's description of DT_GNU_HASH, for no standard describes it.
 """
@@ -9,15 +9,18 @@ Source: "GNU Hash ELF Sections", Oracle's description of DT_GNU_HASH, for no sta
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
-from itertools import islice
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from pyflame_ebpf.elf.bad_elf import BadElf
 from pyflame_ebpf.elf.function_table import SYMBOL
 
 _WORDS = struct.Struct("<IIII")
 _CHAIN_MAX = 4096  # symbols of one hash bucket
-_SCAN_MAX = 256  # names that end like the wanted one; places where the bytes of its offset occur by chance
+_SCAN_MAX = 256  # names that end like a wanted one
+_BUCKETS_MAX = 1 << 22  # 16 MB; linkers make fewer buckets than symbols, and Chromium has 1.3 million symbols
+_BUCKETS_PIECE = 1 << 16  # buckets that are read at once
 
 Read = Callable[[int, int], bytes]  # (address, size) → bytes; raises BadElf
 
@@ -51,8 +54,13 @@ class GnuHash:
 
     def count(self) -> int | None:
         """The number of dynamic symbols, which is where the last chain ends; None if that chain has no end."""
-        buckets = struct.unpack(f"<{self._buckets}I", self._read(self._buckets_at, 4 * self._buckets))
-        last = max(buckets, default=0)
+        if self._buckets > _BUCKETS_MAX:
+            raise BadElf("its hash table has too many buckets")
+        last = 0
+        for first in range(0, self._buckets, _BUCKETS_PIECE):
+            size = 4 * min(_BUCKETS_PIECE, self._buckets - first)
+            largest = max(array("I", self._read(self._buckets_at + 4 * first, size)), default=0)
+            last = max(last, largest)
         if last < self._first_hashed:
             return int(self._first_hashed)
         for index, (value,) in enumerate(struct.iter_unpack("<I", self._chain(last))):
@@ -87,20 +95,40 @@ def _hash(name: bytes) -> int:
     return value
 
 
-def scan(symbols: bytes, strings: bytes, name: str) -> Symbol | None:
-    """The defined symbol of this name; a search in the tables' bytes is 100 times faster than unpacking them."""
-    wanted = name.encode() + b"\0"
-    for at in islice(_occurrences(strings, wanted), _SCAN_MAX):
-        for position in islice(_occurrences(symbols, struct.pack("<I", at)), _SCAN_MAX):
-            if position % SYMBOL.size == 0:
-                _, info, _, section, vaddr, size = SYMBOL.unpack_from(symbols, position)
+def scan(symbols: Iterable[bytes], strings: Iterable[bytes], names: Iterable[str]) -> dict[str, Symbol]:
+    """The defined symbols of these names, from the pieces of the tables; symbols are not cut by a piece's end.
+
+    Of several symbols with a name the first counts.  Numbers are searched without unpacking the symbols.
+    """
+    offsets = _offsets(strings, {name: name.encode() + b"\0" for name in names})
+    found: dict[str, Symbol] = {}
+    for piece in symbols if offsets else ():
+        numbers = array("I", piece)[:: SYMBOL.size // 4]
+        if offsets.keys().isdisjoint(numbers):
+            continue
+        for index, number in enumerate(numbers):
+            if number in offsets and offsets[number] not in found:
+                _, info, _, section, vaddr, size = SYMBOL.unpack_from(piece, index * SYMBOL.size)
                 if section:
-                    return Symbol(name, vaddr, size, info & 15)
-    return None
+                    found[offsets[number]] = Symbol(offsets[number], vaddr, size, info & 15)
+    return found
 
 
-def _occurrences(data: bytes, wanted: bytes) -> Iterator[int]:
-    position = data.find(wanted)
-    while position >= 0:
-        yield position
-        position = data.find(wanted, position + 1)
+def _offsets(strings: Iterable[bytes], wanted: dict[str, bytes]) -> dict[int, str]:
+    """Name by offset of each string, or end of a string, that is a wanted one; 256 of each name at the most."""
+    longest = max(map(len, wanted.values()), default=1)
+    offsets: dict[int, str] = {}
+    counts = dict.fromkeys(wanted, 0)
+    before, at = b"", 0  # the end of the pieces so far, and its offset
+    for piece in strings:
+        data = before + piece
+        for name, ending in wanted.items():
+            position = data.find(ending)
+            while position >= 0 and counts[name] < _SCAN_MAX:
+                if position + len(ending) > len(before):  # else it was found in the piece before
+                    offsets[at + position] = name
+                    counts[name] += 1
+                position = data.find(ending, position + 1)
+        before = data[max(len(data) - longest + 1, 0) :]
+        at += len(data) - len(before)
+    return offsets

@@ -7,7 +7,7 @@ use.  .symtab is found by the section headers, .dynsym by the dynamic section, w
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from pyflame_ebpf.elf.symbol_search import GnuHash, Symbol, scan
 
 _SHT_SYMTAB = 2
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH = 4, 5, 6, 10, 0x6FFFFEF5
+_STRINGS_MAX = 1 << 30  # bytes; they are read piece by piece, or a name at a time
 _NAME_GUESS = 256  # bytes; most names take less than 100
 
 
@@ -110,7 +111,8 @@ class ElfSymbols:
         return tables
 
     def _fits(self, tables: _Tables) -> bool:
-        return all(size <= TABLE_MAX and offset + size <= self.image.file_size for offset, size in tables)
+        sized = tables.symbols.size <= TABLE_MAX and tables.strings.size <= _STRINGS_MAX
+        return sized and all(offset + size <= self.image.file_size for offset, size in tables)
 
     def _dynamic_count(self) -> int:
         """Symbols in .dynsym: only the hash tables and the section headers tell."""
@@ -131,13 +133,19 @@ class ElfSymbols:
 
     def symbol(self, name: str) -> Symbol | None:
         """The defined symbol of this name, dynamic or not."""
-        return self.dynamic_symbol(name) or self._scan(self._static, name)
+        return self.named([name]).get(name)
+
+    def named(self, names: Iterable[str]) -> dict[str, Symbol]:
+        """The defined symbols of these names, dynamic or not; .symtab is walked once for all of them."""
+        found = {name: symbol for name in names if (symbol := self.dynamic_symbol(name))}
+        others = [name for name in names if name not in found]
+        return found | self._scan(self._static, others) if others else found
 
     def dynamic_symbol(self, name: str) -> Symbol | None:
         """The defined dynamic symbol of this name, found by the hash table if there is one."""
         tags = self.image.dynamic
         if not {_DT_GNU_HASH, _DT_SYMTAB, _DT_STRTAB} <= tags.keys():
-            return self._scan(self._dynamic, name)
+            return self._scan(self._dynamic, [name]).get(name)
         wanted = name.encode() + b"\0"
         for index in self._gnu_hash(tags[_DT_GNU_HASH]).candidates(name):
             entry = SYMBOL.unpack(self.image.read_virtual(tags[_DT_SYMTAB] + SYMBOL.size * index, SYMBOL.size))
@@ -145,8 +153,8 @@ class ElfSymbols:
                 return Symbol(name, entry[4], entry[5], entry[1] & 15)
         return None
 
-    def _scan(self, tables: _Tables, name: str) -> Symbol | None:
-        return scan(self._bytes_of(tables), self.image.read_extent(tables.strings, "symbol names"), name)
+    def _scan(self, tables: _Tables, names: Iterable[str]) -> dict[str, Symbol]:
+        return scan(self._pieces_of(tables), self.image.pieces(tables.strings, "symbol names"), names)
 
     # Functions by address
 
@@ -188,10 +196,10 @@ class ElfSymbols:
         return self._name(self._dynamic.strings, SYMBOL.unpack(self.image.read_extent(place, "symbols"))[0])
 
     def _table(self, tables: _Tables) -> SymbolTable:
-        return SymbolTable(self._bytes_of(tables), lambda start: self._name(tables.strings, start))
+        return SymbolTable(lambda: self._pieces_of(tables), lambda start: self._name(tables.strings, start))
 
-    def _bytes_of(self, tables: _Tables) -> bytes:
-        return self.image.read_extent(Extent(tables.symbols.offset, tables.whole * SYMBOL.size), "symbols")
+    def _pieces_of(self, tables: _Tables) -> Iterator[bytes]:
+        return self.image.pieces(tables.symbols, "symbols", SYMBOL.size)
 
     def _name(self, strings: Extent, start: int) -> str:
         """The name at an offset of a string table, cut at NAME_MAX bytes."""

@@ -110,6 +110,8 @@ class Segments:
         self._totals = self._counting.counters() | {
             "codes_unnamed": codes.unnamed,
             "codes_without_lines": codes.without_lines,
+            "codes_given_up": codes.given_up,
+            "line_tables_given_up": codes.lines_given_up,
         }
         self._current.counters = {
             name: number - self._totals_before.get(name, 0) for name, number in self._totals.items()

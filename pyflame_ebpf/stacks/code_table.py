@@ -6,15 +6,15 @@ names and that was not sent at all is read the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pyflame_ebpf.cpython.code_objects import Code, decode_str, read_bytes, read_str
 from pyflame_ebpf.cpython.layout import CPythonLayout
-from pyflame_ebpf.cpython.line_table import decode_lines
 from pyflame_ebpf.forgetting import Gone
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.events import CodeEvent, StackEvent
+from pyflame_ebpf.stacks.kept_codes import KeptCodes
 from pyflame_ebpf.tracking.mishaps import Mishaps
 
 ReadMemory = Callable[[Identity, int, int], bytes]  # (process, address, size) → memory, b"" if it cannot be read
@@ -29,10 +29,10 @@ class CodeTable:
     ``unnamed`` counts code objects whose name, ``without_lines`` those whose line table could not be read.
     """
 
-    def __init__(self, read: ReadMemory, mishaps: Mishaps | None = None) -> None:
+    def __init__(self, read: ReadMemory, kept: KeptCodes | None = None, mishaps: Mishaps | None = None) -> None:
         self._read = read
         self._mishaps = mishaps or Mishaps()
-        self._codes: dict[int, Code] = {}
+        self._codes = kept or KeptCodes()
         self._unsettled: list[tuple[StackEvent, CPythonLayout]] = []
         self.unnamed = 0
         self.without_lines = 0
@@ -42,7 +42,7 @@ class CodeTable:
         return code_id in self._codes
 
     def get(self, code_id: int) -> Code | None:
-        """A code object by its id, None if it never came or was forgotten."""
+        """A code object by its id, None if it never came, was forgotten or was given up."""
         return self._codes.get(code_id)
 
     def add(self, event: CodeEvent, layout: CPythonLayout) -> None:
@@ -63,12 +63,31 @@ class CodeTable:
         table = (
             read_bytes(layout, read, event.line_table_address) if missing & abi.CODE_NO_LINE_TABLE else event.line_table
         )
-        lines = None if table is None else decode_lines(layout.line_table_format, table, event.first_line)
         if name is None:
             self.unnamed += 1
-        if lines is None:
+        if table is None:
             self.without_lines += 1
-        self._codes[event.code_id] = Code(name or UNREADABLE_NAME, file or "", event.first_line, lines, layout)
+        code = Code(name or UNREADABLE_NAME, file or "", event.first_line, None, layout)
+        self._codes.add(event.code_id, code, table)
+
+    @property
+    def crowded(self) -> bool:
+        """True once so many code objects are kept that ``need`` must be told which of them new stacks have."""
+        return self._codes.crowded
+
+    def need(self, code_ids: Iterable[int]) -> None:
+        """Note the code objects of a new stack: others are given up before them."""
+        self._codes.need(code_ids)
+
+    @property
+    def given_up(self) -> int:
+        """Code objects that were dropped because there were too many."""
+        return self._codes.given_up
+
+    @property
+    def lines_given_up(self) -> int:
+        """Line tables that were dropped because there were too many."""
+        return self._codes.lines_given_up
 
     def read_later(self, event: StackEvent, layout: CPythonLayout) -> None:
         """Let the next ``settle`` read the code objects that this stack names and that have not come by then."""
@@ -116,5 +135,4 @@ class CodeTable:
 
     def forget(self, gone: Gone) -> None:
         """Drop the code objects that are gone."""
-        for code_id in gone.codes:
-            self._codes.pop(code_id, None)
+        self._codes.drop(gone.codes)

@@ -21,7 +21,7 @@ class Collected:
     """All that was sampled and is kept.  ``read`` reads a process's memory; ``limit`` is that of ``KeptSamples``."""
 
     def __init__(self, read: ReadMemory, limit: int | None = None, mishaps: Mishaps | None = None) -> None:
-        self.codes = CodeTable(read, mishaps)
+        self.codes = CodeTable(read, mishaps=mishaps)
         self.threads = ThreadNames()
         self.kept = KeptSamples(limit)
         self.samples = 0  # since the recording began
@@ -45,6 +45,8 @@ class Collected:
             new = self.kept.add_stack(event.continued(native) if native else event)
             # A code object may have been forgotten here while the programs still took it for known.
             forgotten = any(code_id not in self.codes for code_id in new)
+        if self.codes.crowded:
+            self.codes.need(event.codes())
         if (event.unsent or forgotten) and layout is not None:
             self.codes.read_later(event, layout)
 

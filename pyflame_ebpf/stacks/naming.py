@@ -22,6 +22,7 @@ NameAddress = Callable[[Identity, int], Frame | None]  # a native address's func
 NameKernelAddress = Callable[[int], Frame]
 
 NAMES_MAX = 1 << 18  # native addresses whose names are kept from one segment to the next
+PYTHON_MAX = 1 << 17  # places in code objects whose names are kept: 25 MB
 UNREADABLE = Frame(FrameKind.MARK, "[unreadable code object]")
 
 
@@ -122,7 +123,10 @@ class FrameNames:
             code = self._codes.get(code_id)
             if code is None:  # it may come yet
                 return UNREADABLE
-            frame = self._python[code_id, position] = python_frame(code, position)
+            if len(self._python) >= PYTHON_MAX:
+                self._python.clear()
+            frame = python_frame(code, position)
+            frame = self._python[code_id, position] = self._functions.setdefault(frame, frame)
         return frame
 
     def _native_frame(self, identity: Identity, address: int) -> Frame | None:

@@ -1,6 +1,6 @@
 """The symbols that were stripped from a file: in its section .gnu_debugdata, or in a separate debug file.
 
-Both are hostile input.  Compressed symbols are unpacked into at most 64 MB of memory.  A separate file counts only if
+Both are hostile input.  Compressed symbols are unpacked into at most 32 MB of memory.  A separate file counts only if
 it has the wanted build id or, where one of the two files has no build id, the wanted checksum.
 
 Sources: GDB's manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
@@ -16,6 +16,8 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from pyflame_ebpf.elf.bad_elf import OverBudget
+from pyflame_ebpf.elf.budget import Budget
 from pyflame_ebpf.elf.file import FileIdentity, identity_of
 from pyflame_ebpf.elf.function_table import string_at
 from pyflame_ebpf.elf.image import BadElf, ElfImage
@@ -23,14 +25,14 @@ from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.target_files import open_below, root_of
 
-UNPACKED_MAX = 64 << 20  # bytes; Fedora's largest is 10 MB
-_LZMA_MEMORY_MAX = 128 << 20  # bytes; xz -9 needs 65 MB
-_PACKED_MAX = 32 << 20  # bytes
+UNPACKED_MAX = 32 << 20  # bytes; Fedora's largest is 10 MB
+_LZMA_MEMORY_MAX = 20 << 20  # bytes; Fedora's xz -6 needs 9 MB, xz -7 17 MB
+_PACKED_MAX = 8 << 20  # bytes
 _LINK_MAX = 4096  # bytes
 _CHECKSUM_MAX = 1 << 30  # bytes of one file whose checksum is computed
 _CHECKSUMS_MAX = 4 << 30  # bytes of all such files: anybody can make huge files that take no room on the disk
 _REMEMBERED_MAX = 1 << 16  # files
-_STEP = 1 << 20  # bytes that are unpacked or read at once
+_STEP = 1 << 18  # bytes that are unpacked or read at once: 3 ms of unpacking
 _DEBUG_ROOT = "/usr/lib/debug"
 
 
@@ -42,7 +44,7 @@ def unpack_debug_data(image: ElfImage) -> BinaryIO | None:
     packed = image.section_data(section, _PACKED_MAX)
     file = os.fdopen(os.memfd_create("debugdata"), "r+b", buffering=0)
     try:
-        _unpack(packed, file)
+        _unpack(packed, file, image.budget)
     except (lzma.LZMAError, MemoryError, EOFError) as error:
         file.close()
         raise BadElf("its .gnu_debugdata cannot be unpacked") from error
@@ -52,10 +54,12 @@ def unpack_debug_data(image: ElfImage) -> BinaryIO | None:
     return file
 
 
-def _unpack(packed: bytes, file: BinaryIO) -> None:
+def _unpack(packed: bytes, file: BinaryIO, budget: Budget | None) -> None:
     unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY_MAX)
     size = 0
     while not unpacker.eof:
+        if budget is not None:
+            budget.check(".gnu_debugdata")
         part = unpacker.decompress(packed, _STEP)
         if not part and (unpacker.needs_input or not packed):
             if not unpacker.eof:
@@ -159,20 +163,27 @@ class DebugFiles:
         wanted = self._wanted[identity]
         if wanted is None:
             return None
+        budget = symbols.image.budget
         with contextlib.closing(_candidates(wanted, path, pid)) as files:
-            return next((identity_of(file) for file in files if self._matches(file, wanted)), None)
+            return next((identity_of(file) for file in files if self._matches(file, wanted, budget)), None)
 
-    def _matches(self, file: BinaryIO, wanted: Wanted) -> bool:
+    def _matches(self, file: BinaryIO, wanted: Wanted, budget: Budget | None) -> bool:
         key = identity_of(file), wanted
         if key not in self._matching:
             _make_room(self._matching)
             self._matching[key] = False
-            with contextlib.suppress(BadElf, OSError):
-                self._matching[key] = is_debug_file_of(ElfSymbols(ElfImage(file)), wanted, lambda: self._checksum(file))
+            try:
+                found = ElfSymbols(ElfImage(file, budget))
+                self._matching[key] = is_debug_file_of(found, wanted, lambda: self._checksum(file, budget))
+            except OverBudget:  # another process may have more left
+                del self._matching[key]
+                return False
+            except (BadElf, OSError):
+                pass
         return self._matching[key]
 
-    def _checksum(self, file: BinaryIO) -> int:
-        """The CRC-32 of a file, -1 if it is too large.  Raises OSError."""
+    def _checksum(self, file: BinaryIO, budget: Budget | None) -> int:
+        """The CRC-32 of a file, -1 if it is too large.  Raises OSError, OverBudget."""
         identity = identity_of(file)
         if identity not in self._checksums:
             size = identity[-1]
@@ -180,7 +191,7 @@ class DebugFiles:
                 return -1
             _make_room(self._checksums)
             self._checksummed += size
-            self._checksums[identity] = checksum(file, size)
+            self._checksums[identity] = checksum(file, size, budget)
         return self._checksums[identity]
 
 
@@ -201,9 +212,11 @@ def is_debug_file_of(found: ElfSymbols, wanted: Wanted, checksum_of_found: Calla
     return wanted.link is not None and wanted.link[1] == checksum_of_found()
 
 
-def checksum(file: BinaryIO, size: int) -> int:
-    """The CRC-32 of the first ``size`` bytes of a file.  Raises OSError."""
+def checksum(file: BinaryIO, size: int, budget: Budget | None = None) -> int:
+    """The CRC-32 of the first ``size`` bytes of a file.  Raises OSError, OverBudget."""
     value = 0
     for offset in range(0, size, _STEP):
+        if budget is not None:
+            budget.check("checksum")
         value = zlib.crc32(os.pread(file.fileno(), min(_STEP, size - offset), offset), value)
     return value

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from pyflame_ebpf.elf.bad_elf import OverBudget
+from pyflame_ebpf.elf.budget import Budget
 from pyflame_ebpf.elf.file import FileIdentity
 from pyflame_ebpf.elf.file_contents import Digest, hold_names
 from pyflame_ebpf.elf.function_table import FunctionAt, Hit
@@ -34,19 +36,23 @@ class FileFunctions:
     """The functions of a mapped file, which stays open until ``close``.
 
     ``debug`` is the identity of its separate debug file, ``digest`` that of contents which it shares with other files.
+    ``budget`` is what one look-up may take, or all until ``unlimited`` is called.
     Raises ContentsChanged if the contents have another digest, and any of DAMAGE.
     """
 
-    def __init__(self, file: MappedFile, debug: FileIdentity | None, digest: Digest | None) -> None:
+    def __init__(
+        self, file: MappedFile, debug: FileIdentity | None, digest: Digest | None, budget: Budget | None = None
+    ) -> None:
+        self.over_budget = ""  # what took too much, "" for nothing
         with contextlib.ExitStack() as opened:
-            self._own = ElfSymbols(ElfImage(opened.enter_context(file.open())))
+            self._own = ElfSymbols(ElfImage(opened.enter_context(file.open()), budget))
             if digest is not None and hold_names(self._own) != digest:
                 raise ContentsChanged
             self._open = opened.pop_all()
         self._path = file.path
         self._unpacked = 0  # bytes of .gnu_debugdata
         self._best: ElfSymbols | None = None  # None: stripped, and there is no substitute
-        with contextlib.suppress(*DAMAGE):
+        with self._noting_the_budget():
             self._best = self._find_best(file, debug)
         self._tables: list[Table] = [self._own.dynamic_functions]
         if self._best is not None:
@@ -60,17 +66,20 @@ class FileFunctions:
             with contextlib.suppress(*DAMAGE):
                 found = self._open.enter_context(open_debug_file(self._own, file.path, file.pid, debug))
                 if found is not None:
+                    found.image.limit(self._own.image.budget)
                     return found
         unpacked = unpack_debug_data(self._own.image)
         if unpacked is None:
             return None
-        image = ElfImage(self._open.enter_context(unpacked))
+        image = ElfImage(self._open.enter_context(unpacked), self._own.image.budget)
         self._unpacked = image.file_size
         return ElfSymbols(image)
 
     @property
     def lack(self) -> str:
         """Why the file has no better names, "" if it has all."""
+        if self.over_budget:
+            return self.over_budget
         return "" if self._best is not None or self._path == VDSO else STRIPPED
 
     @property
@@ -93,8 +102,18 @@ class FileFunctions:
             indexes.insert(0, self._best.static_index)
         self._tables = []
         for index in indexes:
-            with contextlib.suppress(*DAMAGE):
+            with self._noting_the_budget():
                 self._tables.append(_indexed(index()))
+
+    @contextlib.contextmanager
+    def _noting_the_budget(self) -> Iterator[None]:
+        """Count a damaged table as empty, and say so of one that is over its budget."""
+        try:
+            yield
+        except OverBudget as error:
+            self.over_budget = error.message
+        except DAMAGE:
+            pass
 
     def at(self, vaddrs: set[int]) -> dict[int, Hit]:
         """The functions that hold addresses; a damaged table counts as empty."""
@@ -102,9 +121,15 @@ class FileFunctions:
         everything = vaddrs | stubs.choosers
         found: list[dict[int, Hit]] = []
         for table in self._tables:
-            with contextlib.suppress(*DAMAGE):
+            with self._noting_the_budget():
                 found.append(table(everything))
         return _nearest(vaddrs, stubs, found)
+
+    def unlimited(self) -> None:
+        """Let later look-ups take as long as they take: an index answers them."""
+        self._own.image.limit(None)
+        if self._best is not None:
+            self._best.image.limit(None)
 
     def close(self) -> None:
         """Close the file and its debug file."""

@@ -14,6 +14,7 @@ from pyflame_ebpf.symbols.debug_files import DebugFiles
 from pyflame_ebpf.symbols.file_functions import DAMAGE
 from pyflame_ebpf.symbols.file_names import FileNames
 from pyflame_ebpf.symbols.mapped_file import MappedFile, is_without_file
+from pyflame_ebpf.symbols.naming_budgets import NamingBudgets
 
 PERF_MAP = "only a perf map could name it"
 PLACES_MAX = 1 << 16  # mappings of processes
@@ -25,8 +26,9 @@ class KnownFiles:
     ``forgotten`` is called for names that are about to begin anew, because other files are to share them.
     """
 
-    def __init__(self, forgotten: Callable[[FileNames], None]) -> None:
+    def __init__(self, forgotten: Callable[[FileNames], None], budgets: NamingBudgets) -> None:
         self._forgotten = forgotten
+        self._budgets = budgets
         self._places: dict[tuple[int, Mapping], FileNames] = {}  # by process
         self._files: dict[tuple[FileIdentity, FileIdentity | None], FileNames] = {}  # by file and debug file
         self._same: FilesByContents[FileNames, ElfSymbols] = FilesByContents(hold_names, self._joined)
@@ -51,7 +53,7 @@ class KnownFiles:
         if is_without_file(file.mapping):
             return FileNames(lack=f"no file holds this code (a JIT compiler's?), and {PERF_MAP}")
         try:
-            with _opened(file) as symbols:
+            with self._opened(file) as symbols:
                 if symbols.build_id:
                     self.build_ids.setdefault(file.path, symbols.build_id.hex())
                 debug = None
@@ -68,20 +70,19 @@ class KnownFiles:
             names, digest = self._same.same_as(symbols, debug)
             if names is None:
                 names = FileNames(symbols.image.segments, readable=True, debug=debug, digest=digest)
-                self._same.add(symbols, names, digest, lambda: _opened(file), debug)
+                self._same.add(symbols, names, digest, lambda: self._opened(file), debug)
             self._files[key] = names
         return self._files[key]
+
+    @contextlib.contextmanager
+    def _opened(self, file: MappedFile) -> Iterator[ElfSymbols]:
+        with self._budgets.of(file.pid).file() as budget, file.open() as opened:
+            yield ElfSymbols(ElfImage(opened, budget))
 
     def _joined(self, names: FileNames, symbols: ElfSymbols, digest: Digest) -> None:
         """Begin anew: the old names may come from other contents than those that are shared from now on."""
         self._forgotten(names)
         names.begin_anew(symbols.image.segments, digest)
-
-
-@contextlib.contextmanager
-def _opened(file: MappedFile) -> Iterator[ElfSymbols]:
-    with file.open() as opened:
-        yield ElfSymbols(ElfImage(opened))
 
 
 def said(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from pyflame_ebpf.elf.bad_elf import ProcessOverBudget
 from pyflame_ebpf.elf.function_table import Hit
 from pyflame_ebpf.elf.image import OTHER_MACHINE
 from pyflame_ebpf.symbols.demangle import Demangler
@@ -21,6 +22,7 @@ from pyflame_ebpf.symbols.foreign_file import machine_of
 from pyflame_ebpf.symbols.indexed_files import IndexedFiles
 from pyflame_ebpf.symbols.known_files import KnownFiles, said
 from pyflame_ebpf.symbols.mapped_file import MappedFile
+from pyflame_ebpf.symbols.naming_budgets import NamingBudgets
 
 ANONYMOUS = "[anonymous]"  # stands for the path of code that no file holds
 JIT = "[jit]"  # stands for the path of code that a perf map names
@@ -36,7 +38,8 @@ class NativeSymbols:
 
     def __init__(self, *, live: bool = False) -> None:
         self._live = live
-        self._known = KnownFiles(self._forget)
+        self._budgets = NamingBudgets()
+        self._known = KnownFiles(self._forget, self._budgets)
         self._indexed = IndexedFiles()
         self._demangler = Demangler()
         self._kept = 0  # characters of names
@@ -96,6 +99,9 @@ class NativeSymbols:
             except ContentsChanged:
                 self._known.refuse(file, "it was changed while it was mapped")
                 return
+            except ProcessOverBudget as error:  # for what came before: other processes may have names of this file
+                self._known.refuse(file, error.message)
+                return
             except DAMAGE as error:
                 names.lack = said(error)
         self._kept += names.add(vaddrs, found)
@@ -105,12 +111,15 @@ class NativeSymbols:
         if (indexed := self._indexed.get(names)) is not None:
             return indexed.at(vaddrs)
         began = time.monotonic()
-        with contextlib.ExitStack() as opened:
-            functions = opened.enter_context(contextlib.closing(FileFunctions(file, names.debug, names.digest)))
+        with self._budgets.of(file.pid).file() as budget, contextlib.ExitStack() as opened:
+            functions = opened.enter_context(contextlib.closing(FileFunctions(file, names.debug, names.digest, budget)))
             if self._live and self._indexed.keep(names, functions):
                 opened.pop_all()
+                functions.unlimited()
                 return functions.at(vaddrs)
             found = functions.at(vaddrs)
+            if functions.over_budget and budget.strained:
+                raise ProcessOverBudget(functions.over_budget)
             names.lack = functions.lack
         names.rests_until = time.monotonic() + REST * (time.monotonic() - began)
         return found

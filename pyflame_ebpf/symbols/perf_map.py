@@ -1,8 +1,9 @@
 """perf-PID.map, in which JIT compilers list the functions they made, a line each: ``START SIZE name``, in hexadecimal.
 
 The profiled program writes the file, so it is hostile input: it must be a regular file that belongs to the program's
-user or to root and is reached through no link, and 64 MB of it are read.  It is opened when the program is first seen
-to run code of no file, and read when names are asked for, when the program may have ended.
+user or to root and is reached through no link.  64 MB of it are read, and 128 MB of all programs' maps.  It is opened
+when the program is first seen to run code of no file, and read when names are asked for, when the program may have
+ended.
 
 Source: Linux, tools/perf/Documentation/jit-interface.txt.
 """
@@ -17,6 +18,7 @@ from array import array
 from bisect import bisect_right
 from typing import BinaryIO
 
+from pyflame_ebpf.elf.budget import Budget
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.process_directory import PidOrDirectory, directory_of
@@ -25,6 +27,9 @@ from pyflame_ebpf.host.target_files import find_below, root_of
 BYTES_MAX = 64 << 20  # of one file
 ENTRIES_MAX = 1 << 20  # of one file
 OPEN_MAX = 512  # files
+KEPT_MAX = 128 << 20  # bytes of all files; one of Node's with 100,000 functions takes 8 MB
+SECONDS_MAX = 2.0  # of CPU time for one file; 100,000 lines take 0.2
+_ASK_EVERY = 4096  # lines that are read between two looks at the clock
 _NAME_MAX = 1024  # bytes
 _ADDRESS_END = 1 << 64
 _LOOK_BACK = 32  # the nearest entries before an address are asked whether they hold it
@@ -36,21 +41,30 @@ class PerfMap:
 
     def __init__(self, text: bytes) -> None:
         self._text = text[:BYTES_MAX]
-        entries = sorted(self._entries())
-        self._starts = array("Q", [start for start, _, _, _ in entries])
-        self._lines = array("Q", [line for _, line, _, _ in entries])  # offset of the line in the text
-        self._sizes = array("Q", [size for _, _, size, _ in entries])
-        self._names = array("Q", [name for _, _, _, name in entries])
+        starts, sizes, names = self._entries()
+        order = array("L", sorted(range(len(starts)), key=starts.__getitem__))  # of equal starts the later line is last
+        self._starts = array("Q", map(starts.__getitem__, order))
+        self._sizes = array("Q", map(sizes.__getitem__, order))
+        self._names = array("L", map(names.__getitem__, order))  # offset in the text, which rises from line to line
 
-    def _entries(self) -> list[tuple[int, int, int, int]]:
-        entries = []
-        for match in _LINE.finditer(self._text):
+    def _entries(self) -> tuple[array[int], array[int], array[int]]:
+        """(starts, sizes, offsets of names) in the order of the lines, as many as SECONDS_MAX allow."""
+        budget = Budget(SECONDS_MAX)
+        starts, sizes, names = array("Q"), array("Q"), array("L")
+        for number, match in enumerate(_LINE.finditer(self._text)):
             start, size = int(match[1], 16), int(match[2], 16)
             if size and start + size <= _ADDRESS_END:
-                entries.append((start, match.start(), size, match.start(3)))
-                if len(entries) == ENTRIES_MAX:
-                    break
-        return entries
+                starts.append(start)
+                sizes.append(size)
+                names.append(match.start(3))
+            if len(starts) == ENTRIES_MAX or (number % _ASK_EVERY == 0 and budget.spent > budget.seconds):
+                break
+        return starts, sizes, names
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return len(self._text) + 3 * 8 * len(self._starts)
 
     def __len__(self) -> int:
         """Count the entries."""
@@ -60,11 +74,11 @@ class PerfMap:
         """The function that was put last at an address, "" for none."""
         end = bisect_right(self._starts, address)
         holders = [
-            (self._lines[index], self._names[index])
+            self._names[index]
             for index in range(end - 1, max(end - 1 - _LOOK_BACK, -1), -1)
             if address - self._starts[index] < self._sizes[index]
         ]
-        return self._name(max(holders)[1]) if holders else ""
+        return self._name(max(holders)) if holders else ""
 
     def _name(self, start: int) -> str:
         end = self._text.find(b"\n", start, start + _NAME_MAX)
@@ -95,10 +109,10 @@ def has_perf_map(pid: int) -> bool:
         return False
 
 
-def read_perf_map(file: BinaryIO) -> PerfMap:
-    """The functions that an open perf map lists by now.  Raises OSError."""
+def read_perf_map(file: BinaryIO, limit: int = BYTES_MAX) -> PerfMap:
+    """The functions that an open perf map lists by now, in so many bytes.  Raises OSError."""
     text = bytearray()
-    while len(text) < BYTES_MAX and (part := os.pread(file.fileno(), min(1 << 20, BYTES_MAX - len(text)), len(text))):
+    while len(text) < limit and (part := os.pread(file.fileno(), min(1 << 20, limit - len(text)), len(text))):
         text += part
     return PerfMap(bytes(text))
 
@@ -122,7 +136,8 @@ class PerfMaps:
             return ""
         if key not in self._read:
             try:
-                self._read[key] = read_perf_map(self._open[key])
+                left = KEPT_MAX - sum(read.size for read in self._read.values())
+                self._read[key] = read_perf_map(self._open[key], max(min(BYTES_MAX, left), 0))
             except OSError:
                 self._read[key] = PerfMap(b"")
         return self._read[key].at(address)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from pyflame_ebpf.elf.bad_elf import OverBudget, ProcessOverBudget
+from pyflame_ebpf.elf.budget import SharedBudget
 from pyflame_ebpf.elf.file import FileIdentity
 from pyflame_ebpf.elf.file_contents import Digest, FilesByContents, hold_rows
 from pyflame_ebpf.elf.image import BadElf, ElfImage
@@ -25,6 +27,7 @@ from pyflame_ebpf.tracking.unwind_pages import CodeFile, UnwindPages
 from pyflame_ebpf.unwind.rows import UnwindTable
 
 OpenMapped = Callable[[Identity, Mapping], BinaryIO]  # raises OSError, BadElf, ProcessGone
+INDEXES_MAX = 32 << 20  # bytes of indexes that were made by walking .eh_frame, for lack of the linker's table
 HELD_MAX = 64 << 20  # bytes of unwind data of files that are there twice
 
 
@@ -51,6 +54,8 @@ class CodeFiles:
         self._used: dict[Identity, set[FileIdentity]] = {}  # what each process has mapped now
         self._unused_now = False  # whether a file may be unused since the last search, which takes milliseconds
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
+        self._budgets: dict[Identity, SharedBudget] = {}  # what reading the files of a process may take
+        self.over_budget = 0  # files without unwind data because it would take too much time or memory to read
 
     # ---- who uses what ----
 
@@ -75,6 +80,7 @@ class CodeFiles:
         self._used.pop(identity, None)
         self._unused_now = True
         self._gone.discard(identity)
+        self._budgets.pop(identity, None)
 
     # ---- files ----
 
@@ -88,6 +94,8 @@ class CodeFiles:
                 self._by_place[place] = self._open(identity, mapping)
             except ProcessGone:  # others may have it mapped, too
                 self._gone.add(identity)
+            except ProcessOverBudget:  # likewise, and it may not be this file that took so long
+                self.over_budget += 1
         return self._by_place.get(place)
 
     def with_number(self, number: int) -> CodeFile | None:
@@ -110,16 +118,21 @@ class CodeFiles:
         return len(self._open_files) < allowed
 
     def _open(self, identity: Identity, mapping: Mapping) -> MappedFile | None:
-        """The file as far as it can be read, None where it cannot.  Raises ProcessGone."""
+        """The file as far as it can be read, None where it cannot.  Raises ProcessGone, ProcessOverBudget."""
         with contextlib.ExitStack() as opened:
             try:
                 file = opened.enter_context(self._open_mapped(identity, mapping))
                 image = ElfImage(file)
                 if image.identity in self._open_files:  # mapped by another path
                     return self._open_files[image.identity]
-                code = self._code_of(image)
-            except ProcessGone:
+                with self._budgets.setdefault(identity, SharedBudget()).file() as budget, image.within(budget):
+                    code = self._code_of(image)
+                image.forget_sections()
+            except (ProcessGone, ProcessOverBudget):
                 raise
+            except OverBudget:
+                self.over_budget += 1
+                return None
             except (BadElf, PyflameError, OSError):
                 return None
             opened.pop_all()
@@ -147,6 +160,9 @@ class CodeFiles:
         if same is not None:
             return same
         table = UnwindTable(image)
+        kept = sum(code.table.size for code in self._codes.values() if code.table) if table.size else 0
+        if kept + table.size > INDEXES_MAX:
+            raise OverBudget("the indexes of unwind data of all files take too much memory: over their budget")
         self._last_number += 1
         code = CodeFile(self._last_number, image, None if table.empty else table)
         self._codes[code.number] = code

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.cpython.layout import CPythonLayout
+from pyflame_ebpf.elf.budget import SharedBudget
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.process_directory import ProcessDirectory
 from pyflame_ebpf.identity import Identity
@@ -58,6 +59,7 @@ class Interpreters:
         self._found: dict[Identity, Interpreter] = {}
         self._other: set[Identity] = set()  # processes that count as not Python
         self._forgotten = 0
+        self._budgets: dict[Identity, SharedBudget] = {}  # what looks at the files of a process may take
 
     def examine(self, directory: ProcessDirectory, seen: set[FileKey]) -> bool:
         """Makes a recipe of a process's interpreter before the recording.  Returns whether its file has a recipe.
@@ -114,8 +116,9 @@ class Interpreters:
 
     def _interpreter_in(self, identity: Identity) -> Interpreter | None:
         found: Interpreter | UnsupportedInterpreter | None = None
+        budget = self._budgets.setdefault(identity, SharedBudget())
         try:
-            found = interpreter_of(self._directories.of(identity), self._cache)
+            found = interpreter_of(self._directories.of(identity), self._cache, budget)
         except (PyflameError, OSError):
             return None
         except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
@@ -124,6 +127,7 @@ class Interpreters:
 
     def _keep(self, identity: Identity, executable: FileKey, interpreter: Interpreter) -> None:
         self._found[identity] = interpreter
+        self._budgets.pop(identity, None)
         self._processes.read_missing_names(identity)
         self._recipes.add(executable, interpreter)
         self._tell(identity)
@@ -157,6 +161,7 @@ class Interpreters:
         """Forgets processes that nobody will ask about."""
         self._other.difference_update(gone)
         for identity in gone:
+            self._budgets.pop(identity, None)
             self._forgotten += self._found.pop(identity, None) is not None
 
     @property

@@ -19,6 +19,7 @@ from pyflame_ebpf.unwind.dwarf_numbers import Reader
 from pyflame_ebpf.unwind.rules import OTHER, SAME, UNDEFINED, How, Rule, Rules
 
 _SAVED_STATES_MAX = 64  # compilers nest one or two
+_EXPRESSION_KEPT = 64  # bytes; a longer expression is none of those that are understood, which take 20 at the most
 _U16, _U32, _U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 _OPERAND = 0x3F  # the low six bits of an opcode whose high two bits say what it is
 
@@ -146,11 +147,11 @@ def _set_cfa_offset_signed(machine: Machine, _: int) -> None:
 
 
 def _set_cfa_expression(machine: Machine, _: int) -> None:
-    machine.cfa = (machine.cfa[0], machine.cfa[1], machine.block())
+    machine.cfa = (machine.cfa[0], machine.cfa[1], machine.block()[:_EXPRESSION_KEPT])
 
 
 def _set_expression(machine: Machine, _: int) -> None:
-    machine.set_rule(machine.uleb(), (How.EXPRESSION, 0, machine.block()))
+    machine.set_rule(machine.uleb(), (How.EXPRESSION, 0, machine.block()[:_EXPRESSION_KEPT]))
 
 
 def _set_value_expression(machine: Machine, _: int) -> None:

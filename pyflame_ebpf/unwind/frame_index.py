@@ -11,9 +11,12 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count, islice
 from typing import NamedTuple, Protocol
 
+from pyflame_ebpf.elf.file import PIECE
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.unwind.call_frame_information import CommonEntry
 from pyflame_ebpf.unwind.dwarf_numbers import Reader
@@ -28,9 +31,11 @@ _CHUNK = 64  # entries read at a time
 _PROBED_MAX = 1024
 _ENTRIES_MAX = 4097  # of one page: an entry for each byte, and one that began before the page
 _ENTRY_GUESS = 512  # bytes; most entries take less than 100
-_ENTRY_MAX = 1 << 18  # bytes; the largest entry that was met, in rustc, takes 34 KB
+_ENTRY_MAX = 1 << 16  # bytes; the largest entry that was met, in rustc, takes 34 KB
 _WALK_MAX = 16 << 20  # bytes of a section without a table
 _WALK_ENTRIES_MAX = 1 << 18
+_WALK_CHECK = 256  # entries that are read between two looks at the budget
+_COMMONS_MAX = 1024  # CIEs that are kept while a section is walked
 _TERMINATOR, _LONG_FORM = 0, 0xFFFFFFFF
 _SMALLEST_ENTRY = 8
 
@@ -45,12 +50,18 @@ class Found(NamedTuple):
 class FrameIndex(Protocol):
     """Finds the FDEs of an address range."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+
     def find(self, begin: int, end: int) -> list[Found]:
         """Find the FDEs that start in [begin, end) and the last that starts before, sorted by start."""
 
 
 class _NoFrames:
     """The index of a file that has no FDEs."""
+
+    size = 0
 
     def find(self, begin: int, end: int) -> list[Found]:  # noqa: ARG002
         """Find nothing."""
@@ -62,6 +73,8 @@ NO_FRAMES: FrameIndex = _NoFrames()
 
 class _SearchTable:
     """The linker's table of ``count`` pairs (start, FDE), which stays in the file."""
+
+    size = 0  # all files together remember some thousand starts
 
     def __init__(self, image: ElfImage, header: int, table: int, count: int) -> None:
         self._image = image
@@ -116,6 +129,11 @@ class _Walked:
         self._starts = array("Q", [entry.start for entry in entries])
         self._vaddrs = array("Q", [entry.vaddr for entry in entries])
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return len(self._starts) * (self._starts.itemsize + self._vaddrs.itemsize)
+
     def find(self, begin: int, end: int) -> list[Found]:
         """Find by bisection."""
         first = max(bisect_right(self._starts, begin) - 1, 0)
@@ -156,35 +174,49 @@ def _parse_header(reader: Reader) -> tuple[int, int]:
 
 
 def _walk(image: ElfImage, vaddr: int, size: int) -> FrameIndex:
-    """Read the heads of all entries up to the first whose length cannot be."""
-    try:
-        data = image.read_virtual_up_to(vaddr, min(size, _WALK_MAX))
-    except BadElf:  # linkers leave the address of a section that turned out to be empty
-        return NO_FRAMES
+    """Read the heads of all entries up to the first whose length cannot be, or as many as the budget allows."""
     entries: list[Found] = []
-    commons: dict[int, CommonEntry | None] = {}
-    position = 0
-    while position + _SMALLEST_ENTRY <= len(data) and len(entries) < _WALK_ENTRIES_MAX:
-        length = int.from_bytes(data[position : position + 4], "little")
-        if length in (_TERMINATOR, _LONG_FORM) or length > min(_ENTRY_MAX, len(data) - position):
-            break
-        entry = data[position : position + 4 + length]
-        with suppress(BadElf):  # the length still tells where the next entry is
-            _note(entry, vaddr + position, entries, commons)
-        position += 4 + length
+    commons: dict[int, CommonEntry] = {}
+    with suppress(BadElf):  # linkers leave the address of a section that turned out to be empty
+        for at, entry in islice(_entries(image, vaddr, min(size, _WALK_MAX)), _WALK_ENTRIES_MAX):
+            if int.from_bytes(entry[4:8], "little"):
+                with suppress(BadElf):  # the length still tells where the next entry is
+                    _note(image, entry, at, entries, commons)
     return _Walked(entries) if entries else NO_FRAMES
 
 
-def _note(entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, CommonEntry | None]) -> None:
-    """Keep a CIE, or where an FDE is.  Raises BadElf."""
-    if not int.from_bytes(entry[4:8], "little"):
-        commons[vaddr] = parse_common(entry, vaddr)
-        return
-    common = commons.get(common_entry_vaddr(entry, vaddr))
-    if common:
-        frame = parse_frame(entry, vaddr, common)
-        if frame.end > frame.start:
-            entries.append(Found(frame.start, vaddr))
+def _entries(image: ElfImage, vaddr: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """(address, bytes) of the entries of a section, which is read piece by piece.  Raises BadElf, OverBudget."""
+    data, start, position = b"", vaddr, 0  # ``data`` begins at ``start``
+    end = vaddr + size
+    for number in count():
+        at = start + position
+        if position + _ENTRY_MAX + 4 > len(data) and start + len(data) < end:
+            data, start, position = image.read_virtual_up_to(at, min(PIECE, end - at)), at, 0
+            if len(data) < min(PIECE, end - at):
+                end = at + len(data)  # the segment ends here
+        length = int.from_bytes(data[position : position + 4], "little")
+        whole = position + 4 + length
+        too_long = length in (_TERMINATOR, _LONG_FORM) or length > _ENTRY_MAX or whole > len(data)
+        if position + _SMALLEST_ENTRY > len(data) or too_long:
+            return
+        if number % _WALK_CHECK == 0 and image.budget is not None:
+            image.budget.check(".eh_frame")
+        yield at, data[position:whole]
+        position = whole
+
+
+def _note(image: ElfImage, entry: bytes, vaddr: int, entries: list[Found], commons: dict[int, CommonEntry]) -> None:
+    """Keep where an FDE is.  Raises BadElf."""
+    place = common_entry_vaddr(entry, vaddr)
+    common = commons.get(place)
+    if common is None:
+        if len(commons) >= _COMMONS_MAX:
+            commons.clear()
+        common = commons[place] = parse_common(read_entry(image, place), place)
+    frame = parse_frame(entry, vaddr, common)
+    if frame.end > frame.start:
+        entries.append(Found(frame.start, vaddr))
 
 
 def read_entry(image: ElfImage, vaddr: int, limit: int = _ENTRY_MAX) -> bytes:

@@ -6,9 +6,12 @@ untrusted: damage ends in BadElf or in rows of kind NONE, after a bounded amount
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from pyflame_ebpf.elf.bad_elf import OverBudget
+from pyflame_ebpf.elf.budget import Clock
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.unwind.architecture import ELF_MACHINE, ENTRY_POINT, RETURN_ADDRESS, row_body
 from pyflame_ebpf.unwind.call_frame_information import CommonEntry
@@ -19,7 +22,9 @@ from pyflame_ebpf.unwind.row import NONE_BODY, ROOT_BODY, UNSUPPORTED_BODY
 from pyflame_ebpf.unwind.rules import Rules
 
 _ADDRESS_END = 1 << 64
-_PAGE_BYTES_MAX = 1 << 18  # bytes of entries that are decoded for one page
+_PAGE_BYTES_MAX = 1 << 16  # bytes of entries that are decoded for one page, in 20 ms at the most
+_SLOW_PAGE = 0.005  # seconds of CPU time; nearly all pages take 0.0002
+_SLOW_PAGES_MAX = 0.1  # seconds of CPU time that a file's slow pages may take together
 _COMMON_ENTRIES_MAX = 1024
 _COMMON_ENTRY_MAX = 512  # bytes; compilers write 28 at the most
 _ENTRY_MIN = 8  # bytes
@@ -34,8 +39,10 @@ class UnwindTable:
     raises BadElf when that contradicts itself.
     """
 
-    def __init__(self, image: ElfImage) -> None:
+    def __init__(self, image: ElfImage, clock: Clock = time.thread_time) -> None:
         self._image = image
+        self._clock = clock
+        self._slow = 0.0  # seconds that slow pages took
         self._index: FrameIndex = open_index(image) if image.machine == ELF_MACHINE else NO_FRAMES
         self._common_entries: dict[int, CommonEntry] = {}
         self._bodies: dict[Rules, bytes] = {}
@@ -46,8 +53,26 @@ class UnwindTable:
         """True when every page is NONE: Go and JIT code, files of other architectures."""
         return self._index is NO_FRAMES
 
+    @property
+    def size(self) -> int:
+        """Bytes of the index in memory."""
+        return self._index.size
+
     def rows(self, page: int) -> bytes:
-        """The packed rows of the page at address ``page << PAGE_SHIFT`` of the image.  Raises BadElf, TooManyRows."""
+        """The packed rows of the page at address ``page << PAGE_SHIFT`` of the image.
+
+        Raises BadElf and TooManyRows, and OverBudget once the file's slow pages took _SLOW_PAGES_MAX.
+        """
+        if self._slow > _SLOW_PAGES_MAX:
+            raise OverBudget(f"its unwind data takes more than {_SLOW_PAGES_MAX} s of CPU time: over its budget")
+        began = self._clock()
+        try:
+            return self._rows(page)
+        finally:
+            spent = self._clock() - began
+            self._slow += spent if spent > _SLOW_PAGE else 0.0
+
+    def _rows(self, page: int) -> bytes:
         begin = page << PAGE_SHIFT
         rows = PageRows(begin)
         budget = _PAGE_BYTES_MAX

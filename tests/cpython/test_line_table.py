@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflame_ebpf.cpython.line_table import LineRanges, LineTableFormat, decode_lines
+from pyflame_ebpf.cpython.line_table import LineRanges, LineTable, LineTableFormat, decode_lines
 
 ROOT = Path(__file__).parent.parent.parent
 CHECK_LINES = ROOT / "scripts" / "check_lines.py"
@@ -144,3 +146,55 @@ def test_before_the_first_start_there_is_no_line() -> None:
 def test_short_kinds_go_on_by_two_lines_at_most(kind: int, delta: int) -> None:
     table = bytes([0x80 | kind << 3 | 3, 1])
     assert decode_lines(LineTableFormat.LOCATIONS, table, 20) == LineRanges(20, (0, 8), (20 + delta, 0))
+
+
+# ---- packed tables ----
+
+
+@pytest.mark.parametrize("table_format", LineTableFormat)
+@given(
+    table=st.binary(max_size=300),
+    first_line=st.integers(-(2**31), 2**31 - 1),
+    lastis=st.lists(st.integers(-2, 2000)),
+)
+def test_a_packed_table_answers_as_the_decoded_one(
+    table_format: LineTableFormat, table: bytes, first_line: int, lastis: list[int]
+) -> None:
+    packed, decoded = LineTable(table_format, table, first_line), decode_lines(table_format, table, first_line)
+    assert [packed.line_at(lasti) for lasti in lastis] == [decoded.line_at(lasti) for lasti in lastis]
+
+
+LONG_TABLES = {
+    LineTableFormat.LNOTAB_UNSIGNED: bytes([2, 1, 0, 1, 4, 0]) * 10_000,
+    LineTableFormat.LNOTAB: bytes([2, 5, 0, 0xFE, 4, 0]) * 10_000,
+    LineTableFormat.LINETABLE_310: bytes([2, 5, 4, 0x80, 0, 3, 2, 0xFF]) * 10_000,
+    LineTableFormat.LOCATIONS: bytes([0xD9, 1, 0xF8, 0xE8, 0x42, 1, 0xF0, 7, 1, 2, 3]) * 10_000,
+}
+
+
+@pytest.mark.parametrize("table_format", LineTableFormat)
+def test_questions_in_any_order_go_on_from_marks(table_format: LineTableFormat) -> None:
+    table = LONG_TABLES[table_format]
+    packed, decoded = LineTable(table_format, table, 7), decode_lines(table_format, table, 7)
+    end = decoded.starts[-1]
+    lastis = [*range(0, end, end // 97), end, end + 2, *range(end, 0, -(end // 89))]
+    assert [packed.line_at(lasti) for lasti in lastis] == [decoded.line_at(lasti) for lasti in lastis]
+
+
+def test_a_second_question_walks_a_few_thousand_entries_only() -> None:
+    """A thousand questions walked from the beginning would take minutes."""
+    table = LineTable(LineTableFormat.LNOTAB, bytes([2, 1]) * (1 << 19), 1)
+    assert table.line_at(1 << 30) == 1 + (1 << 19)
+    began = time.thread_time()
+    assert [table.line_at(place) for place in range(1 << 20, 0, -1048)][-1] > 0
+    assert time.thread_time() - began < 5
+
+
+def test_an_early_position_of_a_large_table_is_found_at_once() -> None:
+    table = LineTable(LineTableFormat.LOCATIONS, bytes([0xD8, 1]) * (1 << 19), 1)
+    tracemalloc.start()
+    began = time.thread_time()
+    assert table.line_at(6) == 5
+    spent, (_, peak) = time.thread_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (spent < 0.01, peak < 10_000) == (True, True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,13 @@ def table_of(*symbols: Entry) -> SymbolTable:
     entries = (
         SYMBOL.pack(index, kind, 0, section, start, size) for index, (start, size, kind, section) in enumerate(symbols)
     )
-    return SymbolTable(b"".join(entries), lambda index: f"f{index}")
+    return in_pieces(b"".join(entries), lambda index: f"f{index}")
+
+
+def in_pieces(symbols: bytes, name_at: Callable[[int], str]) -> SymbolTable:
+    """A table that is read three symbols at a time."""
+    size = 3 * SYMBOL.size
+    return SymbolTable(lambda: [symbols[at : at + size] for at in range(0, len(symbols), size)], name_at)
 
 
 def held_by_walking_all(symbols: list[Entry], vaddr: int) -> Hit | None:
@@ -64,7 +72,7 @@ def test_neither_data_nor_what_another_file_defines_holds_anything() -> None:
 def names_at(names: list[str], vaddr: int = 0x5000) -> str | None:
     """The name at an address at which functions with these names begin."""
     symbols = b"".join(SYMBOL.pack(number, FUNCTION, 0, 1, 0x5000, 16) for number in range(len(names)))
-    hit = functions_at(SymbolTable(symbols, names.__getitem__), [vaddr]).get(vaddr)
+    hit = functions_at(in_pieces(symbols, names.__getitem__), [vaddr]).get(vaddr)
     return hit and hit[0]
 
 
@@ -130,7 +138,7 @@ def test_functions_and_functions_that_choose_functions_count_whatever_their_bind
 
 def test_no_address_no_answer_and_a_cut_table_is_read_as_far_as_it_goes() -> None:
     table = table_of((0x5000, 16, FUNCTION, 1), (0x6000, 16, FUNCTION, 1))
-    cut = SymbolTable(table.symbols[:-1], table.name_at)
+    cut = in_pieces(b"".join(table.pieces())[:-1], table.name_at)
     assert functions_at(table, []) == {}
     assert functions_at(cut, [0x5000, 0x6000]) == {0x5000: ("f0", 0)}
 

@@ -8,8 +8,8 @@ MIB = 1024 * 1024
 
 
 def test_debug_files_are_unpacked_and_checked_within_bounds() -> None:
-    assert debug_files.UNPACKED_MAX == 64 * MIB
-    assert (debug_files._PACKED_MAX, debug_files._LZMA_MEMORY_MAX) == (32 * MIB, 128 * MIB)
+    assert debug_files.UNPACKED_MAX == 32 * MIB
+    assert (debug_files._PACKED_MAX, debug_files._LZMA_MEMORY_MAX) == (8 * MIB, 20 * MIB)
     assert (debug_files._CHECKSUM_MAX, debug_files._CHECKSUMS_MAX) == (1024 * MIB, 4096 * MIB)
     assert debug_files._REMEMBERED_MAX == 65536
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
+from pyflame_ebpf.elf.budget import Budget
 from pyflame_ebpf.elf.file import FileIdentity, identity_of
 from pyflame_ebpf.elf.image import BadElf, ElfImage
 from pyflame_ebpf.elf.symbols import ElfSymbols
@@ -101,9 +102,9 @@ def test_a_checksum_is_computed_once_as_long_as_the_debug_file_is_unchanged(
     computed: list[int] = []
     checksum = debug_files.checksum
 
-    def noted(file: BinaryIO, size: int) -> int:
+    def noted(file: BinaryIO, size: int, budget: Budget | None) -> int:
         computed.append(size)
-        return checksum(file, size)
+        return checksum(file, size, budget)
 
     monkeypatch.setattr(debug_files, "checksum", noted)
     files = DebugFiles()

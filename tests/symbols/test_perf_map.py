@@ -53,6 +53,28 @@ def test_a_large_map_is_bounded_in_time_and_entries(monkeypatch: pytest.MonkeyPa
     assert time.process_time() - began < 2
 
 
+def test_three_million_lines_take_two_seconds_and_no_more_memory_than_their_text() -> None:
+    text = b"7f0000001000 1000 f\n" * 3_000_000
+    began = time.thread_time()
+    read = PerfMap(text)
+    assert time.thread_time() - began < perf_map.SECONDS_MAX + 2  # the entries that were read are sorted then
+    assert read.at(0x7F0000001000) == "f"
+    assert read.size < 128 << 20
+
+
+def test_all_maps_together_take_no_more_than_their_bound(own_map: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf_map, "KEPT_MAX", 50)
+    own_map.write_bytes(b"10 10 first\n")
+    maps = PerfMaps()
+    for key in (1, 2, 3):
+        maps.watch(key, os.getpid())
+    assert [maps.at(key, 0x10) for key in (1, 2, 3)] == ["first", "first", ""]
+    maps.forget(1)
+    maps.read_again()
+    assert maps.at(3, 0x10) == "first"
+    maps.close()
+
+
 def test_a_map_that_is_a_link_is_not_followed(own_map: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(b"10 10 x\n")
     own_map.symlink_to(tmp_path / "elsewhere")

@@ -44,7 +44,7 @@ class Watched:
         self.event = met(os.getpid())
         self.identity = self.event.identity
 
-    def _search(self, directory: ProcessDirectory, _cache: object) -> Found:
+    def _search(self, directory: ProcessDirectory, _cache: object, _budget: object = None) -> Found:
         directory.confirm()
         self.searches.append(round(self.now - 1000, 3))
         return self.found
@@ -124,7 +124,7 @@ def test_a_process_that_has_ended_is_not_searched(watched: Watched, end: bool) -
 def test_a_process_that_ends_while_it_is_searched_is_told_nothing(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def search(directory: ProcessDirectory, _cache: object) -> Found:
+    def search(directory: ProcessDirectory, _cache: object, _budget: object = None) -> Found:
         directory.close()
         return PYTHON
 

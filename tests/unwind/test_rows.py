@@ -521,7 +521,7 @@ def test_a_function_behind_the_end_of_addresses_has_no_rows() -> None:
 
 
 def test_no_more_entries_are_decoded_for_a_page_than_are_affordable() -> None:
-    large = b"\0" * 100_000
+    large = b"\0" * 25_000
     section, places = frames(large, large, large)
     rows = decode(elf(section, [(CODE_AT + 1000 * number, place) for number, place in enumerate(places)]))
     assert rows == [(0, rsp(8)), (2000, NONE)]
