@@ -17,7 +17,6 @@ from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.comparison.formats import COMPARISON_FORMATS
 from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
 from pyflame_ebpf.outputs.options import GROUPS, OutputOptions
-from pyflame_ebpf.profile.file import save_profile
 from pyflame_ebpf.profile.file_writer import document_of
 from pyflame_ebpf.profile.model import Profile
 from pyflame_ebpf.profile.selection import Selection

@@ -18,10 +18,14 @@ def write_folded(profile: Profile, stream: TextIO, options: OutputOptions = DEFA
     """Write the profile's stacks, root first, equal stacks merged, lines sorted."""
     named = labelled_stacks(profile, options)
     names = [folded_name(label.text) for label in named.labels]
-    lines: Counter[str] = Counter()
+    # Sorted as the lines would be, which are not kept: together they may take far more than the names.
+    place = {text: at for at, text in enumerate(sorted({*names, *(f"{name};" for name in names)}))}
+    inner, last = [place[f"{name};"] for name in names], [place[name] for name in names]
+    lines: Counter[tuple[int, ...]] = Counter()
     for stack, count in named.samples.items():
-        lines[";".join([names[index] for index in stack])] += count
-    stream.writelines(f"{line} {lines[line]}\n" for line in sorted(lines))
+        lines[(*[inner[index] for index in stack[:-1]], last[stack[-1]])] += count
+    texts = list(place)
+    stream.writelines(f"{''.join([texts[at] for at in line])} {lines[line]}\n" for line in sorted(lines))
 
 
 def folded_name(label: str) -> str:

@@ -38,5 +38,6 @@ STARTED_MAX = 253_402_300_799  # the last second of the year 9999
 FREQUENCY_MAX = 1_000_000  # samples per second; Austin's microseconds are read as that
 CPUS_MAX = 1 << 16
 CPU_SECONDS_MAX = SECONDS_MAX * CPUS_MAX
-NUMBER_MAX = (1 << 63) - 1  # of what is counted, and of a PID or TID, which other tools write at will
+NUMBER_MAX = (1 << 63) - 1  # of what is counted
+ID_MAX = (1 << 64) - 1  # of a PID or TID; other tools write addresses of threads
 LINE_MIN, LINE_MAX = -(1 << 31), (1 << 32) - 1  # a target's own numbers of 32 bits, whatever their sign

@@ -19,6 +19,7 @@ from pyflame_ebpf.profile.file_layout import (
     FLAGS,
     FREQUENCY_MAX,
     GILS,
+    ID_MAX,
     KINDS,
     LINE_MAX,
     LINE_MIN,
@@ -47,7 +48,7 @@ from pyflame_ebpf.profile.size_limits import STACK_FRAMES_MAX, check_texts
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{2,128}")
 _CPU_SECONDS = checked.numbers_or_none_within(-CPU_SECONDS_MAX, CPU_SECONDS_MAX)
-_NUMBERS = checked.integers_within(0, NUMBER_MAX)
+_IDS = checked.integers_within(0, ID_MAX)
 _LINES = checked.integers_within(LINE_MIN, LINE_MAX)
 
 
@@ -138,7 +139,7 @@ def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
     text = checked.chosen_from(texts)
     columns = checked.columns(
         table,
-        pid=_NUMBERS,
+        pid=_IDS,
         name=text,
         command=text,
         interpreter=text,
@@ -149,7 +150,7 @@ def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
 
 
 def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
-    columns = checked.columns(table, tid=_NUMBERS, name=checked.chosen_from(texts))
+    columns = checked.columns(table, tid=_IDS, name=checked.chosen_from(texts))
     return [Thread(*row) for row in zip(*columns, strict=True)]
 
 
