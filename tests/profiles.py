@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from hypothesis import strategies as st
 
+from pyflame_ebpf.profile.file_layout import DURATION_MIN
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.model import (
     Frame,
@@ -409,7 +410,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         st.builds(
             Recording,
             _SECONDS,
-            _SECONDS,
+            st.just(0.0) | st.floats(DURATION_MIN, 1e6, allow_nan=False),
             st.integers(1, 999),
             st.integers(1, 512),
             _TEXTS,

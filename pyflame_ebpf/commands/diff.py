@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from pyflame_ebpf.commands.pattern_time import limited_matching
 from pyflame_ebpf.commands.report import STANDARD_OUTPUT, load
 from pyflame_ebpf.commands.terminal import warn
 from pyflame_ebpf.commands.written_outputs import NothingSampled, write_to_standard_output
@@ -105,7 +107,8 @@ def _parts(request: Request) -> tuple[Profile, Profile]:
     first = load(request.before)
     second = first if request.after is None else load(request.after)
     wholes = _with_times(request, (first, second))
-    parts = [selection.of(whole) for selection, whole in zip(request.selections(), wholes, strict=True)]
+    with limited_matching() if request.selection.processes else contextlib.nullcontext():
+        parts = [selection.of(whole) for selection, whole in zip(request.selections(), wholes, strict=True)]
     for name, selection, whole in zip(_SIDES, request.selections(), wholes, strict=True):
         duration = whole.recording.duration
         if selection.begin and selection.begin >= duration:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pyflame_ebpf.commands.pattern_time import limited_matching
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.host.output_directory import OutputDirectory, OutputUnwritable, save_elsewhere, write_error
 from pyflame_ebpf.outputs.formats import ALIASES, OUTPUT_FORMATS
@@ -33,8 +34,9 @@ class View:
     options: OutputOptions = DEFAULT_OPTIONS
 
     def of(self, profile: Profile) -> Profile:
-        """Return the part of the profile that is shown."""
-        return self.selection.of(profile)
+        """Return the part of the profile that is shown.  Raises UsageError if its patterns take too long."""
+        with limited_matching() if self.selection.processes else contextlib.nullcontext():
+            return self.selection.of(profile)
 
     def check_shown(self, profile: Profile) -> None:
         """Raises NothingSampled if the profile has samples and none of them is shown."""

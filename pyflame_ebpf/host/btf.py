@@ -55,15 +55,21 @@ class Btf:
 
     def struct_offset(self, struct_name: str, member: str) -> int:
         """Byte offset of a member, also of one inside anonymous structs and unions.  Raises NoBtf."""
-        return self._locate(struct_name, member)[0]
+        return self.member_offset(struct_name, member)
 
     def member_offset(self, struct_name: str, path: str) -> int:
         """Byte offset of ``a.b.c``, where ``b`` is a member of the struct of ``a``, and so on.  Raises NoBtf."""
+        try:
+            return self._member_offset(struct_name, path)
+        except (struct.error, IndexError) as error:
+            raise NoBtf("the kernel's type information (BTF) is damaged") from error
+
+    def _member_offset(self, struct_name: str, path: str) -> int:
         first, *rest = path.split(".")
         total, type_id = self._locate(struct_name, first)
         for step in rest:
             inner = self._record_of_struct(type_id)
-            found = self._find_member(inner, step.encode() + b"\0", 0) if inner >= 0 else None
+            found = self._find_member(inner, step.encode() + b"\0") if inner >= 0 else None
             if found is None:
                 raise NoBtf(f"struct {struct_name} has no member {path} in this kernel")
             total, type_id = total + found[0], found[1]
@@ -84,7 +90,7 @@ class Btf:
         known = False
         for record in self._records_named(struct_name.encode()):
             known = True
-            found = self._find_member(record, member.encode() + b"\0", 0)
+            found = self._find_member(record, member.encode() + b"\0")
             if found is not None:
                 return found
         missing = f"struct {struct_name} has no member {member}" if known else f"there is no struct {struct_name}"
@@ -120,20 +126,28 @@ class Btf:
         """(offset of name, type number, raw offset) of each member."""
         return struct.iter_unpack("<III", self._types[position + 12 : position + 12 + 12 * count])
 
-    def _find_member(self, position: int, name_and_nul: bytes, depth: int) -> tuple[int, int] | None:
-        """(byte offset, type number) of a member: first among the named ones here, then inside anonymous ones."""
+    def _find_member(
+        self, position: int, name_and_nul: bytes, depth: int = 0, seen: set[int] | None = None
+    ) -> tuple[int, int] | None:
+        """(byte offset, type number) of a member: first among the named ones here, then inside anonymous ones.
+
+        ``seen`` has the structs that were searched already; each is searched once.
+        """
+        seen = set() if seen is None else seen
+        seen.add(position)
         info = struct.unpack_from("<I", self._types, position + 4)[0]
         bits = 0xFFFFFF if info >> 31 else 0xFFFFFFFF  # with kind_flag the top byte is a bit field's width
         members = list(self._members(position, info & 0xFFFF))
         for name, kind, offset in members:
             if self._strings.startswith(name_and_nul, name):
                 return (offset & bits) // 8, kind
-        if depth < _NESTING_MAX:
-            for name, kind, offset in members:
-                inner = -1 if name and self._strings[name] else self._record_of_struct(kind)
-                found = self._find_member(inner, name_and_nul, depth + 1) if inner >= 0 else None
-                if found is not None:
-                    return (offset & bits) // 8 + found[0], found[1]
+        for name, kind, offset in members if depth < _NESTING_MAX else ():
+            inner = -1 if name and self._strings[name] else self._record_of_struct(kind)
+            if inner < 0 or inner in seen:
+                continue
+            found = self._find_member(inner, name_and_nul, depth + 1, seen)
+            if found is not None:
+                return (offset & bits) // 8 + found[0], found[1]
         return None
 
     def _record_of_struct(self, type_id: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -37,16 +37,16 @@ def write_firefox(profile: Profile, stream: BinaryIO, options: OutputOptions = D
 
     Weights are samples, with their CPU time where the frequency is known; of a profile in nanoseconds milliseconds.
     """
-    document = {
-        "meta": _meta(profile),
-        "libs": [],
-        "pages": [],
-        "counters": [],
-        "profilerOverhead": [],
-        "threads": _threads(profile, options),
-    }
+    document = {"meta": _meta(profile), "libs": [], "pages": [], "counters": [], "profilerOverhead": []}
     with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
-        packed.write(json.dumps(document, separators=(",", ":")).encode("ascii"))
+        packed.write(f'{_json(document)[:-1]},"threads":['.encode("ascii"))
+        for at, thread in enumerate(_threads(profile, options)):  # one at a time in memory
+            packed.write(f"{',' if at else ''}{_json(thread)}".encode("ascii"))
+        packed.write(b"]}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _meta(profile: Profile) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _meta(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
+def _threads(profile: Profile, options: OutputOptions) -> Iterator[dict[str, Any]]:
     """The threads, those of the busiest process first, then by their samples."""
     counts: dict[tuple[int, int], _Counts] = {}
     of_process: Counter[int] = Counter()
@@ -84,7 +84,8 @@ def _threads(profile: Profile, options: OutputOptions) -> list[dict[str, Any]]:
     order = sorted(counts, key=lambda at: (-of_process[at[0]], at[0], -counts[at].total(), at[1]))
     options = replace(options, group_by=tuple(group for group in options.group_by if group not in _TRACKS))
     shown = shown_stacks(profile, options)
-    return [_Track(profile, options, shown, *owner).document(counts[owner]) for owner in order]
+    for owner in order:
+        yield _Track(profile, options, shown, *owner).document(counts.pop(owner))
 
 
 class _Table(Numbering[tuple[Any, ...]]):
@@ -97,6 +98,30 @@ class _Table(Numbering[tuple[Any, ...]]):
         return {"length": len(self)} | {name: [row[at] for row in self.distinct] for at, name in enumerate(names)}
 
 
+_FRAME_BITS = 32
+
+
+class _Nodes(Numbering[int]):
+    """The stacks as a tree.  A node is one number, its caller's plus one and its frame's: there may be millions."""
+
+    __slots__ = ()
+
+    def of(self, caller: int | None, frame: int) -> int:
+        """The number of a node."""
+        return self[(0 if caller is None else caller + 1) << _FRAME_BITS | frame]
+
+    def columns(self, categories: list[int]) -> dict[str, Any]:
+        """The table as the format has it, by the category of each frame."""
+        frames = [node & (1 << _FRAME_BITS) - 1 for node in self.distinct]
+        return {
+            "length": len(self),
+            "prefix": [(node >> _FRAME_BITS) - 1 if node >> _FRAME_BITS else None for node in self.distinct],
+            "frame": frames,
+            "category": [categories[frame] for frame in frames],
+            "subcategory": [0] * len(self),
+        }
+
+
 class _Track:
     """One thread with its tables."""
 
@@ -107,8 +132,9 @@ class _Track:
         self._shown = shown
         self._process, self._thread = profile.processes[process], profile.threads[thread]
         self._texts: Numbering[str] = Numbering()
-        self._frames, self._functions, self._resources, self._stacks = _Table(), _Table(), _Table(), _Table()
-        self._known: dict[int, tuple[int, int]] = {}  # index and category by a frame's number in the profile
+        self._frames, self._functions, self._resources = _Table(), _Table(), _Table()
+        self._nodes = _Nodes()
+        self._known: dict[int, int] = {}  # index by a frame's number in the profile
         self._ends: dict[int, int | None] = {}
         self._owners = [self._owner(label) for label in group_labels(profile, options, process, thread)]
 
@@ -131,7 +157,7 @@ class _Track:
             "tid": self._thread.tid,
             "samples": samples,
             "markers": _Table().columns("data", "name", "startTime", "endTime", "phase", "category"),
-            "stackTable": self._stacks.columns("prefix", "frame", "category", "subcategory"),
+            "stackTable": self._nodes.columns([row[1] for row in self._frames.distinct]),
             "frameTable": self._frame_table(),
             "funcTable": self._functions.columns("name", "fileName", "lineNumber", "resource")
             | self._constant(len(self._functions), isJS=False, relevantForJS=False, columnNumber=None),
@@ -172,19 +198,19 @@ class _Track:
         """The innermost node of a stack, None where nothing of it is shown."""
         if stack not in self._ends:
             node = None
-            for frame, category in [*self._owners, *map(self._frame, self._shown(stack))]:
-                node = self._stacks[node, frame, category, 0]
+            for frame in [*self._owners, *map(self._frame, self._shown(stack))]:
+                node = self._nodes.of(node, frame)
             self._ends[stack] = node
         return self._ends[stack]
 
-    def _frame(self, number: int) -> tuple[int, int]:
-        """Index and category of a frame of the profile."""
+    def _frame(self, number: int) -> int:
+        """The index of a frame of the profile."""
         known = self._known.get(number)
         if known is None:
             frame = self._profile.frames[number]
             category = self._category(frame)
             row = self._function(frame), category, frame.line or frame.first_line or None
-            known = self._known[number] = self._frames[row], category
+            known = self._known[number] = self._frames[row]
         return known
 
     def _function(self, frame: Frame) -> int:
@@ -200,9 +226,9 @@ class _Track:
             return _LIBRARY if is_library else _NATIVE
         return {FrameKind.PYTHON: _PYTHON, FrameKind.KERNEL: _KERNEL}.get(frame.kind, _OTHER)
 
-    def _owner(self, label: Label) -> tuple[int, int]:
+    def _owner(self, label: Label) -> int:
         function = self._functions[self._texts[label.text], None, None, -1]
-        return self._frames[function, _OTHER, None], _OTHER
+        return self._frames[function, _OTHER, None]
 
 
 def _times(ordered: list[tuple[tuple[int, int], int]]) -> list[float]:

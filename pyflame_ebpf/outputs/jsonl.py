@@ -25,12 +25,18 @@ def write_jsonl(profile: Profile, stream: TextIO, options: OutputOptions = DEFAU
         keys.setdefault(kind, key)
         seconds.setdefault(kind, Counter())[key.second] += count
     shown = shown_stacks(profile, options)
+    frames = [""] * len(profile.frames)  # each as JSON, once it is needed
     order = sorted(seconds, key=lambda kind: (-seconds[kind].total(), kind))
     for kind in order:
         key = keys[kind]
-        frames = [_frame(profile.frames[number]) for number in shown(key.stack)]
-        line = {**_line(profile, options, key, seconds[kind]), "frames": frames}
-        stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+        for number in shown(key.stack):
+            frames[number] = frames[number] or _json(_frame(profile.frames[number]))
+        line = _json(_line(profile, options, key, seconds[kind]))
+        stream.write(f'{line[:-1]},"frames":[{",".join([frames[number] for number in shown(key.stack)])}]}}\n')
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _line(profile: Profile, options: OutputOptions, key: SampleKey, seconds: Counter[int]) -> dict[str, Any]:

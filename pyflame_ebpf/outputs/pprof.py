@@ -17,6 +17,7 @@ from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import NAMELESS, Label, visible
 from pyflame_ebpf.profile.model import NANOSECONDS, Frame, FrameKind, Profile
 
+_INT64_MAX = (1 << 63) - 1
 _KERNEL = "[kernel.kallsyms]"  # what perf calls the kernel's own mapping
 
 
@@ -74,7 +75,7 @@ class _Message:
         frames = [known[number] or self._location(number) for number in self._shown(stack)]
         locations = [*owners, *frames] or [self._owner(NOTHING_SHOWN)]
         unit = self._profile.unit
-        values = ([] if unit.is_time else [count]) + ([unit.nanoseconds(count)] if unit.per_second else [])
+        values = ([] if unit.is_time else [count]) + ([_bounded(unit.nanoseconds(count))] if unit.per_second else [])
         sample = self._message.sample.add(location_id=locations[::-1], value=values)  # leaf first
         self._label(sample, process, thread)
 
@@ -86,8 +87,8 @@ class _Message:
             "interpreter": owner.interpreter,
             "thread_name": task.name,
         }
-        sample.label.add(key=self._texts["pid"], num=owner.pid)
-        sample.label.add(key=self._texts["tid"], num=task.tid)
+        sample.label.add(key=self._texts["pid"], num=_bounded(owner.pid))
+        sample.label.add(key=self._texts["tid"], num=_bounded(task.tid))
         for key, text in texts.items():
             if text:
                 sample.label.add(key=self._texts[key], str=self._texts[visible(text)])
@@ -138,6 +139,6 @@ class _Message:
         return number
 
 
-def _bounded(nanoseconds: float) -> int:
-    """A time within the range of the format."""
-    return min(max(round(nanoseconds), 0), (1 << 63) - 1)
+def _bounded(number: float) -> int:
+    """A time, or a number that another tool wrote, within the range of the format."""
+    return min(max(round(number), 0), _INT64_MAX)

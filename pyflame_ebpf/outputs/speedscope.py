@@ -30,10 +30,16 @@ def write_speedscope(profile: Profile, stream: TextIO, options: OutputOptions = 
         "name": visible(profile.recording.host) or "CPU profile",
         "exporter": f"pyflame-ebpf {visible(profile.recording.profiler_version)}".rstrip(),
         "activeProfileIndex": 0,
-        "profiles": [_sampled(name, counts, frames, profile.unit) for name, counts in groups],
-        "shared": {"frames": frames.table()},
     }
-    json.dump(document, stream, separators=(",", ":"))
+    stream.write(f'{_json(document)[:-1]},"profiles":[')
+    for at, (name, counts) in enumerate(groups):
+        stream.write("," if at else "")
+        _write_sampled(stream, name, counts, frames, profile.unit)
+    stream.write(f'],"shared":{{"frames":{_json(frames.table())}}}}}')
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _grouped(profile: Profile, options: OutputOptions) -> dict[str, _Counts]:
@@ -48,18 +54,22 @@ def _grouped(profile: Profile, options: OutputOptions) -> dict[str, _Counts]:
     return groups
 
 
-def _sampled(name: str, counts: _Counts, frames: _Frames, unit: SampleUnit) -> dict[str, Any]:
+def _write_sampled(stream: TextIO, name: str, counts: _Counts, frames: _Frames, unit: SampleUnit) -> None:
     ordered = sorted(counts.items())
     weights = [unit.seconds(count) if unit.per_second else count for _, count in ordered]
-    return {
+    facts = {
         "type": "sampled",
         "name": name,
         "unit": "seconds" if unit.per_second else "none",
         "startValue": 0,
         "endValue": sum(weights),
-        "samples": [frames.of(stack) for (_, stack), _ in ordered],
         "weights": weights,
     }
+    stream.write(f'{_json(facts)[:-1]},"samples":[')
+    for at, ((_, stack), _) in enumerate(ordered):
+        stream.write("," if at else "")
+        stream.write(frames.text_of(stack))
+    stream.write("]}")
 
 
 class _Frames:
@@ -71,15 +81,15 @@ class _Frames:
         self._shown = shown_stacks(profile, options)
         self._rows: Numbering[tuple[str, str, int]] = Numbering()
         self._known: list[int | None] = [None] * len(profile.frames)
-        self._stacks: dict[int, list[int]] = {}
+        self._last: tuple[int, str] = -1, ""
 
-    def of(self, stack: int) -> list[int]:
-        """The shown frames of a stack, as rows of the table."""
-        if stack not in self._stacks:
+    def text_of(self, stack: int) -> str:
+        """The shown frames of a stack, as a JSON list of rows of the table."""
+        if self._last[0] != stack:
             known = self._known
             indices = [self._row(number) if (row := known[number]) is None else row for number in self._shown(stack)]
-            self._stacks[stack] = indices or [self._rows[NOTHING_SHOWN.text, "", 0]]
-        return self._stacks[stack]
+            self._last = stack, _json(indices or [self._rows[NOTHING_SHOWN.text, "", 0]])
+        return self._last[1]
 
     def _row(self, number: int) -> int:
         self._known[number] = row = self._rows[self._named(self._frames[number])]

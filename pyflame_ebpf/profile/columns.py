@@ -6,7 +6,6 @@ has millions of values.  All of them raise WrongContentError.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -63,9 +62,15 @@ def indices_into(count: int) -> Callable[[list[Any]], list[int]]:
     return indices
 
 
-def integers(column: list[Any]) -> list[int]:
-    """Reads whole numbers; a truth value is none."""
-    return column if _are_all(int, column) else [integer(value) for value in column]
+def integers_within(least: int, most: int) -> Callable[[list[Any]], list[int]]:
+    """Reads whole numbers from ``least`` to ``most``; a truth value is none."""
+
+    def integers(column: list[Any]) -> list[int]:
+        if _are_all(int, column) and (not column or (min(column) >= least and max(column) <= most)):
+            return column
+        return [integer(value, least, most) for value in column]
+
+    return integers
 
 
 def texts(column: list[Any]) -> list[str]:
@@ -73,9 +78,9 @@ def texts(column: list[Any]) -> list[str]:
     return column if _are_all(str, column) else [text(value) for value in column]
 
 
-def numbers_or_none(column: list[Any]) -> list[float | None]:
-    """Reads finite numbers, and null as None."""
-    return [number_or_none(value) for value in column]
+def numbers_or_none_within(least: float, most: float) -> Callable[[list[Any]], list[float | None]]:
+    """Reads numbers from ``least`` to ``most``, and null as None."""
+    return lambda column: [None if value is None else number(value, least, most) for value in column]
 
 
 def _are_all(kind: type, values: Iterable[Any]) -> bool:
@@ -85,27 +90,20 @@ def _are_all(kind: type, values: Iterable[Any]) -> bool:
 # Single values
 
 
-def integer(value: Any) -> int:
-    """Reads a whole number; a truth value is none."""
+def integer(value: Any, least: int, most: int) -> int:
+    """Reads a whole number from ``least`` to ``most``; a truth value is none."""
     if type(value) is not int:
         raise WrongContentError(f"it has {value!r:.20} where a whole number is needed")
+    if not least <= value <= most:
+        raise WrongContentError(f"it has {value!r:.30} where a number from {least} to {most} is needed")
     return value
 
 
-def number(value: Any) -> float:
-    """Reads a finite number."""
-    try:
-        found = float(value) if type(value) in (int, float) else math.nan
-    except OverflowError:
-        found = math.nan
-    if not math.isfinite(found):
-        raise WrongContentError(f"it has {value!r:.20} where a number is needed")
-    return found
-
-
-def number_or_none(value: Any) -> float | None:
-    """Reads a finite number, and null as None."""
-    return None if value is None else number(value)
+def number(value: Any, least: float, most: float) -> float:
+    """Reads a number from ``least`` to ``most``, which are finite."""
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise WrongContentError(f"it has {value!r:.30} where a number from {least:g} to {most:g} is needed")
+    return float(value)
 
 
 def text(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zlib
 from typing import Any, BinaryIO
 
 from pyflame_ebpf.errors import PyflameError
@@ -13,9 +12,11 @@ from pyflame_ebpf.profile.columns import WrongContentError
 from pyflame_ebpf.profile.file_layout import FORMAT, VERSION
 from pyflame_ebpf.profile.file_reader import profile_of
 from pyflame_ebpf.profile.file_writer import document_of
+from pyflame_ebpf.profile.json_text import parsed, unpacked
 from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.profile.size_limits import check_size
 
-_JSON_BYTES_MAX = 1 << 30
+_VERSION_MAX = 1 << 31  # a larger number is no version
 
 
 class UnusableProfileError(PyflameError):
@@ -34,7 +35,8 @@ def save_profile(profile: Profile, stream: BinaryIO) -> None:
 def load_profile(stream: BinaryIO, name: str = "profile.json.gz") -> Profile:
     """Read a profile back; ``name`` is what errors call the file.  Raises UnusableProfileError."""
     try:
-        return profile_of(_parsed(_unpacked(stream)))
+        profile = profile_of(_described(parsed(unpacked(stream))))
+        check_size(profile)
     except _NewerVersionError as error:
         raise UnusableProfileError(
             f"{name} was written by a newer pyflame-ebpf (profile format {error.version}; this one reads {VERSION}).",
@@ -45,6 +47,7 @@ def load_profile(stream: BinaryIO, name: str = "profile.json.gz") -> Profile:
             f"{name} is not a profile that can be read: {error}.",
             "Give the directory that `pyflame-ebpf record` wrote, or its profile.json.gz, copied whole.",
         ) from error
+    return profile
 
 
 class _NewerVersionError(Exception):
@@ -53,33 +56,11 @@ class _NewerVersionError(Exception):
         self.version = version
 
 
-def _unpacked(stream: BinaryIO) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=stream, mode="rb") as packed:
-            content = packed.read(_JSON_BYTES_MAX + 1)
-    except gzip.BadGzipFile as error:
-        raise WrongContentError("it is not compressed with gzip, or damaged") from error
-    except EOFError as error:
-        raise WrongContentError("it is cut short") from error
-    except zlib.error as error:
-        raise WrongContentError("it is damaged") from error
-    if len(content) > _JSON_BYTES_MAX:
-        raise WrongContentError(f"it unpacks to more than {_JSON_BYTES_MAX >> 20} MiB")
-    return content
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content, parse_constant=_refused_constant)
-    except (ValueError, RecursionError) as error:
-        raise WrongContentError("it does not hold JSON") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+def _described(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, if it is of this format and of a version that is known."""
+    if document.get("format") != FORMAT:
         raise WrongContentError(f'it does not say that it is a "{FORMAT}"')
-    version = checked.integer(document.get("version"))
+    version = checked.integer(document.get("version"), 1, _VERSION_MAX)
     if version > VERSION:
         raise _NewerVersionError(version)
     return document
-
-
-def _refused_constant(name: str) -> float:
-    raise ValueError(name)

@@ -11,7 +11,9 @@
 - ``stacks`` lists the innermost node of each stack, NO_NODE for a stack without frames.
 - Kinds and outcomes are indices into the lists below, so their order must not change.
 
-Equal profiles give equal bytes.
+Equal profiles give equal bytes.  ``json_text`` and ``size_limits`` bound what is read back, and the ranges below bound
+its numbers.  They leave room for everything that a recording or a file of another tool can hold, and none for numbers
+with which an output could not work.
 """
 
 from __future__ import annotations
@@ -28,3 +30,14 @@ KINDS = list(FrameKind)
 GILS = list(Gil)
 OUTCOMES = list(Outcome)
 NATIVE_OUTCOMES = list(NativeOutcome)
+
+SECONDS_MAX = 366 * 86_400  # of a recording
+DURATION_MIN = 1e-6  # seconds, of a recording whose duration is known; shares of less may be infinite
+SECONDS_AFTER_END_MAX = 60  # of a sample; a recording of another tool has a duration of 0, and all in its first second
+STARTED_MAX = 253_402_300_799  # the last second of the year 9999
+FREQUENCY_MAX = 1_000_000  # samples per second; Austin's microseconds are read as that
+CPUS_MAX = 1 << 16
+CPU_SECONDS_MAX = SECONDS_MAX * CPUS_MAX
+NUMBER_MAX = (1 << 63) - 1  # of what is counted
+ID_MAX = (1 << 64) - 1  # of a PID or TID; other tools write addresses of threads
+LINE_MIN, LINE_MAX = -(1 << 31), (1 << 32) - 1  # a target's own numbers of 32 bits, whatever their sign

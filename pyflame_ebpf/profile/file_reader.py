@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from pyflame_ebpf.profile import columns as checked
 from pyflame_ebpf.profile.columns import WrongContentError
 from pyflame_ebpf.profile.file_layout import (
     CLOCKS,
+    CPU_SECONDS_MAX,
+    CPUS_MAX,
+    DURATION_MIN,
     FLAGS,
+    FREQUENCY_MAX,
     GILS,
+    ID_MAX,
     KINDS,
+    LINE_MAX,
+    LINE_MIN,
     NATIVE_OUTCOMES,
     NO_NODE,
+    NUMBER_MAX,
     OUTCOMES,
+    SECONDS_AFTER_END_MAX,
+    SECONDS_MAX,
+    STARTED_MAX,
     VERSION_OF_TICKS,
 )
 from pyflame_ebpf.profile.interning import Numbering
@@ -30,9 +44,12 @@ from pyflame_ebpf.profile.model import (
     SampleKey,
     Thread,
 )
+from pyflame_ebpf.profile.size_limits import STACK_FRAMES_MAX, check_texts
 
-_FRAMES_MAX = 50_000_000  # of all stacks together; some nodes that point at each other can stand for very many
 _HEXADECIMAL = re.compile(r"[0-9a-f]{2,128}")
+_CPU_SECONDS = checked.numbers_or_none_within(-CPU_SECONDS_MAX, CPU_SECONDS_MAX)
+_IDS = checked.integers_within(0, ID_MAX)
+_LINES = checked.integers_within(LINE_MIN, LINE_MAX)
 
 
 def profile_of(document: dict[str, Any]) -> Profile:
@@ -43,24 +60,42 @@ def profile_of(document: dict[str, Any]) -> Profile:
         document |= {"build_ids": {"file": [], "build_id": []}, "sources": {"file": [], "line": [], "text": []}}
     if document["version"] <= VERSION_OF_TICKS:
         checked.table(document, "recording")["unit"] = {"clock": CLOCKS.index(Clock.CPU), "nanoseconds": 0}
+    recording = _recording(checked.table(document, "recording"))
     texts = checked.texts(checked.listed(document, "texts"))
+    check_texts(chain(texts, _texts_of(recording)))
     processes = _processes(checked.table(document, "processes"), texts)
     threads = _threads(checked.table(document, "threads"), texts)
-    frames: Numbering[Frame] = Numbering()
-    numbers = [frames[frame] for frame in _frames(checked.table(document, "frames"), texts)]
-    nodes = _Nodes(checked.table(document, "nodes"), numbers)
-    stacks = _stacks(checked.listed(document, "stacks"), nodes)
-    samples = _samples(checked.table(document, "samples"), len(processes), len(threads), len(stacks))
+    frames, stacks = _frames_and_stacks(document, texts)
+    samples = _samples(
+        checked.table(document, "samples"),
+        recording,
+        processes=len(processes),
+        threads=len(threads),
+        stacks=len(stacks),
+    )
     return Profile(
-        recording=_recording(checked.table(document, "recording")),
+        recording=recording,
         processes=processes,
         threads=threads,
-        frames=frames.distinct,
+        frames=frames,
         stacks=stacks,
         samples=samples,
         build_ids=_build_ids(checked.table(document, "build_ids"), texts),
         sources=_sources(checked.table(document, "sources"), texts),
     )
+
+
+def _texts_of(recording: Recording) -> Iterable[str]:
+    return (recording.host, recording.kernel, recording.profiler_version, *recording.arguments, *recording.counters)
+
+
+def _frames_and_stacks(document: dict[str, Any], texts: list[str]) -> tuple[list[Frame], list[NumberedStack]]:
+    """The distinct frames, and the stacks as their numbers.  Removes their columns, whose memory the stacks need."""
+    frames: Numbering[Frame] = Numbering()
+    numbers = [frames[frame] for frame in _frames(checked.table(document, "frames"), texts)]
+    nodes = _Nodes(checked.table(document, "nodes"), numbers)
+    del document["frames"], document["nodes"]
+    return frames.distinct, _stacks(checked.listed(document, "stacks"), nodes)
 
 
 def _fill_version_1(document: dict[str, Any]) -> None:
@@ -71,45 +106,51 @@ def _fill_version_1(document: dict[str, Any]) -> None:
 
 
 def _recording(table: dict[str, Any]) -> Recording:
-    frequency = checked.integer(table.get("frequency"))
-    if frequency < 0:
-        raise WrongContentError("its sampling frequency is negative")
     unit = checked.table(table, "unit")
     (clock,) = checked.chosen_from(CLOCKS)([unit.get("clock")])
     (in_nanoseconds,) = checked.chosen_from(FLAGS)([unit.get("nanoseconds")])
     return Recording(
-        started=checked.number(table.get("started")),
-        duration=checked.number(table.get("duration")),
-        frequency=frequency,
-        cpus=checked.integer(table.get("cpus")),
+        started=checked.number(table.get("started"), 0, STARTED_MAX),
+        duration=_duration(table),
+        frequency=checked.integer(table.get("frequency"), 0, FREQUENCY_MAX),
+        cpus=checked.integer(table.get("cpus"), 0, CPUS_MAX),
         host=checked.text(table.get("host")),
         kernel=checked.text(table.get("kernel")),
         arguments=tuple(checked.texts(checked.listed(table, "arguments"))),
         profiler_version=checked.text(table.get("profiler_version")),
-        scheduler_cpu=checked.number_or_none(table.get("scheduler_cpu")),
-        lost=checked.integer(table.get("lost")),
-        counters={name: checked.integer(value) for name, value in checked.table(table, "counters").items()},
+        scheduler_cpu=_CPU_SECONDS([table.get("scheduler_cpu")])[0],
+        lost=checked.integer(table.get("lost"), 0, NUMBER_MAX),
+        counters={
+            name: checked.integer(value, 0, NUMBER_MAX) for name, value in checked.table(table, "counters").items()
+        },
         clock=clock,
         in_nanoseconds=in_nanoseconds,
     )
+
+
+def _duration(table: dict[str, Any]) -> float:
+    duration = checked.number(table.get("duration"), 0, SECONDS_MAX)
+    if 0 < duration < DURATION_MIN:
+        raise WrongContentError("its duration is not one")
+    return duration
 
 
 def _processes(table: dict[str, Any], texts: list[str]) -> list[Process]:
     text = checked.chosen_from(texts)
     columns = checked.columns(
         table,
-        pid=checked.integers,
+        pid=_IDS,
         name=text,
         command=text,
         interpreter=text,
         interpreter_file=text,
-        scheduler_cpu=checked.numbers_or_none,
+        scheduler_cpu=_CPU_SECONDS,
     )
     return [Process(*row) for row in zip(*columns, strict=True)]
 
 
 def _threads(table: dict[str, Any], texts: list[str]) -> list[Thread]:
-    columns = checked.columns(table, tid=checked.integers, name=checked.chosen_from(texts))
+    columns = checked.columns(table, tid=_IDS, name=checked.chosen_from(texts))
     return [Thread(*row) for row in zip(*columns, strict=True)]
 
 
@@ -120,8 +161,8 @@ def _frames(table: dict[str, Any], texts: list[str]) -> list[Frame]:
         kind=checked.chosen_from(KINDS),
         name=text,
         file=text,
-        first_line=checked.integers,
-        line=checked.integers,
+        first_line=_LINES,
+        line=_LINES,
         plumbing=checked.chosen_from(FLAGS),
     )
     return [Frame(*row) for row in zip(*columns, strict=True)]
@@ -132,11 +173,11 @@ class _Nodes:
 
     def __init__(self, table: dict[str, Any], numbers: list[int]) -> None:
         self._callers, self._frames = checked.columns(
-            table, caller=checked.integers, frame=checked.chosen_from(numbers)
+            table, caller=checked.integers_within(NO_NODE, NUMBER_MAX), frame=checked.chosen_from(numbers)
         )
         self._depths: list[int] = []
         for caller in self._callers:
-            if not NO_NODE <= caller < len(self._depths):
+            if caller >= len(self._depths):
                 raise WrongContentError("a stack's frames are out of order")
             self._depths.append(1 if caller == NO_NODE else self._depths[caller] + 1)
 
@@ -159,22 +200,26 @@ class _Nodes:
 
 
 def _stacks(ends: list[Any], nodes: _Nodes) -> list[NumberedStack]:
-    allowance = _FRAMES_MAX
+    """The stacks.  Their frames are counted before they are built: some nodes can stand for very many."""
+    allowance = STACK_FRAMES_MAX
     stacks = []
-    for end in checked.integers(ends):
-        if not NO_NODE <= end < len(nodes):
+    for end in checked.integers_within(NO_NODE, NUMBER_MAX)(ends):
+        if end >= len(nodes):
             raise WrongContentError("a stack refers to frames that are not there")
         allowance -= nodes.depth(end)
         if allowance < 0:
-            raise WrongContentError(f"its stacks have more than {_FRAMES_MAX:,} frames")
+            raise WrongContentError(f"its stacks have more than {STACK_FRAMES_MAX:,} frames")
         stacks.append(nodes.stack(end))
     return stacks
 
 
-def _samples(table: dict[str, Any], processes: int, threads: int, stacks: int) -> Counter[SampleKey]:
+def _samples(
+    table: dict[str, Any], recording: Recording, *, processes: int, threads: int, stacks: int
+) -> Counter[SampleKey]:
+    last = math.ceil(recording.duration) + SECONDS_AFTER_END_MAX
     *keys, counts = checked.columns(
         table,
-        second=checked.integers,
+        second=checked.integers_within(0, last),
         process=checked.indices_into(processes),
         thread=checked.indices_into(threads),
         stack=checked.indices_into(stacks),
@@ -182,13 +227,11 @@ def _samples(table: dict[str, Any], processes: int, threads: int, stacks: int) -
         gil=checked.chosen_from(GILS),
         outcome=checked.chosen_from(OUTCOMES),
         native=checked.chosen_from(NATIVE_OUTCOMES),
-        count=checked.integers,
+        count=checked.integers_within(1, NUMBER_MAX),
     )
-    if counts and min(counts) < 1:
-        raise WrongContentError("a sample count is not positive")
     samples: Counter[SampleKey] = Counter()
     for key, count in zip(map(SampleKey, *keys), counts, strict=True):
-        samples[key] += count
+        samples[key] = samples.get(key, 0) + count
     return samples
 
 
@@ -201,7 +244,8 @@ def _build_ids(table: dict[str, Any], texts: list[str]) -> dict[str, str]:
 
 def _sources(table: dict[str, Any], texts: list[str]) -> dict[str, dict[int, str]]:
     sources: dict[str, dict[int, str]] = {}
-    columns = checked.columns(table, file=checked.chosen_from(texts), line=checked.integers, text=checked.texts)
+    columns = checked.columns(table, file=checked.chosen_from(texts), line=_LINES, text=checked.texts)
+    check_texts(columns[2])
     for file, line, text in zip(*columns, strict=True):
         sources.setdefault(file, {})[line] = text
     return sources

@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from pyflame_ebpf.profile.columns import WrongContentError
 from pyflame_ebpf.profile.file import UnusableProfileError
+from pyflame_ebpf.profile.file_layout import SECONDS_MAX
 from pyflame_ebpf.profile.folded_frames import OWNERS, AustinFrames, Frames, Owner, OwnFrames
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.labels import visible
@@ -38,10 +40,9 @@ from pyflame_ebpf.profile.model import (
     Stack,
     Thread,
 )
+from pyflame_ebpf.profile.size_limits import STACK_FRAMES_MAX, TEXTS_MAX, check_size
 
 LINE_MAX = 1 << 20  # bytes
-FRAMES_MAX = 20_000_000  # of all distinct stacks together
-NAME_BYTES_MAX = 256 << 20  # of all distinct names together
 COUNT_MAX = 1 << 53
 _SHOWN = 60  # characters of a line that an error quotes
 _MOJO = b"MOJ"  # Austin 4's binary format
@@ -71,7 +72,7 @@ class _Folded:
     lines: int = 0
     with_two_counts: int = 0
     frames: int = 0
-    name_bytes: int = 0
+    name_characters: int = 0
 
     def add(self, line: str) -> None:
         """Add one line.  Raises _BadLineError."""
@@ -92,16 +93,16 @@ class _Folded:
         if indices not in self.counts:
             self.frames += len(indices)
         self.counts[indices] += count
-        if self.frames > FRAMES_MAX:
-            raise _BadLineError(f"its stacks have more than {FRAMES_MAX:,} frames")
+        if self.frames > STACK_FRAMES_MAX:
+            raise _BadLineError(f"its stacks have more than {STACK_FRAMES_MAX:,} frames")
         if self.counts[indices] > COUNT_MAX:
             raise _BadLineError("its counts are too large")
 
     def _index(self, name: str) -> int:
         if name not in self.names:
-            self.name_bytes += len(name)
-            if self.name_bytes > NAME_BYTES_MAX:
-                raise _BadLineError(f"its names take more than {NAME_BYTES_MAX >> 20} MiB")
+            self.name_characters += len(name)
+            if self.name_characters > TEXTS_MAX:
+                raise _BadLineError(f"its names take more than {TEXTS_MAX:,} characters")
         return self.names[name]
 
 
@@ -115,13 +116,16 @@ def load_folded(stream: BinaryIO, name: str) -> Profile:
     try:
         for number, line in _lines(stream):  # noqa: B007 - the error says where
             folded.add(line)
-        return _profile(folded)
-    except _BadLineError as error:
+        number = 0  # what is wrong from here on is no line's fault
+        profile = _profile(folded)
+        check_size(profile)
+    except (_BadLineError, WrongContentError) as error:
         place = f" in line {number:,}" if number else ""
         raise UnusableProfileError(
             f"{name} is neither a saved profile nor folded stacks: {error}{place}.",
             "Give the directory of a recording, its profile.json.gz, or lines of 'frame;frame count'.",
         ) from error
+    return profile
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -192,8 +196,10 @@ def _as_samples(folded: _Folded) -> int:
 
 
 def _duration(folded: _Folded) -> float:
+    """The seconds that Austin tells; 0 if it tells none, or more than a recording can have."""
     microseconds = folded.remarks.get("duration", "")
-    return int(microseconds) / _MICROSECONDS if re.fullmatch(r"\d{1,16}", microseconds) else 0.0
+    seconds = int(microseconds) / _MICROSECONDS if re.fullmatch(r"[0-9]{1,16}", microseconds) else 0.0
+    return seconds if seconds <= SECONDS_MAX else 0.0
 
 
 def _owner_of(roots: set[str]) -> type[Owner]:

@@ -84,12 +84,12 @@ STACKS: tuple[Stack, ...] = ((A,), (A, B), (A, C), ())
 
 
 def test_a_file_with_as_many_frames_as_are_allowed_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_reader, "_FRAMES_MAX", 5)
+    monkeypatch.setattr(file_reader, "STACK_FRAMES_MAX", 5)
     assert load_profile(io.BytesIO(saved(profile_of(*STACKS)))) == profile_of(*STACKS)
 
 
 def test_a_file_with_one_frame_more_than_are_allowed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_reader, "_FRAMES_MAX", 4)
+    monkeypatch.setattr(file_reader, "STACK_FRAMES_MAX", 4)
     with pytest.raises(UnusableProfileError, match="more than 4 frames"):
         load_profile(io.BytesIO(saved(profile_of(*STACKS))))
 

@@ -246,7 +246,7 @@ def test_a_blank_before_a_number_in_one_name_is_no_second_count() -> None:
     ("limit", "text", "reason"),
     [
         ("LINE_MAX", "a" * 20 + " 1\n", "longer than 10 bytes"),
-        ("FRAMES_MAX", "".join(f"a;b;{index} 1\n" for index in range(9)), "more than 10 frames"),
+        ("STACK_FRAMES_MAX", "".join(f"a;b;{index} 1\n" for index in range(9)), "more than 10 frames"),
         ("COUNT_MAX", "a 9\na 9\n", "too large"),
     ],
 )
@@ -259,7 +259,7 @@ def test_what_would_take_too_much_memory_is_refused(
 
 
 def test_a_name_counts_once_however_often_it_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded_file, "NAME_BYTES_MAX", 10)
+    monkeypatch.setattr(folded_file, "TEXTS_MAX", 10)
     assert by_stack(loaded("main;work 1\n" * 20)) == {(Frame(NATIVE, "work"),): 20}
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-import fuzz
 import pytest
 
 from pyflame_ebpf.elf.image import BadElf, ElfImage, open_regular
@@ -297,17 +296,6 @@ def test_native_addresses_of_a_live_process_are_named(build: Build, symbols: Nat
         found = [symbols.lookup(mapped_at(process.pid, address), address) for address in (hidden, base)]
         process.communicate()
     assert found == [(str(program), "hidden"), (str(program), "named+0x0")]
-
-
-@pytest.mark.parametrize("reader", fuzz.READERS)
-def test_readers_survive_damage(reader: str, tmp_path: Path) -> None:
-    """The fuzzer's readers over its seeds, each with a byte changed or cut; the fuzzer itself runs for longer."""
-    read, seeds = fuzz.READERS[reader]
-    for data in seeds(tmp_path):
-        read(data)
-        for place in range(0, len(data), max(len(data) // 60, 1)):
-            read(data[:place])
-            read(data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :])
 
 
 def test_what_the_readers_of_the_fuzzer_promise_is_bad_elf_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
 from pyflame_ebpf.outputs.comparison.words import doubts, headline, shown_change
 from pyflame_ebpf.outputs.flame_tree import Boxes, flame_boxes
 from pyflame_ebpf.outputs.flamegraph import BOXES_MAX, NARROWEST, Graph, Words, draw, resource
-from pyflame_ebpf.outputs.folded import folded_name
+from pyflame_ebpf.outputs.folded import FoldedLines, folded_name
 from pyflame_ebpf.outputs.labelled_stacks import TalliedStacks, tallied_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile.interning import Numbering
@@ -66,17 +66,17 @@ def write_differential_folded(comparison: Comparison, stream: TextIO, options: C
     to the exposure of the later recording.
     """
     both = both_stacks(comparison, options.output)
-    names = [folded_name(label.text) for label in both.after.labels]
+    lines = FoldedLines(folded_name(label.text) for label in both.after.labels)
     scale = _scale_to_after(comparison)
-    lines: dict[str, list[int]] = {}
+    found: dict[tuple[int, ...], list[int]] = {}
     for column, stacks in enumerate((both.before, both.after)):
         for stack, count in stacks.stacks.samples.items():
-            counts = lines.setdefault(";".join([names[index] for index in stack]), [0, 0])
+            counts = found.setdefault(lines.key(stack), [0, 0])
             counts[column] += count
-    for line in sorted(lines):
-        before, after = lines[line]
+    for key in sorted(found):
+        before, after = found[key]
         if round(before * scale) or after:
-            stream.write(f"{line} {round(before * scale)} {after}\n")
+            stream.write(f"{lines.text(key)} {round(before * scale)} {after}\n")
 
 
 def _scale_to_after(comparison: Comparison) -> float:
