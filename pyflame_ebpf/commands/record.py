@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyflame_ebpf.commands.defects import save_defect_report
+from pyflame_ebpf.commands.defect_report import save_defect_report
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals

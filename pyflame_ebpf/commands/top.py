@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.region import Region
 
 from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
-from pyflame_ebpf.commands.defects import save_defect_report
+from pyflame_ebpf.commands.defect_report import save_defect_report
 from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory

@@ -14,7 +14,7 @@ from pyflame_ebpf.stacks.code_table import CodeTable
 from pyflame_ebpf.stacks.naming import FrameNames
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from pyflame_ebpf.tracking.native_frames import NativeFrames
-from pyflame_ebpf.tracking.process_table import ProcessTable
+from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 from tests.recording.conftest import Start
 from tests.recording.made_up_host import MadeUpHost, process
 
