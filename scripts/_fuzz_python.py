@@ -13,9 +13,9 @@ from _fuzz_target import Target
 
 from pyflame_ebpf.cpython.code_objects import decode_str, read_bytes, read_str
 from pyflame_ebpf.cpython.debug_offsets import DebugOffsetsError, UnsupportedPythonError, layout_from_debug_offsets
+from pyflame_ebpf.cpython.fixed_layouts import LAYOUTS
 from pyflame_ebpf.cpython.line_table import LineTableFormat, decode_lines
 from pyflame_ebpf.cpython.published_offsets import HEADER, PUBLISHED
-from pyflame_ebpf.cpython.rows import LAYOUTS
 from pyflame_ebpf.profile.model import Frame, FrameKind, Gil, Outcome, Process, Profile, Recording, SampleKey, Thread
 from pyflame_ebpf.profile.source_text import LINE_MAX, sampled_sources
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from pyflame_ebpf.compare.comparison import Measure, compare
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.comparison.formats import COMPARISON_FORMATS
 from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.options import GROUPS, OutputOptions
 from pyflame_ebpf.profile.file_writer import document_of
 from pyflame_ebpf.profile.model import Profile
