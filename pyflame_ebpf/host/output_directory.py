@@ -11,8 +11,8 @@ import contextlib
 import errno
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +20,7 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.whole_file import PRIVATE_DIRECTORY, Write, check_writable, private, write_whole_file
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PLACES_WITH_ROOM = ("/var/tmp", "/tmp", "/dev/shm", "/run")  # noqa: S108 - mkstemp, for when the disk is full
+PLACES_WITH_ROOM = ("/var/tmp", "/tmp", "/dev/shm", "/run")  # noqa: S108 - by names that nobody can guess, when the disk is full
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_ID = (1 << 32) - 1  # which chown(2) takes for "leave it"; ids are smaller
 _ID = re.compile(r"[0-9]{1,10}")
@@ -114,23 +114,22 @@ def _exists(directory: int, name: str) -> bool:
     return True
 
 
-def save_elsewhere(write: Write, suffix: str) -> Path | None:
-    """Writes to the first of PLACES_WITH_ROOM that takes the whole file.  Returns its path, None if there is none."""
-    for place in PLACES_WITH_ROOM:
-        try:
-            descriptor, name = tempfile.mkstemp(prefix="pyflame-ebpf-", suffix=suffix, dir=place)
-        except OSError:
-            continue
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                _give_to_sudo_user(descriptor)
-                write(file)
-        except BaseException as error:
-            Path(name).unlink(missing_ok=True)
-            if not isinstance(error, OSError):
-                raise
-        else:
-            return Path(name)
+def save_elsewhere(
+    write: Write, suffix: str, prefix: str = "pyflame-ebpf-", places: Sequence[str] | None = None
+) -> Path | None:
+    """Writes to the first of these places that takes the whole file.  Returns its path, None if there is none.
+
+    Without ``places`` these are PLACES_WITH_ROOM.
+    """
+    for place in PLACES_WITH_ROOM if places is None else places:
+        name = f"{prefix}{secrets.token_hex(8)}{suffix}"
+        with contextlib.suppress(OSError):
+            directory = os.open(place, _DIRECTORY)
+            try:
+                write_whole_file(directory, name, write, _give_to_sudo_user)
+            finally:
+                os.close(directory)
+            return Path(place, name)
     return None
 
 

@@ -21,7 +21,7 @@ _NAMED = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_UNNAMED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)  # open(2), O_TMPFILE: BUGS and ERRORS
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # as vfat and some network file systems answer
 
-Write = Callable[[BinaryIO], None]
+Write = Callable[[BinaryIO], object]
 Give = Callable[[int], None]  # gives the file of a descriptor to whom it is for
 
 
