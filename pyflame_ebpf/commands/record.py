@@ -12,7 +12,7 @@ from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import say
+from pyflame_ebpf.commands.terminal import say, say_waiting
 from pyflame_ebpf.commands.written_outputs import (
     NothingSampled,
     View,
@@ -46,6 +46,7 @@ class Request:
     view: View
     arguments: tuple[str, ...] = ()
     source: bool = False
+    wait: bool = False
     formats: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -113,6 +114,7 @@ def _sample(
         native=request.view.options.native,
         arguments=request.arguments,
         source=request.source,
+        wait=say_waiting if request.wait else None,
     )
 
     def sampling_began() -> None:

@@ -30,7 +30,7 @@ def names(directory: Path) -> list[str]:
 def write_while(meanwhile: Callable[[], None], monkeypatch: pytest.MonkeyPatch, out: Path) -> Written:
     """Write all outputs; this happens between the saved profile and the end."""
 
-    def write(_profile: Profile, stream: BinaryIO, _options: OutputOptions) -> None:
+    def write(profile: Profile, stream: BinaryIO, options: OutputOptions) -> None:
         meanwhile()
         stream.write(b"whole")
 
