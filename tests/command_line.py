@@ -17,7 +17,7 @@ from tests.target_process import wait_until_used
 
 PYFLAME = (sys.executable, "-m", "pyflame_ebpf")
 CHECKOUT = Path(__file__).resolve().parent.parent
-LOCK_FILE = Path("/run/pyflame-ebpf.lock")
+LOCK_FILE = Path("/run/pyflame-ebpf/lock")
 TIMEOUT = 120.0
 RECORDED_FILES = ["flamegraph.svg", "processes.csv", "profile.json.gz", "report.html", "stacks.folded"]
 BUSY = "import time\nwhile time.process_time() < {seconds}: pass"  # of CPU: on a busy host it takes longer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import tempfile
@@ -10,13 +9,13 @@ import traceback
 from pathlib import Path
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.host.output_directory import sudo_user
+from pyflame_ebpf.host.output_directory import save_elsewhere
 
 EXIT_CODE = 70
 
 
 def save_defect_report(error: BaseException) -> Path | None:
-    """Write versions, arguments and traceback to a new temporary file.  Returns None if it cannot be written."""
+    """Write versions, arguments and traceback to a new file of mode 0600.  Returns None if it cannot be written."""
     text = "".join(
         (
             f"pyflame-ebpf {__version__}, Python {platform.python_version()}, kernel {platform.release()}\n",
@@ -25,12 +24,8 @@ def save_defect_report(error: BaseException) -> Path | None:
         )
     )
     try:
-        descriptor, name = tempfile.mkstemp(prefix="pyflame-ebpf-defect-", suffix=".txt")
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            owner = sudo_user()
-            if owner is not None:
-                os.fchown(descriptor, *owner)
-            file.write(text)
-    except OSError:
+        places = (tempfile.gettempdir(),)
+    except OSError:  # none of those that can be is writable
         return None
-    return Path(name)
+    written = text.encode("utf-8", "backslashreplace")
+    return save_elsewhere(lambda stream: stream.write(written), ".txt", "pyflame-ebpf-defect-", places)

@@ -168,6 +168,7 @@ def _write_directory(comparison: Comparison, request: Request) -> None:
         for each in DIRECTORY_FORMATS:
             path = directory.write(each.file_name, _bound(each, comparison, request.options))
             print(path)  # noqa: T201 - the output of the command
+        directory.confirm()
 
 
 def _print(comparison: Comparison, options: ComparisonOptions) -> None:

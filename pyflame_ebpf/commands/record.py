@@ -13,7 +13,7 @@ from pyflame_ebpf.commands.host_checks import check_host
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import say, warn
+from pyflame_ebpf.commands.terminal import say, say_waiting, warn
 from pyflame_ebpf.commands.written_outputs import (
     NothingSampled,
     View,
@@ -49,6 +49,7 @@ class Request:
     view: View
     arguments: tuple[str, ...] = ()
     source: bool = False
+    wait: bool = False
     formats: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -116,6 +117,7 @@ def _sample(
         native=request.view.options.native,
         arguments=request.arguments,
         source=request.source,
+        wait=say_waiting if request.wait else None,
     )
 
     def sampling_began() -> None:

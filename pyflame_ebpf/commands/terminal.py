@@ -18,11 +18,18 @@ def coloured() -> bool:
 
 def say(text: str, label: str = "", colour: str = "") -> None:
     """Print a message on standard error, escaped but for our own colours; a closed standard error is ignored."""
+    if sys.stderr is None:  # to print(), that would mean standard output
+        return
     shown = "\n".join(visible(line) for line in text.split("\n"))
     if label:
         shown = f"{colour}{label}:{_PLAIN} {shown}" if coloured() and colour else f"{label}: {shown}"
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError):
         print(shown, file=sys.stderr, flush=True)  # noqa: T201 - the one place that does
+
+
+def say_waiting(holder: str) -> None:
+    """Say whose recording is waited for."""
+    say(f"waiting for another recording to end: {holder}; Ctrl-C gives up")
 
 
 def say_error(message: str, hint: str) -> None:

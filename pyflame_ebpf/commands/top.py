@@ -23,7 +23,7 @@ from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW, StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
-from pyflame_ebpf.commands.terminal import say, warn
+from pyflame_ebpf.commands.terminal import say, say_waiting, warn
 from pyflame_ebpf.commands.top_screen import Situation, screen
 from pyflame_ebpf.errors import Interrupted, PyflameError, UsageError
 from pyflame_ebpf.host.cpus import online_cpus
@@ -54,6 +54,7 @@ class Request:
     duration: float | None = None
     interval: float = 1.0
     frequency: int = 99
+    wait: bool = False
     arguments: tuple[str, ...] = ()
 
 
@@ -90,7 +91,11 @@ def top(request: Request) -> None:
     check_host(request.frequency)
     targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()
     options = RecordOptions(
-        frequency=request.frequency, duration=request.duration, pids=targets.pids, arguments=request.arguments
+        frequency=request.frequency,
+        duration=request.duration,
+        pids=targets.pids,
+        arguments=request.arguments,
+        wait=say_waiting if request.wait else None,
     )
     warnings: list[str] = []
     with (

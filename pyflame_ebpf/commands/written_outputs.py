@@ -111,12 +111,29 @@ def write_recorded(
             for name, file_name in formats.items():
                 _write_one(directory, file_name, format_writer(name, profile, view), written)
     except Interrupted as error:
+        _see_place(directory, profile, written)
+        if not written.paths:
+            raise written.failure or error from error
         raise Interrupted(
             error.signal_number,
             f"interrupted while writing; the recording is saved in {written.paths[0]}",
             f"Make all outputs from that: pyflame-ebpf report {shlex.quote(str(written.paths[0]))} --output DIR",
         ) from error
+    _see_place(directory, profile, written)
     return written
+
+
+def _see_place(directory: OutputDirectory, profile: Profile, written: Written) -> None:
+    """Correct the paths, and note the failure, where the directory was moved or removed since it was made."""
+    try:
+        directory.confirm()
+    except PyflameError as error:
+        place = directory.place()
+        if place is None:
+            written.paths, written.failure = [], saved_elsewhere(profile, error)
+        else:
+            written.paths = [place / path.name for path in written.paths]
+            written.failure = error
 
 
 def _write_one(directory: OutputDirectory, file_name: str, write: Callable[[BinaryIO], None], written: Written) -> None:

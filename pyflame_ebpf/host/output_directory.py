@@ -1,8 +1,8 @@
 """New directories and files for outputs, made by root in places that others may write to.
 
-Nothing that exists is overwritten.  Files are made relative to a descriptor of their directory, with O_EXCL and
-O_NOFOLLOW, so that a symbolic link in the last place of a path is never followed.  Root gives what it makes to the user
-who ran sudo, through a descriptor of the file, and nothing that was there before.
+Nothing that exists is overwritten, and what is made is for its owner alone.  Files are made relative to a descriptor of
+their directory, and have their names once they are whole (``whole_file``).  Root gives what it makes to the user who
+ran sudo, through a descriptor of the file, and nothing that was there before.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+import re
+import secrets
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
 
 from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.host.whole_file import PRIVATE_DIRECTORY, Write, check_writable, private, write_whole_file
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-PLACES_WITH_ROOM = ("/var/tmp", "/tmp", "/dev/shm", "/run")  # noqa: S108 - mkstemp, for when the disk is full
+PLACES_WITH_ROOM = ("/var/tmp", "/tmp", "/dev/shm", "/run")  # noqa: S108 - by names that nobody can guess, when the disk is full
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Write = Callable[[BinaryIO], None]
+_NO_ID = (1 << 32) - 1  # which chown(2) takes for "leave it"; ids are smaller
+_ID = re.compile(r"[0-9]{1,10}")
 
 
 class OutputExists(PyflameError):
@@ -48,11 +48,14 @@ def sudo_user() -> tuple[int, int] | None:
     """Returns (uid, gid) of the user who ran sudo, None for a user who is root without sudo, or is not root."""
     if os.geteuid() != 0:
         return None
-    try:
-        uid, gid = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
-    except (KeyError, ValueError):
-        return None
-    return (uid, gid) if uid > 0 and gid >= 0 else None
+    uid, gid = (_id(os.environ.get(name, "")) for name in ("SUDO_UID", "SUDO_GID"))
+    return (uid, gid) if uid and gid is not None else None
+
+
+def _id(text: str) -> int | None:
+    """The id of a user or group that a text holds, None if it holds none."""
+    number = int(text) if _ID.fullmatch(text) else _NO_ID
+    return number if number < _NO_ID else None
 
 
 def _give_to_sudo_user(descriptor: int) -> None:
@@ -85,84 +88,86 @@ def _parent(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _create(directory: int, name: str, shown: str) -> BinaryIO:
+def _write_whole(directory: int, name: str, shown: str, write: Write) -> None:
+    """Makes a file in a directory.  Raises OutputExists, OutputUnwritable, DiskFull; then there is no file."""
     try:
-        descriptor = os.open(name, _NEW_FILE, 0o644, dir_fd=directory)
+        write_whole_file(directory, name, write, _give_to_sudo_user)
     except FileExistsError as error:
         raise OutputExists(f"{shown} exists already", "Move it away, or choose another --output.") from error
     except OSError as error:
         raise write_error(shown, error) from error
-    _give_to_sudo_user(descriptor)
-    return os.fdopen(descriptor, "wb")
-
-
-def _write_whole(directory: int, name: str, shown: str, write: Write) -> None:
-    """Makes a file in a directory, and removes it again if it cannot be written whole."""
-    file = _create(directory, name, shown)
-    try:
-        with file:
-            write(file)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=directory)
-        if isinstance(error, OSError):
-            raise write_error(shown, error) from error
-        raise
 
 
 def write_new_file(path: Path, write: Write) -> None:
     """Makes one file.  Raises OutputExists, OutputUnwritable, DiskFull."""
     with _parent(path) as parent:
+        if _exists(parent, path.name):  # known before the work of writing
+            raise OutputExists(f"{path} exists already", "Move it away, or choose another --output.")
         _write_whole(parent, path.name, str(path), write)
 
 
-def save_elsewhere(write: Write, suffix: str) -> Path | None:
-    """Writes to the first of PLACES_WITH_ROOM that takes the whole file.  Returns its path, None if there is none."""
-    for place in PLACES_WITH_ROOM:
-        try:
-            descriptor, name = tempfile.mkstemp(prefix="pyflame-ebpf-", suffix=suffix, dir=place)
-        except OSError:
-            continue
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                _give_to_sudo_user(descriptor)
-                write(file)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-        else:
-            return Path(name)
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def save_elsewhere(
+    write: Write, suffix: str, prefix: str = "pyflame-ebpf-", places: Sequence[str] | None = None
+) -> Path | None:
+    """Writes to the first of these places that takes the whole file.  Returns its path, None if there is none.
+
+    Without ``places`` these are PLACES_WITH_ROOM.
+    """
+    for place in PLACES_WITH_ROOM if places is None else places:
+        name = f"{prefix}{secrets.token_hex(8)}{suffix}"
+        with contextlib.suppress(OSError):
+            directory = os.open(place, _DIRECTORY)
+            try:
+                write_whole_file(directory, name, write, _give_to_sudo_user)
+            finally:
+                os.close(directory)
+            return Path(place, name)
     return None
 
 
 class OutputDirectory(contextlib.AbstractContextManager["OutputDirectory"]):
     """A directory for outputs, made before the recording so that it fails early, and removed if it stays empty.
 
-    A directory that exists is taken only when it is empty.  Raises OutputExists, OutputUnwritable, DiskFull.
+    A directory that exists is taken only when it is empty.  All is done through its descriptor, so that whoever renames
+    or replaces it meanwhile changes neither where files are made nor what is removed.  Raises OutputExists,
+    OutputUnwritable, DiskFull.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(os.path.abspath(path)) if path.name in ("", "..") else path  # noqa: PTH100 - no link followed
-        with _parent(self.path) as parent:
-            self._made = self._make(parent)
-            self._descriptor = self._open(parent)
+        with contextlib.ExitStack() as undo:
+            self._parent = os.dup(undo.enter_context(_parent(self.path)))
+            undo.callback(os.close, self._parent)
+            self._made = self._make()
+            self._descriptor = self._open()
+            undo.pop_all()
         try:
             self._claim()
         except BaseException:
             self.close()
             raise
 
-    def _make(self, parent: int) -> bool:
+    def _make(self) -> bool:
         try:
-            os.mkdir(self.path.name, 0o755, dir_fd=parent)
+            with private():
+                os.mkdir(self.path.name, PRIVATE_DIRECTORY, dir_fd=self._parent)
         except FileExistsError:
             return False
         except OSError as error:
             raise write_error(str(self.path), error) from error
         return True
 
-    def _open(self, parent: int) -> int:
+    def _open(self) -> int:
         try:
-            return os.open(self.path.name or ".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+            return os.open(self.path.name or ".", _DIRECTORY | os.O_NOFOLLOW, dir_fd=self._parent)
         except OSError as error:  # a file, or a symbolic link, which root does not follow
             raise OutputExists(
                 f"{self.path} exists already and is not a directory",
@@ -174,25 +179,55 @@ class OutputDirectory(contextlib.AbstractContextManager["OutputDirectory"]):
             raise OutputExists(f"{self.path} exists already and is not empty", "Choose another --output.")
         if self._made:
             _give_to_sudo_user(self._descriptor)
-        self._check_writable()
-
-    def _check_writable(self) -> None:
-        """Makes a file and removes it, so that a read-only file system or a full disk is known before the recording."""
-        name = f".pyflame-ebpf-{os.getpid()}"
-        _write_whole(self._descriptor, name, str(self.path), lambda file: file.flush())
-        os.unlink(name, dir_fd=self._descriptor)
+        try:
+            check_writable(self._descriptor)  # a read-only file system or a full disk is known before the recording
+        except OSError as error:
+            raise write_error(str(self.path), error) from error
 
     def write(self, name: str, write: Write) -> Path:
         """Makes a file in it and returns its path.  Raises OutputExists, OutputUnwritable, DiskFull."""
         _write_whole(self._descriptor, name, str(self.path / name), write)
         return self.path / name
 
+    def place(self) -> Path | None:
+        """Where the directory is by now: ``path``, another path if it was moved, None if it was removed."""
+        ours = os.fstat(self._descriptor)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.path, follow_symlinks=False), ours):  # noqa: PTH116 - link not followed
+                return self.path
+        with contextlib.suppress(OSError):
+            found = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))  # noqa: PTH115 - of a descriptor
+            if os.path.samestat(os.stat(found, follow_symlinks=False), ours):  # noqa: PTH116 - not one "(deleted)"
+                return found
+        return None
+
+    def confirm(self) -> None:
+        """Raises OutputUnwritable if ``path`` does not lead to the directory any more, with where its files are."""
+        place = self.place()
+        if place is None:
+            raise OutputUnwritable(f"{self.path} was removed meanwhile, with its files", "Choose another --output.")
+        if place != self.path:
+            raise OutputUnwritable(
+                f"{self.path} was moved or replaced meanwhile; the files are in {place}",
+                "Whoever may write to the directory above can do that; choose another --output.",
+            )
+
     def close(self) -> None:
-        """Removes the directory if it was made here and is empty."""
-        os.close(self._descriptor)
-        if self._made:
-            with contextlib.suppress(OSError):  # not empty, or moved away
-                self.path.rmdir()
+        """Removes the directory if it was made here, is empty, and is still in its place."""
+        try:
+            if self._made and self._is_in_place():
+                with contextlib.suppress(OSError):  # not empty
+                    os.rmdir(self.path.name, dir_fd=self._parent)
+        finally:
+            os.close(self._descriptor)
+            os.close(self._parent)
+
+    def _is_in_place(self) -> bool:
+        try:
+            found = os.stat(self.path.name, dir_fd=self._parent, follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(found, os.fstat(self._descriptor))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -48,7 +48,8 @@ class RecordOptions:
     """What to record: ``frequency`` in samples per second and CPU, ``duration`` in seconds, None: until stopped.
 
     With ``pids`` only these processes are sampled; ``follow_children`` adds the processes that they start.
-    ``source`` takes the sampled functions' source text along.
+    ``source`` takes the sampled functions' source text along.  With ``wait`` another profiler's end is waited for, and
+    ``wait`` is called once with who that is.
     """
 
     frequency: int = 99
@@ -59,6 +60,7 @@ class RecordOptions:
     native: bool = True
     arguments: tuple[str, ...] = ()
     source: bool = False
+    wait: Callable[[str], None] | None = None
 
     @property
     def whole_host(self) -> bool:
@@ -285,7 +287,7 @@ def prepared(
         follow_children=options.follow_children,
     )
     allow_open_files()
-    with only_one_profiler() as lock:
+    with only_one_profiler(options.wait) as lock:
         urgency.enter_context(urgent(with_session=options.whole_host))
         with Sampler(sampler_options) as sampler:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import signal
+import stat
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -144,6 +145,8 @@ def test_a_defect_shows_one_line_and_saves_its_report(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("SUDO_UID", "9" * 20)
+    monkeypatch.setenv("SUDO_GID", "5")
 
     def break_down() -> None:
         raise KeyError("nonsense")
@@ -155,6 +158,7 @@ def test_a_defect_shows_one_line_and_saves_its_report(
     assert str(report) in said
     assert "Traceback" not in said
     assert "in break_down" in report.read_text()
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

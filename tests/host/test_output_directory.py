@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from pyflame_ebpf.host import output_directory
+from pyflame_ebpf.host import output_directory, whole_file
 from pyflame_ebpf.host.output_directory import (
     DiskFull,
     OutputDirectory,
@@ -160,6 +161,13 @@ def test_no_place_with_room_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
         (0, {"SUDO_UID": "1000"}, None),
         (0, {"SUDO_UID": "me", "SUDO_GID": "us"}, None),
         (0, {"SUDO_UID": "-1", "SUDO_GID": "-1"}, None),
+        (0, {"SUDO_UID": "9" * 20, "SUDO_GID": "5"}, None),
+        (0, {"SUDO_UID": "9" * 5000, "SUDO_GID": "5"}, None),
+        (0, {"SUDO_UID": "4294967295", "SUDO_GID": "5"}, None),
+        (0, {"SUDO_UID": "1000", "SUDO_GID": "4294967295"}, None),
+        (0, {"SUDO_UID": "4294967294", "SUDO_GID": "0"}, (4294967294, 0)),
+        (0, {"SUDO_UID": "1_000", "SUDO_GID": "5"}, None),
+        (0, {"SUDO_UID": "\u0661", "SUDO_GID": "5"}, None),
         (1000, {"SUDO_UID": "1000", "SUDO_GID": "100"}, None),
     ],
 )
@@ -178,12 +186,13 @@ def test_the_user_of_sudo_is_known_to_root_only(
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is given to the user of sudo, with their owner."""
     given: list[str] = []
 
     def note(descriptor: int, uid: int, gid: int) -> None:
-        given.append(f"{Path(f'/proc/self/fd/{descriptor}').readlink().name} {uid}:{gid}")
+        inode = os.fstat(descriptor).st_ino
+        given.extend(f"{path.name} {uid}:{gid}" for path in tmp_path.rglob("*") if path.stat().st_ino == inode)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setenv("SUDO_UID", "1000")
@@ -192,22 +201,19 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return given
 
 
-PROBE = f".pyflame-ebpf-{os.getpid()} 1000:100"
-
-
 def test_root_gives_a_directory_that_it_made_and_what_is_in_it_to_the_user_of_sudo(
     tmp_path: Path, given: list[str]
 ) -> None:
     with OutputDirectory(tmp_path / "out") as directory:
         directory.write("file", write_hello)
-    assert given == ["out 1000:100", PROBE, "file 1000:100"]
+    assert given == ["out 1000:100", "file 1000:100"]
 
 
 def test_root_gives_no_directory_away_that_was_there_before(tmp_path: Path, given: list[str]) -> None:
     (tmp_path / "out").mkdir()
     with OutputDirectory(tmp_path / "out") as directory:
         directory.write("file", write_hello)
-    assert given == [PROBE, "file 1000:100"]
+    assert given == ["file 1000:100"]
 
 
 def test_root_gives_single_files_to_the_user_of_sudo(
@@ -232,14 +238,19 @@ def test_a_file_system_without_owners_takes_the_file_all_the_same(
     assert given == []
 
 
-def test_new_files_and_directories_can_be_read_by_all_and_written_by_their_owner(tmp_path: Path) -> None:
-    before = os.umask(0)
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+def test_new_files_and_directories_are_for_their_owner_alone(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
         with OutputDirectory(tmp_path / "out") as directory:
             path = directory.write("file", write_hello)
+        write_new_file(tmp_path / "alone", write_hello)
+        after = os.umask(umask)
     finally:
         os.umask(before)
-    assert [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)] == [0o755, 0o644]
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path, tmp_path / "alone")]
+    assert modes == [0o700, 0o600, 0o600]
+    assert after == umask
 
 
 def test_whether_a_directory_can_be_written_is_known_before_the_recording(
@@ -248,7 +259,7 @@ def test_whether_a_directory_can_be_written_is_known_before_the_recording(
     made = os.open
 
     def full(path: str, flags: int, *args: int, dir_fd: int | None = None) -> int:
-        if str(path).startswith(".pyflame-ebpf-"):
+        if flags & os.O_TMPFILE == os.O_TMPFILE or str(path).endswith(".part"):
             raise OSError(28, "No space left on device")
         return made(path, flags, *args, dir_fd=dir_fd)
 
@@ -266,3 +277,129 @@ def test_a_file_whose_making_is_broken_off_is_removed_and_the_reason_passed_on(t
     with pytest.raises(KeyboardInterrupt):
         write_new_file(tmp_path / "file", interrupted)
     assert names(tmp_path) == []
+
+
+# ---- a file has its name once it is whole ----
+
+
+@pytest.fixture(params=["unnamed", "hidden name", "no hard links"])
+def _file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File systems that can and cannot do what outputs are made with."""
+    if request.param == "unnamed":
+        return
+    monkeypatch.setattr(whole_file, "_OWN_DESCRIPTORS", "/nonexistent")
+    if request.param == "no hard links":
+
+        def link(*_: object, **__: object) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", link)
+
+
+@pytest.mark.usefixtures("_file_system")
+def test_a_file_has_its_name_only_once_it_is_whole(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def write(stream: BinaryIO) -> None:
+        stream.write(b"hello")
+        stream.flush()
+        seen.extend(name for name in names(tmp_path) if not name.startswith("."))
+
+    write_new_file(tmp_path / "file", write)
+    assert seen == []
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"hello"
+    assert (tmp_path / "file").stat().st_nlink == 1
+
+
+@pytest.mark.usefixtures("_file_system")
+def test_a_file_that_took_the_name_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def write(stream: BinaryIO) -> None:
+        stream.write(b"hello")
+        (tmp_path / "file").symlink_to(tmp_path / "victim")
+
+    with pytest.raises(OutputExists):
+        write_new_file(tmp_path / "file", write)
+    assert names(tmp_path) == ["file"]
+    assert (tmp_path / "file").is_symlink()
+
+
+@pytest.mark.usefixtures("_file_system")
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(28, "No space left on device")])
+def test_what_breaks_the_writing_off_leaves_no_file(tmp_path: Path, error: type[BaseException] | BaseException) -> None:
+    def broken_off(stream: BinaryIO) -> None:
+        stream.write(b"hel")
+        raise error
+
+    with pytest.raises((KeyboardInterrupt, ValueError, DiskFull)):
+        write_new_file(tmp_path / "file", broken_off)
+    assert names(tmp_path) == []
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_no_file(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+
+        def die(stream: BinaryIO) -> None:
+            stream.write(b"hel")
+            stream.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        write_new_file(tmp_path / "file", die)
+    os.waitpid(child, 0)
+    assert names(tmp_path) == []
+
+
+# ---- a directory that somebody moves ----
+
+
+def test_a_directory_in_its_place_is_confirmed(tmp_path: Path) -> None:
+    with OutputDirectory(tmp_path / "out") as directory:
+        assert directory.place() == tmp_path / "out"
+        directory.confirm()
+
+
+def test_a_directory_that_was_replaced_is_said_with_where_the_files_are(tmp_path: Path) -> None:
+    with OutputDirectory(tmp_path / "out") as directory:
+        (tmp_path / "out").rename(tmp_path / "moved")
+        (tmp_path / "out").mkdir()
+        directory.write("file", write_hello)
+        assert directory.place() == tmp_path / "moved"
+        with pytest.raises(OutputUnwritable, match=f"the files are in {tmp_path / 'moved'}"):
+            directory.confirm()
+    assert names(tmp_path) == ["moved", "out"]  # the empty one is not ours to remove
+    assert names(tmp_path / "moved") == ["file"]
+
+
+def test_an_empty_directory_that_took_the_place_of_ours_is_not_removed(tmp_path: Path) -> None:
+    with OutputDirectory(tmp_path / "out"):
+        (tmp_path / "out").rename(tmp_path / "moved")
+        (tmp_path / "out").mkdir()
+    assert names(tmp_path) == ["moved", "out"]
+
+
+def test_a_directory_that_was_replaced_by_a_link_to_itself_is_not_in_its_place(tmp_path: Path) -> None:
+    with OutputDirectory(tmp_path / "out") as directory:
+        (tmp_path / "out").rename(tmp_path / "moved")
+        (tmp_path / "out").symlink_to("moved")
+        with pytest.raises(OutputUnwritable, match="moved or replaced"):
+            directory.confirm()
+
+
+def test_a_directory_that_was_removed_is_said(tmp_path: Path) -> None:
+    with OutputDirectory(tmp_path / "out") as directory:
+        (tmp_path / "out").rmdir()
+        assert directory.place() is None
+        with pytest.raises(OutputUnwritable, match="was removed meanwhile"):
+            directory.confirm()
+        with pytest.raises(OutputUnwritable):
+            directory.write("file", write_hello)
+    assert names(tmp_path) == []
+
+
+def test_a_directory_whose_parent_was_moved_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "above").mkdir()
+    with OutputDirectory(tmp_path / "above" / "out") as directory:
+        (tmp_path / "above").rename(tmp_path / "other")
+        assert directory.place() == tmp_path / "other" / "out"
+    assert names(tmp_path / "other") == []  # it stayed empty, and is ours

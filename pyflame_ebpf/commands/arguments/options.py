@@ -42,6 +42,9 @@ def grouping(text: str, threads: bool) -> tuple[str, ...]:
 
 
 Frequency = Annotated[int, typer.Option("--frequency", "-F", min=1, metavar="HZ", help="Samples a second and CPU.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for another recording on this host to end, where it would be refused.")
+]
 ShowKernel = Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")]
 ShowNative = Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")]
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]

@@ -18,6 +18,7 @@ from pyflame_ebpf.commands.arguments.options import (
     PythonOnly,
     Threads,
     To,
+    Wait,
     grouping,
     parse_duration,
 )
@@ -69,6 +70,7 @@ def record_arguments(  # noqa: PLR0913, PLR0917 - one for each option
     output: Output = None,
     output_formats: OutputFormats = None,
     source: Source = False,
+    wait: Wait = False,
     begin: From = None,
     end: To = None,
     process: Processes = None,
@@ -107,6 +109,7 @@ def record_arguments(  # noqa: PLR0913, PLR0917 - one for each option
         ),
         arguments=tuple(sys.argv[1:]),
         source=source,
+        wait=wait,
         formats=tuple(output_formats or ()),
     )
     exit_after(lambda: record(request))

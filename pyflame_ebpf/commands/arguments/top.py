@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pyflame_ebpf.commands.arguments.options import Frequency, parse_duration
+from pyflame_ebpf.commands.arguments.options import Frequency, Wait, parse_duration
 from pyflame_ebpf.commands.exits import exit_after
 
 Pid = Annotated[
@@ -32,6 +32,7 @@ def top_arguments(
     duration: Duration = None,
     interval: Interval = 1,
     frequency: Frequency = 99,
+    wait: Wait = False,
 ) -> None:
     """Make the request of a live view, and show it."""
     from pyflame_ebpf.commands.top import Request, top  # noqa: PLC0415 - each command loads what it needs
@@ -41,6 +42,7 @@ def top_arguments(
         duration=duration,
         interval=interval,
         frequency=frequency,
+        wait=wait,
         arguments=tuple(sys.argv[1:]),
     )
     exit_after(lambda: top(request))
