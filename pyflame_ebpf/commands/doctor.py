@@ -107,7 +107,7 @@ def host_findings() -> Iterator[Finding]:
     privileges = _checked("privileges", check_privileges, "all capabilities needed")
     yield privileges
     if privileges.status is Status.OK and (lost := lacking()):
-        yield Finding(Status.WARN, "privileges", lost, "Give them too, or run as root: SECURITY.md has the table.")
+        yield Finding(Status.WARN, "capabilities", lost, "Give them too, or run as root: SECURITY.md has the table.")
     btf = _checked("BTF", kernel_flags, "the kernel describes its structs")
     yield btf
     bcc = _bcc()

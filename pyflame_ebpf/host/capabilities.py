@@ -16,7 +16,8 @@ class Capability:
     """A capability that a recording uses; ``bit`` is its number in include/uapi/linux/capability.h.
 
     Nothing is recorded without one that is ``required``.  ``without`` says what fails, ``kept`` whether the recording
-    still uses it once sampling has begun.  One that only root uses ``acts_for_others``: for the user who ran sudo.
+    still uses it once sampling has begun.  Of one that is not ``missed`` the lack is not told: it is used for another
+    user by root alone, or by older kernels.
     """
 
     name: str
@@ -24,7 +25,7 @@ class Capability:
     without: str
     required: bool = False
     kept: bool = True
-    acts_for_others: bool = False
+    missed: bool = True
 
 
 # What each row says is tried by scripts/check_capabilities.py.
@@ -40,12 +41,12 @@ CAPABILITIES = (
     Capability(
         name="CAP_DAC_READ_SEARCH",
         bit=2,
-        without="files that other users keep to themselves (programs, libraries, perf maps) give no names",
+        without="files that other users keep to themselves, or deleted since they were mapped, give no names",
     ),
     Capability(
         name="CAP_CHECKPOINT_RESTORE",
         bit=40,
-        without="files that were deleted or replaced since they were mapped give none",
+        without="files that were deleted or replaced since they were mapped give no names",
     ),
     Capability(name="CAP_SYSLOG", bit=34, without="kernel functions are shown as numbers"),
     Capability(name="CAP_SETUID", bit=7, without="--source takes no lines of other users' programs along"),
@@ -54,13 +55,15 @@ CAPABILITIES = (
         name="CAP_SYS_NICE", bit=23, kept=False, without="on a busy host short-lived processes are met too late"
     ),
     Capability(
-        name="CAP_SYS_RESOURCE", bit=24, kept=False, without="the limit of open files stays where the shell has it"
+        name="CAP_SYS_RESOURCE",
+        bit=24,
+        kept=False,
+        missed=False,
+        without="before Linux 5.11 the maps must fit into the limit of locked memory",
     ),
-    Capability(name="CAP_CHOWN", bit=0, acts_for_others=True, without="outputs do not belong to the user who ran sudo"),
-    Capability(
-        name="CAP_DAC_OVERRIDE", bit=1, acts_for_others=True, without="outputs go to no directory of another user"
-    ),
-    Capability(name="CAP_KILL", bit=5, acts_for_others=True, without="signals do not reach the started program"),
+    Capability(name="CAP_CHOWN", bit=0, missed=False, without="outputs do not belong to the user who ran sudo"),
+    Capability(name="CAP_DAC_OVERRIDE", bit=1, missed=False, without="outputs go to no directory of another user"),
+    Capability(name="CAP_KILL", bit=5, missed=False, without="signals do not reach the started program"),
 )
 _SYS_ADMIN = 21
 _IMPLIED_BY_SYS_ADMIN = ("CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE", "CAP_SYSLOG")
@@ -83,7 +86,7 @@ def missing_capabilities(status: bytes | None = None) -> list[str]:
 def useful_capabilities_missing(status: bytes | None = None) -> list[Capability]:
     """The capabilities without which this process records, but less than it could."""
     held = effective_capabilities(status)
-    return [each for each in CAPABILITIES if not each.required and not each.acts_for_others and each.name not in held]
+    return [each for each in CAPABILITIES if not each.required and each.missed and each.name not in held]
 
 
 def kept_while_sampling(last_known: int | None = None) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from pyflame_ebpf.host.capabilities import kept_while_sampling
 from pyflame_ebpf.host.proc import status_field
-from tests.command_line import RunningRecording, wait_for_other_recordings
+from tests.command_line import BusyProcess, RunningRecording, wait_for_other_recordings
 
 pytestmark = pytest.mark.root
 
@@ -22,7 +22,8 @@ def capabilities(status: bytes, name: bytes = b"CapPrm") -> int:
 def test_once_it_samples_every_thread_has_only_the_rights_that_it_still_needs(tmp_path: Path) -> None:
     wait_for_other_recordings()
     here = capabilities(Path("/proc/self/status").read_bytes())
-    with RunningRecording("--all", "--output", tmp_path / "out") as recording:
+    with BusyProcess() as busy, RunningRecording("--all", "--output", tmp_path / "out") as recording:
+        busy.wait_until_used()
         threads = [path.read_bytes() for path in Path(f"/proc/{recording.process.pid}/task").glob("*/status")]
         assert recording.interrupt() == 0
     assert threads
