@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ from pyflame_ebpf.recording.host_lock import AlreadyRecording, only_one_profiler
 
 OURS = ("on_tick", "on_exec", "on_fork", "on_exit", "stage_")  # how names of the profiler's programs begin
 SIGNALS = ("INT", "TERM", "HUP", "QUIT", "KILL", "STOP")
-QUICK, FULL = 4, 40
 BUSY = "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nwhile True: f(18)"
 SECONDS = 1.0  # of each recording
+FAULTS_SAID = 5
 STOPPED = 0.5  # seconds between STOP and CONT
 ENDINGS = {".html": b"</html>", ".svg": b"</svg>"}
 
@@ -51,22 +52,26 @@ def shots(number: int, seed: int) -> list[Shot]:
     return [Shot(name, phase, chance.uniform(0, spans[phase])) for name, phase in drawn]
 
 
-def signals_at_random(place: Path, quick: bool) -> Seen:
+def signals_at_random(number: int, seed: int) -> Callable[[Path, bool], Seen]:
+    """Return the case of so many signals."""
+    return lambda place, _quick: _signals(place, number, seed)
+
+
+def _signals(place: Path, number: int, seed: int) -> Seen:
     """Send signals to recordings at random instants; each leaves nothing behind and ends as documented."""
     if shutil.which("bpftool") is None:
         return Seen(False, "bpftool is not installed (apt-get install bpftool)")
-    seed = time.time_ns()
     tally: Counter[str] = Counter()
     faults: list[str] = []
     busy = ["nice", PYTHON, "-c", BUSY]
     with subprocess.Popen(busy, stdout=subprocess.DEVNULL) as target:
         try:
-            for shot in shots(QUICK if quick else FULL, seed):
+            for shot in shots(number, seed):
                 faults += _fire(shot, target.pid, place, tally)
         finally:
             target.kill()
     codes = ", ".join(f"{count} x {what}" for what, count in sorted(tally.items()))
-    return Seen(not faults, "; ".join(faults[:3]) or f"seed {seed}: {codes}")
+    return Seen(not faults, f"seed {seed}: " + ("; ".join(faults[:FAULTS_SAID]) or codes))
 
 
 def _fire(shot: Shot, target: int, place: Path, tally: Counter[str]) -> list[str]:
