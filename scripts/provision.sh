@@ -9,7 +9,7 @@
 # distribution's interpreter, and what PyPI calls bcc is something else.
 set -euo pipefail
 
-RUNTIME_PACKAGES=(python3 python3-venv python3-bpfcc)
+RUNTIME_PACKAGES=(python3 python3-venv python3-bpfcc python3-seccomp)
 DEVELOPMENT_PACKAGES=(gcc libc6-dev)
 TEST_PACKAGES=(debootstrap ruby shellcheck tmux) # a sid chroot; the Vagrantfile; these scripts; a terminal for top
 
@@ -79,6 +79,13 @@ install_browser() {
     fi
 }
 
+# For scripts/check_attacks.py; on Ubuntu it comes with perf.
+install_bpftool() {
+    if has_candidate bpftool; then
+        install_packages bpftool
+    fi
+}
+
 # For scripts/check_against_perf.py.
 install_perf() {
     local package
@@ -113,4 +120,5 @@ if [[ $mode == --tests ]]; then
     install_node
     install_browser
     install_perf
+    install_bpftool
 fi

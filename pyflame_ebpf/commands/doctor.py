@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges
+from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges, lacking
 from pyflame_ebpf.commands.targets import why_not_python
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
@@ -106,6 +106,8 @@ def host_findings() -> Iterator[Finding]:
     yield _checked("namespaces", check_namespaces, "the host's own PID and user namespaces")
     privileges = _checked("privileges", check_privileges, "all capabilities needed")
     yield privileges
+    if privileges.status is Status.OK and (lost := lacking()):
+        yield Finding(Status.WARN, "capabilities", lost, "Give them too, or run as root: SECURITY.md has the table.")
     btf = _checked("BTF", kernel_flags, "the kernel describes its structs")
     yield btf
     bcc = _bcc()

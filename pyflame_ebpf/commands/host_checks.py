@@ -6,8 +6,15 @@ import shlex
 import sys
 from pathlib import Path
 
+from pyflame_ebpf.commands.terminal import warn
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.host.capabilities import in_initial_pid_namespace, missing_capabilities
+from pyflame_ebpf.host.capabilities import (
+    in_initial_pid_namespace,
+    kept_while_sampling,
+    missing_capabilities,
+    useful_capabilities_missing,
+)
+from pyflame_ebpf.host.confinement import keep_only
 from pyflame_ebpf.host.cpus import max_sample_rate
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
@@ -37,6 +44,25 @@ def check_privileges() -> None:
     if missing:
         command = shlex.join(["sudo", "pyflame-ebpf", *sys.argv[1:]])
         raise NotPrivileged(f"recording needs root: {', '.join(missing)} missing", f"Run: {command}")
+
+
+def lacking() -> str:
+    """What a recording loses for want of capabilities that it does not require, "" for nothing."""
+    return "; ".join(f"without {each.name} {each.without}" for each in useful_capabilities_missing())
+
+
+def say_what_is_lacking() -> None:
+    """Warn of what a recording by this process loses for want of capabilities."""
+    if lost := lacking():
+        warn(lost)
+
+
+def give_up_rights_of_set_up() -> None:
+    """Keep only the capabilities that reading targets and writing outputs need; no program executed later gains any.
+
+    CAP_PERFMON and CAP_BPF stay: CPUs may come online, and older kernels ask for CAP_BPF when a map is read.
+    """
+    keep_only(kept_while_sampling())
 
 
 def _user_namespace() -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyflame_ebpf.commands.defect_report import save_defect_report
-from pyflame_ebpf.commands.host_checks import check_host
+from pyflame_ebpf.commands.host_checks import check_host, give_up_rights_of_set_up, say_what_is_lacking
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
@@ -79,6 +79,7 @@ def record(request: Request) -> None:
     """Record, and write everything.  Raises PyflameError, and Interrupted for a signal before the first tick."""
     request.check()
     check_host(request.frequency)
+    say_what_is_lacking()
     with guarded(), StopSignals() as signals, _destination(request) as directory, _targets(request) as targets:
         profile, defect = _sample(request, targets, signals, directory)
         try:
@@ -122,6 +123,7 @@ def _sample(
 
     def sampling_began() -> None:
         signals.note_only()
+        give_up_rights_of_set_up()
         say(_announcement(request, targets, directory))
         targets.sampling_began()
 

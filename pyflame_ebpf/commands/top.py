@@ -18,7 +18,7 @@ from rich.region import Region
 
 from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
 from pyflame_ebpf.commands.defect_report import save_defect_report
-from pyflame_ebpf.commands.host_checks import check_host
+from pyflame_ebpf.commands.host_checks import check_host, give_up_rights_of_set_up
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW, StopSignals
@@ -108,6 +108,7 @@ def top(request: Request) -> None:
     ):
         recorder.start()
         signals.note_only()
+        give_up_rights_of_set_up()
         targets.sampling_began()
         view = LiveScreen(request, recorder, targets)
         view.run(signals)

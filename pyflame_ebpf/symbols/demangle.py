@@ -1,19 +1,20 @@
 """C++ and Rust names as their authors wrote them, by LLVM's demangler (pycxxfilt).
 
 A name from a hostile file can make any demangler use up its stack, memory or time.  So the demangler works in a process
-of its own, the worker, with little of each, and a name that kills the worker stays mangled.  Run as a program, this
-file is the worker: it reads one name a line and writes one name a line.
+of its own, the worker, with little of each and without any right, and a name that kills the worker stays mangled.  Run
+as a program, this file is the worker: it reads one name a line and writes one name a line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import resource
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 _MANGLED_MAX = 4096  # characters
@@ -22,6 +23,9 @@ _PATIENCE = 0.25  # seconds for one name; 20 µs are usual
 _START_PATIENCE = 10.0  # seconds
 _DEATHS_MAX = 8  # workers; then names stay mangled
 _MEMORY = 512 << 20  # bytes of address space
+_CPU = 60  # seconds of CPU time: three million names
+_PIPES = 3  # descriptors from 0 on
+_CHECKOUT = str(Path(__file__).resolve().parents[2])  # where the package is: the worker imports it from nowhere else
 _RUST_HASH = re.compile(r"::h[0-9a-f]{16}(?= \(|$)")
 _RUST_LEGACY = re.compile(r"_ZN.*17h[0-9a-f]{16}E(\..*)?")
 _RUST_ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
@@ -75,6 +79,8 @@ def _start() -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         bufsize=0,
+        cwd="/",
+        env={},
         start_new_session=True,  # Ctrl-C ends the recording; its names are wanted after that
     )
     try:
@@ -127,27 +133,38 @@ def _unescaped(match: re.Match[str]) -> str:
     return chr(code) if _FIRST_PRINTABLE <= code <= _LAST_CHARACTER else match[0]
 
 
-def _serve(names: BinaryIO, answers: BinaryIO) -> None:
-    """Answer each name with a line, empty if the name cannot be demangled."""
+def _library() -> Callable[[str], str | None]:
+    """LLVM's demangler; one that knows no name on Python 3.10, for which there is none."""
     try:
         from pycxxfilt import demangle  # noqa: PLC0415 - only the worker needs it
+    except ImportError:
+        return lambda _name: None
+    demangle("_Z1fv")  # so that what it needs is loaded
+    return demangle
 
-        known = True
-    except ImportError:  # Python 3.10, for which there is none
-        known = False
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _serve(demangle: Callable[[str], str | None], names: BinaryIO, answers: BinaryIO) -> None:
+    """Answer each name with a line, empty if the name cannot be demangled."""
     answers.write(b"ready\n")
     answers.flush()
     for line in names:
         name = ""
-        if known:
-            with contextlib.suppress(ValueError, TypeError, MemoryError, UnicodeError):
-                name = demangle(line[:-1].decode()) or ""
+        with contextlib.suppress(ValueError, TypeError, MemoryError, UnicodeError):
+            name = demangle(line[:-1].decode()) or ""
         answers.write(name[:_NAME_MAX].replace("\n", " ").encode("utf-8", "replace") + b"\n")
         answers.flush()
 
 
+def _work() -> None:
+    """Be the worker: load the demangler, give up every right, and answer."""
+    sys.path.insert(0, _CHECKOUT)
+    from pyflame_ebpf.host.confinement import compute_only  # noqa: PLC0415 - only the worker needs it
+
+    demangle = _library()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    compute_only(memory=_MEMORY, cpu=_CPU, descriptors=_PIPES)
+    _serve(demangle, sys.stdin.buffer, sys.stdout.buffer)
+
+
 if __name__ == "__main__":
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    _work()

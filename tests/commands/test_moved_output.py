@@ -10,13 +10,14 @@ from typing import BinaryIO
 
 import pytest
 
-from pyflame_ebpf import outputs
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.written_outputs import View, Written, write_recorded
 from pyflame_ebpf.errors import Interrupted
 from pyflame_ebpf.host import output_directory
 from pyflame_ebpf.host.output_directory import OutputDirectory, OutputUnwritable
-from pyflame_ebpf.outputs import OutputFormat, OutputOptions
+from pyflame_ebpf.outputs import formats as outputs
+from pyflame_ebpf.outputs.formats import OutputFormat
+from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.profile.file import load_profile
 from pyflame_ebpf.profile.model import Profile
 from tests.command_line import RECORDED_FILES

@@ -68,6 +68,8 @@ AS_ROOT = (
         "check_against_perf.py", f"--interpreter {NEW_PYTHON} --duration 4", r"in the stack: \d+ functions, 0 differ .*"
     ),
     Quick("check_alternation.py", f"--interpreter {NEW_PYTHON} --times 3 --duration 4", "0 failed"),
+    Quick("check_attacks.py", "--quick --case rights", r"1 attacks, 0 failed"),
+    Quick("check_capabilities.py", "--only CAP_SYSLOG", r"1 recordings: as said"),
     Quick(
         "check_cpu_time.py",
         f"--interpreter {NEW_PYTHON} --duration 8 --frequency 199",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
-import resource
-import signal
+import os
+import re
 import sys
 import time
-import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from pyflame_ebpf.host.proc import status_field
 from pyflame_ebpf.symbols import demangle
 from pyflame_ebpf.symbols.demangle import Demangler
 
@@ -146,10 +148,8 @@ def test_other_names_keep_what_looks_like_rust_s_but_lose_llvm_s_numbers() -> No
         assert demangler.demangle(mangled) == "a (.llvm.xyz) (.llvm.1) b"
 
 
-def test_the_worker_writes_a_line_for_each_name_and_cuts_names_at_two_kib(
-    demangled_by_name: dict[str, str | Exception],
-) -> None:
-    demangled_by_name |= {
+def test_the_worker_writes_a_line_for_each_name_and_cuts_names_at_two_kib() -> None:
+    by_name: dict[str, str | Exception] = {
         "_Z1": "x" * 2048,
         "_Z2": "y" * 2049,
         "_Z3": "two\nlines",
@@ -158,8 +158,16 @@ def test_the_worker_writes_a_line_for_each_name_and_cuts_names_at_two_kib(
         "_Z6": "",
         "_Z7": "f()",
     }
+
+    def answer(name: str) -> str:
+        found = by_name[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
     answers = io.BytesIO()
-    demangle._serve(io.BytesIO(b"".join(b"%s\n" % name.encode() for name in demangled_by_name) + b"\xff\n"), answers)
+    names = io.BytesIO(b"".join(b"%s\n" % name.encode() for name in by_name) + b"\xff\n")
+    demangle._serve(answer, names, answers)
     assert answers.getvalue().decode().split("\n") == [
         "ready",
         "x" * 2048,
@@ -174,34 +182,26 @@ def test_the_worker_writes_a_line_for_each_name_and_cuts_names_at_two_kib(
     ]
 
 
-@pytest.fixture
-def demangled_by_name(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | Exception]:
-    """What a stand-in for LLVM's demangler answers; the limits of a worker do not become this process's."""
-    answers: dict[str, str | Exception] = {}
-
-    def answer(name: str) -> str:
-        found = answers[name]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    module = types.ModuleType("pycxxfilt")
-    monkeypatch.setattr(module, "demangle", answer, raising=False)
-    monkeypatch.setitem(sys.modules, "pycxxfilt", module)
-    limits: list[tuple[int, tuple[int, int]]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return answers
+def test_without_its_library_the_worker_knows_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycxxfilt", None)
+    assert demangle._library()("_Z1fv") is None
 
 
-def test_a_worker_has_limits_and_no_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits: list[tuple[int, tuple[int, int]]] = []
-    handlers: list[tuple[object, object]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
-    monkeypatch.setattr(signal, "signal", lambda *handler: handlers.append(handler))
-    demangle._serve(io.BytesIO(), io.BytesIO())
-    assert limits == [(resource.RLIMIT_AS, (512 << 20, 512 << 20)), (resource.RLIMIT_CORE, (0, 0))]
-    assert handlers == [(signal.SIGINT, signal.SIG_IGN)]
+def test_the_worker_has_no_right_and_little_of_everything() -> None:
+    demangler = Demangler()
+    demangler.demangle("_Z1fv")
+    assert demangler._worker is not None
+    status = Path(f"/proc/{demangler._worker.pid}/status").read_bytes()
+    assert [status_field(status, name) for name in (b"CapPrm", b"CapEff", b"CapInh")] == [[b"0" * 16]] * 3
+    assert status_field(status, b"NoNewPrivs") == [b"1"]
+    if os.geteuid() == 0:
+        assert status_field(status, b"Uid") == [b"65534"] * 4
+    if importlib.util.find_spec("seccomp"):
+        assert status_field(status, b"Seccomp") == [b"2"]  # a filter
+    limits = Path(f"/proc/{demangler._worker.pid}/limits").read_text()
+    for name, most in (("file size", 0), ("core file size", 0), ("open files", 3), ("address space", 512 << 20)):
+        assert re.search(f"^Max {name} +{most} +{most} ", limits, re.MULTILINE), limits
+    demangler.close()
 
 
 def test_a_worker_that_dies_is_replaced_and_the_names_that_killed_it_stay() -> None:

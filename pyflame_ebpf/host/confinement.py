@@ -1,0 +1,117 @@
+"""Gives up rights of this process for good: capabilities, root's identity, descriptors, system calls.
+
+Everything here is for the calling thread and the threads and processes that it starts later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+from collections.abc import Callable
+
+NOBODY = 65534  # the user and group to which nothing belongs: include/uapi/linux/highuid.h
+_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, include/uapi/linux/capability.h
+_SET_NO_NEW_PRIVS, _SET_DUMPABLE, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 4, 47, 4  # include/uapi/linux/prctl.h
+_WORD = 0xFFFFFFFF
+
+# What a program does that computes, reads from its pipe and writes to it.  All other calls fail with EPERM.
+_CALLS_OF_A_FILTER = (
+    *("read", "write", "close", "poll", "ppoll", "fstat", "newfstatat", "lseek", "ioctl"),
+    *("brk", "mmap", "munmap", "mremap", "mprotect", "madvise"),
+    *("futex", "sched_yield", "clock_gettime", "gettimeofday", "nanosleep", "clock_nanosleep", "getrandom"),
+    *("rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "restart_syscall"),
+    *("getpid", "gettid", "exit", "exit_group"),
+)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Word(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def keep_only(bits: int) -> None:
+    """Give up every capability that has no bit here, so that no program executed later gains any.  Raises OSError."""
+    header, words = _Header(_VERSION, 0), (_Word * 2)()
+    _checked(_libc.capget(ctypes.byref(header), words), "capget")
+    for at, word in enumerate(words):
+        word.permitted &= bits >> 32 * at & _WORD
+        word.effective &= word.permitted
+        word.inheritable = 0
+    _checked(_libc.capset(ctypes.byref(header), words), "capset")
+    _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
+    _prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+def become_nobody() -> None:
+    """Take on the identity of a user to whom no file belongs, where this process may.  Raises OSError elsewhere."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def compute_only(*, memory: int, cpu: int, descriptors: int) -> bool:
+    """Keep only the right to compute and to use the descriptors that are open.  Raises OSError.
+
+    ``memory`` is the address space in bytes, ``cpu`` the seconds of CPU time from now on, ``descriptors`` a number
+    above every open descriptor.  No file can be opened or grow, no process started, no capability regained.  Returns
+    whether a filter of system calls is in force too, for which libseccomp's own binding is needed (python3-seccomp).
+    """
+    install_filter = _system_call_filter()
+    with contextlib.suppress(PermissionError):  # not root: the user's own rights are what is given up
+        become_nobody()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + 1 + cpu
+    for limit, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NOFILE, descriptors),
+    ):
+        _lower(limit, most)
+    _prctl(_SET_DUMPABLE, 0)
+    keep_only(0)
+    return install_filter()
+
+
+def _lower(limit: int, most: int) -> None:
+    """Set a limit; one that is lower already stays."""
+    _, hard = resource.getrlimit(limit)
+    lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(limit, (lowest, lowest))
+
+
+def _system_call_filter() -> Callable[[], bool]:
+    """Returns the function that puts the filter in force, prepared while files can still be opened."""
+    try:
+        import seccomp  # noqa: PLC0415 - only a process that is to be confined needs it
+    except ImportError:
+        return lambda: False
+    wanted = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
+    for name in _CALLS_OF_A_FILTER:
+        wanted.add_rule(seccomp.ALLOW, name)
+
+    def install() -> bool:
+        wanted.load()
+        return True
+
+    return install
+
+
+def _prctl(option: int, value: int) -> None:
+    _checked(_libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def _checked(result: int, call: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
