@@ -124,7 +124,8 @@ def every_error_class() -> list[type[PyflameError]]:
 
 
 def test_every_error_has_an_exit_code_of_its_own_that_is_documented() -> None:
-    codes = [each.exit_code for each in every_error_class()]
+    # A special case of an error (OverBudget of BadElf) ends as that one does.
+    codes = [each.exit_code for each in every_error_class() if "exit_code" in vars(each)]
     assert sorted(codes) == sorted(set(codes))
     assert set(codes) <= set(EXIT_CODES)
     assert set(EXIT_CODES) - set(codes) == {0, 70, 130, 141}
