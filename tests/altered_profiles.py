@@ -18,7 +18,7 @@ from pyflame_ebpf.outputs.comparison.options import ComparisonOptions
 from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.options import GROUPS, OutputOptions
 from pyflame_ebpf.profile.file_writer import document_of
-from pyflame_ebpf.profile.model import Profile
+from pyflame_ebpf.profile.model import Profile, Recording
 from pyflame_ebpf.profile.selection import Selection
 
 MISSING = object()
@@ -154,3 +154,36 @@ def write_every_output(profile: Profile) -> int:
             each.write(comparison, buffered, ComparisonOptions())
     buffered.flush()
     return stream.size
+
+
+def content_of_one_process(*, depth: int, stacks: int, seconds: int) -> dict[str, Any]:
+    """A file of few bytes: stacks that share all frames but the innermost, each sampled once in each second."""
+    made = document(Profile(Recording(1.0, float(seconds), 99, 1)))
+    rows = stacks * seconds
+    columns = ("process", "thread", "kernel_mode", "gil", "outcome", "native")
+    return {
+        **made,
+        "texts": ["name", "/srv/app.py", ""],
+        "processes": {
+            "pid": [1],
+            "name": [0],
+            "command": [0],
+            "interpreter": [2],
+            "interpreter_file": [2],
+            "scheduler_cpu": [None],
+        },
+        "threads": {"tid": [1], "name": [0]},
+        "frames": dict.fromkeys(("kind", "name", "plumbing"), [0] * depth)
+        | {"file": [1] * depth, "first_line": list(range(depth)), "line": list(range(depth))},
+        "nodes": {
+            "caller": [*range(-1, depth - 1), *[depth - 2] * (stacks - 1)],
+            "frame": [*range(depth), *(index % depth for index in range(stacks - 1))],
+        },
+        "stacks": list(range(depth - 1, depth - 1 + stacks)),
+        "samples": {column: [0] * rows for column in columns}
+        | {
+            "second": [second for second in range(seconds) for _ in range(stacks)],
+            "stack": list(range(stacks)) * seconds,
+            "count": [1] * rows,
+        },
+    }

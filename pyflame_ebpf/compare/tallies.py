@@ -8,12 +8,14 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from pyflame_ebpf.profile.file import UnusableProfileError
 from pyflame_ebpf.profile.interning import Numbering
 from pyflame_ebpf.profile.model import Frame, FrameKind, NumberedStack, Profile
 
 _PARTS = 20  # that a recording is cut into, of whole seconds
 _PARTS_MIN = 8  # fewer say too little of how much they scatter
 PROCESS = "process"
+PARTS_MAX = 4_000_000  # of functions or of lines, each in each part of the recording: 1 GB; a busy host has 100,000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -208,10 +210,18 @@ class _Sums:
         self._total: Counter[tuple[int, int]] = Counter()
 
     def add(self, numbers: list[int], part: int, count: int) -> None:
-        """Count samples of a stack, whose functions or lines are numbered, innermost first."""
+        """Count samples of a stack, whose functions or lines are numbered, innermost first.
+
+        Raises UnusableProfileError beyond PARTS_MAX.
+        """
         total = self._total
         for number in numbers:
             total[number, part] += count
+        if len(total) > PARTS_MAX:
+            raise UnusableProfileError(
+                f"more than {PARTS_MAX:,} parts of functions cannot be compared",
+                "Compare shorter ranges of time, or fewer processes: --from, --to, --process.",
+            )
         if numbers:
             self._own[numbers[0], part] += count
 

@@ -12,7 +12,9 @@ DELETED = b" (deleted)"
 _MAPS_MAX = 64 << 20  # bytes
 _PATH_COLUMN = 73  # of a path, where the columns before it are not wider: show_vma_header_prefix, fs/proc/task_mmu.c
 # Start, end, execute permission, offset, major and minor number of the device, inode.
-_FIELDS = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) ..(.). ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) ")
+_FIELDS = re.compile(
+    rb"([0-9a-f]{1,40})-([0-9a-f]{1,40}) ..(.). ([0-9a-f]{1,40}) ([0-9a-f]{1,7}):([0-9a-f]{1,7}) (\d{1,40}) "
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ NATIVE_OUTCOMES = list(NativeOutcome)
 
 SECONDS_MAX = 366 * 86_400  # of a recording
 DURATION_MIN = 1e-6  # seconds, of a recording whose duration is known; shares of less may be infinite
-SECONDS_AFTER_END_MAX = 60  # of a sample; a recording of another tool has a duration of 0, and all in its first second
+SECONDS_AFTER_END_MAX = 5  # of a sample; other tools tell no duration, and all of their samples are in second 0
 STARTED_MAX = 253_402_300_799  # the last second of the year 9999
 FREQUENCY_MAX = 1_000_000  # samples per second; Austin's microseconds are read as that
 CPUS_MAX = 1 << 16

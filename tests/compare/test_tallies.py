@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from pyflame_ebpf.compare.tallies import NO_FRAME, PROCESS, Span, Subject, Tally, part_seconds, tallies
+from pyflame_ebpf.profile.file import UnusableProfileError
 from pyflame_ebpf.profile.model import Frame, FrameKind, Process, Profile, Stack, Thread
-from tests.profiles import ProfileWriter, native, python, recording
+from tests.profiles import ProfileWriter, native, python, recording, wide_profile
 
 MAIN, FOO = python("<module>", "/srv/app.py", 1, 20), python("foo", "/srv/app.py", 1, 3)
 INTERPRETER = "/usr/lib/libpython3.12.so.1.0"
@@ -123,3 +124,10 @@ def test_a_stack_of_nothing_that_is_shown_is_counted_as_such() -> None:
     found = tallies(profile_of({(0, 0, (MAIN,)): 2}), lambda _frame: False, set())
     assert {subject: own.samples for subject, (own, _) in found.functions.items()} == {NO_FRAME: 2}
     assert found.lines == {}
+
+
+def test_more_parts_of_functions_than_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = wide_profile(50)
+    monkeypatch.setattr("pyflame_ebpf.compare.tallies.PARTS_MAX", 100)
+    with pytest.raises(UnusableProfileError, match="more than 100 parts of functions cannot be compared"):
+        tallies(profile, lambda _: True, set())

@@ -62,3 +62,8 @@ def test_a_mapping_of_this_process_is_as_it_was_made(tmp_path: Path) -> None:
         start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
         assert found.path == str(path).removesuffix(" (deleted)")
         assert (found.start, found.end, found.offset, found.executable) == (start, start + 4096, 8192, False)
+
+
+@pytest.mark.parametrize("device", ["ffffffff:00", "00:ffffffffff"])
+def test_a_line_with_numbers_that_the_kernel_has_not_is_left_out(device: str) -> None:
+    assert parse_maps(f"1000-2000 r-xp 0 {device} 5 /bin/x\n".encode()) == []
