@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib.util
 import os
 import resource
 from collections.abc import Callable, Iterator
@@ -115,6 +116,11 @@ def _lower(limit: int, most: int) -> None:
     _, hard = resource.getrlimit(limit)
     lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(limit, (lowest, lowest))
+
+
+def has_system_call_filter() -> bool:
+    """Whether ``compute_only`` can put a filter in force: the binding is there."""
+    return importlib.util.find_spec("seccomp") is not None
 
 
 def _system_call_filter() -> Callable[[], bool]:
