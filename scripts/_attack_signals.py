@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -99,7 +100,10 @@ def _fire(shot: Shot, target: int, place: Path, tally: Counter[str]) -> list[str
     faults += _wrong_end(shot, code, recording.said(), output) if not late and code != BUSY_CODE else []
     faults += _left_behind()
     shutil.rmtree(output, ignore_errors=True)
-    return [f"{shot.name} {shot.delay:.2f} s into {shot.phase}: {fault}" for fault in faults]
+    told = [f"{shot.name} {shot.delay:.2f} s into {shot.phase}: {fault}" for fault in faults]
+    for line in told:
+        print(line, file=sys.stderr, flush=True)  # at once: hundreds of signals take long
+    return told
 
 
 def _send(recording: Recording, name: str) -> None:

@@ -18,6 +18,7 @@ from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
+from pyflame_ebpf.host.confinement import has_system_call_filter
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
 from pyflame_ebpf.host.guarded_reads import guarded
 from pyflame_ebpf.host.mapped_files import open_code
@@ -108,6 +109,7 @@ def host_findings() -> Iterator[Finding]:
     yield privileges
     if privileges.status is Status.OK and (lost := lacking()):
         yield Finding(Status.WARN, "capabilities", lost, "Give them too, or run as root: SECURITY.md has the table.")
+    yield _confinement()
     btf = _checked("BTF", kernel_flags, "the kernel describes its structs")
     yield btf
     bcc = _bcc()
@@ -137,6 +139,14 @@ def _kernel_version() -> Finding:
         return Finding(Status.OK, "kernel", text)
     # Not a failure by itself: distributions take newer features into kernels of old numbers.
     return Finding(Status.WARN, "kernel", text, "Linux 5.8 or later has what the BPF programs need.")
+
+
+def _confinement() -> Finding:
+    subject = "confinement"
+    if has_system_call_filter():
+        return Finding(Status.OK, subject, "C++ and Rust names are demangled under a filter of system calls")
+    text = "C++ and Rust names are demangled without rights, but under no filter of system calls"
+    return Finding(Status.WARN, subject, text, "Install libseccomp's Python binding: apt-get install python3-seccomp")
 
 
 def _bcc() -> Finding:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import importlib.util
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 NOBODY = 65534  # the user and group to which nothing belongs: include/uapi/linux/highuid.h
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3, include/uapi/linux/capability.h
 _SET_NO_NEW_PRIVS, _SET_DUMPABLE, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 38, 4, 47, 4  # include/uapi/linux/prctl.h
 _WORD = 0xFFFFFFFF
+# CAP_FS_SET, include/linux/capability.h: what setfsuid(2) takes from root that becomes another user, from nobody else
+_FILE_CAPABILITIES = sum(1 << bit for bit in (0, 1, 2, 3, 4, 9, 27, 32))
 
 # What a program does that computes, reads from its pipe and writes to it.  All other calls fail with EPERM.
 _CALLS_OF_A_FILTER = (
@@ -39,15 +42,40 @@ class _Word(ctypes.Structure):
 
 def keep_only(bits: int) -> None:
     """Give up every capability that has no bit here, so that no program executed later gains any.  Raises OSError."""
-    header, words = _Header(_VERSION, 0), (_Word * 2)()
-    _checked(_libc.capget(ctypes.byref(header), words), "capget")
+    words = _held()
     for at, word in enumerate(words):
         word.permitted &= bits >> 32 * at & _WORD
         word.effective &= word.permitted
         word.inheritable = 0
-    _checked(_libc.capset(ctypes.byref(header), words), "capset")
+    _hold(words)
     _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
     _prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+@contextlib.contextmanager
+def without_file_capabilities() -> Iterator[None]:
+    """Inside, this thread has no capability by which it could open what its user may not.  Raises OSError."""
+    words = _held()
+    effective = [word.effective for word in words]
+    for at, word in enumerate(words):
+        word.effective &= ~(_FILE_CAPABILITIES >> 32 * at) & _WORD
+    _hold(words)
+    try:
+        yield
+    finally:
+        for word, before in zip(words, effective, strict=True):
+            word.effective = before
+        _hold(words)
+
+
+def _held() -> ctypes.Array[_Word]:
+    words = (_Word * 2)()
+    _checked(_libc.capget(ctypes.byref(_Header(_VERSION, 0)), words), "capget")
+    return words
+
+
+def _hold(words: ctypes.Array[_Word]) -> None:
+    _checked(_libc.capset(ctypes.byref(_Header(_VERSION, 0)), words), "capset")
 
 
 def become_nobody() -> None:
@@ -88,6 +116,11 @@ def _lower(limit: int, most: int) -> None:
     _, hard = resource.getrlimit(limit)
     lowest = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(limit, (lowest, lowest))
+
+
+def has_system_call_filter() -> bool:
+    """Whether ``compute_only`` can put a filter in force: the binding is there."""
+    return importlib.util.find_spec("seccomp") is not None
 
 
 def _system_call_filter() -> Callable[[], bool]:

@@ -6,6 +6,7 @@ the kernel; ``guarded_reads`` has it done by a process that may hang.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -14,6 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from pyflame_ebpf.host.confinement import without_file_capabilities
 from pyflame_ebpf.host.file_systems import may_stall
 
 COPY_MAX = 64 << 20  # bytes of a file that lies on a file system which may stall
@@ -223,17 +225,22 @@ def folder(directory: Directory, name: str) -> tuple[int, Status]:
 
 
 def content_as(root: int, path: str, resolve: Resolve, user: tuple[int, int, tuple[int, ...]], limit: int) -> bytes:
-    """What a user may read of a regular file, at most ``limit`` bytes.  Raises OSError."""
+    """What a user may read of a regular file, at most ``limit`` bytes.  Raises OSError.
+
+    Capabilities that open every file are put down meanwhile: the kernel takes them from root that becomes a user, and
+    leaves them to a user who becomes another.
+    """
     own = os.geteuid(), os.getegid(), tuple(os.getgroups())
-    try:
-        _become(*user)
-        file = _readable(_found_below(root, path, resolve), path)
+    with without_file_capabilities() if user[0] else contextlib.nullcontext():
         try:
-            return os.pread(file, limit, 0)
+            _become(*user)
+            file = _readable(_found_below(root, path, resolve), path)
+            try:
+                return os.pread(file, limit, 0)
+            finally:
+                os.close(file)
         finally:
-            os.close(file)
-    finally:
-        _become_again(own)
+            _become_again(own)
 
 
 def _become_again(own: tuple[int, int, tuple[int, ...]]) -> None:
@@ -246,10 +253,8 @@ def _become_again(own: tuple[int, int, tuple[int, ...]]) -> None:
 
 def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
     """Gives this thread, and no other thread, a user's rights on files.  Raises OSError."""
-    if os.geteuid():
-        if os.geteuid() != uid:
-            raise OSError(errno.EPERM, "the user's rights cannot be taken")
-        return
+    if os.geteuid() == uid != 0 and _libc.syscall(_SETFSUID, _NOBODY) == uid:
+        return  # this process's own user: groups cannot be changed without a capability
     numbers = (ctypes.c_uint * len(groups))(*groups)
     if _libc.syscall(_SETGROUPS, ctypes.c_size_t(len(groups)), numbers) < 0:
         raise OSError(ctypes.get_errno(), "setgroups")

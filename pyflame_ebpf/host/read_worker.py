@@ -14,11 +14,17 @@ import os
 import signal
 import socket
 import struct
+from pathlib import Path
 
+from pyflame_ebpf.host.confinement import keep_only
 from pyflame_ebpf.host.read_operations import OPERATIONS, WITH_FILE
 
 LENGTH = struct.Struct("<I")
 _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+# What a worker keeps: CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE, before which
+# there was CAP_SYS_ADMIN (include/uapi/linux/capability.h).
+_KEPT, _CHECKPOINT_RESTORE, _SYS_ADMIN = (2, 6, 7, 19, 40), 40, 21
+_LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
 
 
 def _serve(asked: socket.socket) -> None:
@@ -55,8 +61,18 @@ def _exactly(asked: socket.socket, size: int) -> bytes:
     return bytes(parts)
 
 
+def _rights() -> int:
+    """A bit for each capability that reads need."""
+    try:
+        stands_for_it = int(_LAST_CAPABILITY.read_bytes()) < _CHECKPOINT_RESTORE
+    except OSError:
+        stands_for_it = False
+    return sum(1 << bit for bit in (*_KEPT, *([_SYS_ADMIN] if stands_for_it else ())))
+
+
 def main(descriptor: int) -> None:
     """Serves the socket that a descriptor is; ends with the process that asked for it."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    keep_only(_rights())
     with socket.socket(fileno=descriptor) as asked:
         _serve(asked)

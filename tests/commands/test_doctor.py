@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pyflame_ebpf.commands import doctor
 from pyflame_ebpf.commands.doctor import Finding, Status, line_of
 from tests.command_line import BusyProcess, environment, pyflame, wait_for_other_recordings
 from tests.conftest import StartTarget
@@ -30,6 +31,15 @@ def test_a_finding_is_a_line_and_its_hint_another_below_its_text() -> None:
         "                      very",
         "                      Get a newer one.",
     ]
+
+
+@pytest.mark.parametrize(("has_binding", "status"), [(True, Status.OK), (False, Status.WARN)])
+def test_it_tells_whether_the_demangler_runs_under_a_filter(
+    monkeypatch: pytest.MonkeyPatch, has_binding: bool, status: Status
+) -> None:
+    monkeypatch.setattr(doctor, "has_system_call_filter", lambda: has_binding)
+    finding = doctor._confinement()
+    assert (finding.status, finding.exit_code, "python3-seccomp" in finding.hint) == (status, 0, not has_binding)
 
 
 def test_a_process_s_name_cannot_act_on_the_terminal() -> None:

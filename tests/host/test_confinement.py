@@ -7,6 +7,7 @@ import importlib.util
 import os
 import resource
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 from pyflame_ebpf.host import confinement
 from pyflame_ebpf.host.confinement import compute_only, keep_only
 from pyflame_ebpf.host.proc import status_field
+from tests.command_line import environment
 
 SYS_PTRACE, SYSLOG, BPF = 19, 34, 39  # include/uapi/linux/capability.h
 
@@ -154,3 +156,37 @@ def test_a_limit_that_is_lower_already_stays() -> None:
         assert resource.getrlimit(resource.RLIMIT_CORE) == (10, 10)
 
     in_a_child(check)
+
+
+AS_A_USER_WITH_CAPABILITIES = """
+import os, sys
+from pyflame_ebpf.host.read_operations import IN_ROOT, content_as
+root = os.open("/", os.O_PATH | os.O_DIRECTORY)
+for path, user in (("/etc/shadow", 65534), (sys.argv[1], 65534), ("/etc/shadow", 1000), (sys.argv[2], 1000)):
+    try:
+        print(content_as(root, path, IN_ROOT, (user, user, ()), 100) == b"mine")
+    except PermissionError:
+        print("refused")
+with open("/etc/shadow", "rb") as file:
+    print(bool(file.read()))  # the capability is back
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("recorder", [0, 1000])
+def test_what_is_read_as_a_user_is_what_that_user_may_read(recorder: int, tmp_path: Path) -> None:
+    """A user who has CAP_DAC_READ_SEARCH keeps it when becoming another, unlike root, where nothing is done."""
+    for place in (*tmp_path.parents[:2], tmp_path):
+        place.chmod(0o755)
+    files = []
+    for user in (65534, 1000):
+        files.append(tmp_path / str(user))
+        files[-1].write_bytes(b"mine")
+        files[-1].chmod(0o600)
+        os.chown(files[-1], user, user)
+    names = "-all,+setuid,+setgid,+dac_read_search"
+    held = ("--inh-caps=" + names, "--ambient-caps=" + names) if recorder else ()
+    who = ("setpriv", f"--reuid={recorder}", f"--regid={recorder}", "--clear-groups", *held)
+    command = [*who, sys.executable, "-c", AS_A_USER_WITH_CAPABILITIES, *map(str, files)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, cwd="/")
+    assert (ended.stdout.split(), ended.stderr) == (["refused", "True", "refused", "True", "True"], "")
