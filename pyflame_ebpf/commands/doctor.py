@@ -20,7 +20,7 @@ from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.confinement import has_system_call_filter
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
-from pyflame_ebpf.host.guarded_reads import guarded
+from pyflame_ebpf.host.guarded_reads import ReadGivenUp, guarded
 from pyflame_ebpf.host.mapped_files import open_code
 from pyflame_ebpf.host.maps import mappings
 from pyflame_ebpf.host.process_directory import ProcessDenied, ProcessGone
@@ -236,12 +236,18 @@ def process_findings(pid: int) -> Iterator[Finding]:
     if not proc.is_alive(pid):
         raise ProcessGone(pid)
     yield Finding(Status.OK, "process", f"{pid} {proc.name(pid)}, user {proc.user_id(pid)}")
-    yield Finding(Status.OK, "command", proc.command_line(pid) or "(none: a kernel thread)")
+    try:
+        yield Finding(Status.OK, "command", proc.command_line(pid) or "(none: a kernel thread)")
+    except ReadGivenUp as error:
+        yield Finding(Status.WARN, "command", str(error.strerror))
     numbers = proc.namespace_pids(pid)
     if len(numbers) > 1:
         yield Finding(Status.OK, "container", f"its PID is {numbers[-1]} in its own PID namespace; give {pid} here")
     yield from _interpreter_of_process(pid)
-    yield from _native_names(pid)
+    try:
+        yield from _native_names(pid)
+    except ReadGivenUp as error:
+        yield Finding(Status.WARN, "native names", str(error.strerror))
     for tid in proc.thread_ids(pid):
         yield Finding(Status.OK, "thread", f"{tid} {proc.thread_name(pid, tid)}")
 

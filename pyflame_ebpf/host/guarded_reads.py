@@ -29,17 +29,17 @@ from pyflame_ebpf.host.process_stat import parse_stat
 
 PATIENCE = 0.2  # seconds for memory and texts of /proc, which take some microseconds
 FILE_PATIENCE = 1.0  # seconds for a file, which may have to be copied from a server
-LEAST_PATIENCE = 0.02  # seconds; what is left when much was waited for in vain
+LEAST_PATIENCE = 0.05  # seconds; what is left when much was waited for in vain
 WAITED_MAX = 2.0  # seconds of patience that a recording has in all for reads that do not return
 STUCK_MAX = 4  # workers that do not even end when they are killed; then nothing is read that may hang
 DEATHS_MAX = 16  # workers that ended by themselves, as when memory is short; then likewise
-OF_ONE_USER_MAX = 8  # of a user's processes and files; then no more of that user's are asked for
+OF_ONE_USER_MAX = 8  # processes and files of a user other than root; then no more of that user's are asked for
 COPIES_MAX = 256 << 20  # bytes of all files that were copied from file systems that may stall
 _START_PATIENCE = 5.0  # seconds until a new worker is ready; 0.05 are usual
 _BUSY_HOST, _BUSY_HOST_TURNS = 0.1, 5  # more seconds, times so many, for a worker that is ready to run and gets no CPU
 _NICENESS = -10  # as the recording: the worker is waited for
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # they end the recording, not its reads
-_UNKNOWN_USER = -1
+_UNKNOWN_USER, _ROOT = -1, 0
 _PACKAGE = Path(__file__).parents[1]
 _PROGRAM = """
 import sys
@@ -173,6 +173,11 @@ class GuardedReads:
             raise OSError(number, value)
         return Answer(value, handle)
 
+    def begin(self) -> None:
+        """Starts a worker, which is not waited for before the first read."""
+        with contextlib.suppress(OSError):
+            self._ready_worker()
+
     def _is_given_up(self, subject: Subject) -> bool:
         return subject.key in self._given_up or self._by_user[subject.user] >= OF_ONE_USER_MAX
 
@@ -182,7 +187,7 @@ class GuardedReads:
 
     def _giving_up(self, subject: Subject) -> ReadGivenUp:
         self._given_up.add(subject.key)
-        if subject.user != _UNKNOWN_USER:
+        if subject.user > _ROOT:
             self._by_user[subject.user] += 1
         self._names.append(subject.name)
         return ReadGivenUp(subject.name)
@@ -317,6 +322,7 @@ def guarded() -> Iterator[GuardedReads]:
         yield before
         return
     _reads = own = GuardedReads()
+    own.begin()
     try:
         yield own
     finally:

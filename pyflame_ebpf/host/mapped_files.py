@@ -26,15 +26,15 @@ def open_mapped_file(process: PidOrDirectory, mapping: Mapping) -> BinaryIO:
     own root.  Either way the inode must be the mapped one, unless the devices differ too: overlayfs and btrfs show
     others in maps than stat does.
     """
-    directory = directory_of(process)
+    directory, place = directory_of(process), (mapping.device, mapping.inode)
     try:
-        file, status = directory.open_regular(_in_map_files(mapping), mapping.device)
+        file, status = directory.open_regular(_in_map_files(mapping), place)
     except ReadGivenUp:
         raise
     except OSError:
         if mapping.deleted or not mapping.path.startswith("/"):
             raise
-        file, status = directory.open_regular(f"root{mapping.path}", mapping.device)
+        file, status = directory.open_regular(f"root{mapping.path}", place)
     # The mapping may have been replaced since maps was read; a path may lead anywhere.
     if status.st_ino != mapping.inode and (status.st_dev == mapping.device or not mapping.inode):
         file.close()

@@ -15,6 +15,7 @@ from pyflame_ebpf.host.guarded_reads import FILE_PATIENCE, PATIENCE, Answer, Fil
 from pyflame_ebpf.host.process_stat import parse_stat
 
 TEXT_MAX = 1 << 20  # bytes
+FilePlace = tuple[int, int]  # device and inode
 _NOBODY = -1  # a user that is not known
 _PART = 1 << 16  # bytes of one read
 _GONE = (errno.ENOENT, errno.ESRCH)
@@ -165,14 +166,14 @@ class ProcessDirectory:
         finally:
             os.close(handle)
 
-    def open_regular(self, name: str, device: int | None = None) -> tuple[BinaryIO, FileStatus]:
+    def open_regular(self, name: str, place: FilePlace | None = None) -> tuple[BinaryIO, FileStatus]:
         """What a name in it leads to, if that is a regular file, and its stat.
 
-        A file on a file system that may stall is copied into memory.  ``device`` is given up if it does not answer,
+        A file on a file system that may stall is copied into memory.  ``place`` is given up if it does not answer,
         None: the process.  Raises OSError, BadElf, ProcessGone, ReadGivenUp.
         """
         try:
-            answer = self.ask("opened", name, guarded_reads.copies(), device=device, patience=FILE_PATIENCE)
+            answer = self.ask("opened", name, guarded_reads.copies(), place=place, patience=FILE_PATIENCE)
         except ReadGivenUp:
             raise
         except OSError as error:
@@ -195,7 +196,7 @@ class ProcessDirectory:
         operation: str,
         name: str | list[str],
         *arguments: object,
-        device: int | None = None,
+        place: FilePlace | None = None,
         patience: float = PATIENCE,
     ) -> Answer:
         """Has what may hang done with a name in it.  Raises OSError, ReadGivenUp."""
@@ -204,23 +205,27 @@ class ProcessDirectory:
             name if isinstance(name, list) else f"{self._place}{name}",
             *arguments,
             directory=self._descriptor,
-            subject=lambda: self.subject(device),
+            subject=lambda: self.subject(place),
             patience=patience,
         )
 
-    def subject(self, device: int | None = None) -> Subject:
-        """What is given up where this process's reads do not return: a device of its files, None: the process."""
+    def subject(self, place: FilePlace | None = None) -> Subject:
+        """What is given up where this process's reads do not return: a file at a place, None: the process.
+
+        With a file on a device that is no disk, as of servers and of programs, all files of that device are given up.
+        """
         name, started, user = "?", 0, _NOBODY
         with contextlib.suppress(OSError, IndexError, ValueError):
             stat = parse_stat(self._read("stat", TEXT_MAX))
             name, started = stat.name, stat.start_ticks
             user = _real_user(self._read("status", TEXT_MAX))
         process = f"process {self.pid} ({name})"
-        if device is None:
+        if place is None:
             return Subject(("process", self.pid, started), user, process)
-        return Subject(
-            ("device", device), user, f"files of device {os.major(device)}:{os.minor(device)}, as of {process}"
-        )
+        device = f"device {os.major(place[0])}:{os.minor(place[0])}"
+        if os.major(place[0]):
+            return Subject(("file", *place), user, f"file {place[1]} of {device}, as of {process}")
+        return Subject(("device", place[0]), user, f"files of {device}, as of {process}")
 
     def _read(self, name: str, limit: int) -> bytes:
         handle = os.open(f"{self._place}{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptor)

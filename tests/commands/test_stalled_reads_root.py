@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.host.guarded_reads import WAITED_MAX
 from pyflame_ebpf.profile.file import load_profile
 from pyflame_ebpf.profile.model import FrameKind, Profile
 from tests.command_line import BusyProcess, RunningRecording, wait_for_other_recordings
@@ -23,7 +22,7 @@ from tests.target_process import TARGETS
 pytestmark = pytest.mark.root
 
 DURATION = 3.0  # seconds
-LATE = WAITED_MAX + 2.0  # seconds after its end at which a recording has written everything, whatever stalls
+LATE = 30.0  # seconds after its end at which a recording has written everything on a busy host; a stuck one never has
 LONG = "x" * 100_000  # an argument
 IN_LIBRARY = (
     "import ctypes, sys\nlibrary = ctypes.CDLL(sys.argv[1])\nprint('ready', flush=True)\nlibrary.burn_in_library()"

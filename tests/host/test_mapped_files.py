@@ -60,7 +60,7 @@ def test_a_file_is_opened_by_its_place_in_memory_and_else_by_its_path_below_the_
 ) -> None:
     asked: list[str] = []
 
-    def refuse(_directory: ProcessDirectory, name: str, _device: int) -> BinaryIO:
+    def refuse(_directory: ProcessDirectory, name: str, _place: tuple[int, int]) -> BinaryIO:
         asked.append(name)
         raise PermissionError
 
