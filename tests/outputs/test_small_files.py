@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyflame_ebpf.outputs import OUTPUT_FORMATS
+from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from tests.altered_profiles import content_of_one_process, packed
 from tests.command_line import pyflame
 
