@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ from pyflame_ebpf.host.capabilities import (
 )
 from pyflame_ebpf.host.confinement import keep_only
 from pyflame_ebpf.host.cpus import max_sample_rate
+from pyflame_ebpf.host.open_files import FILES_MAX, OTHER_FILES, PROCESSES_MAX, allow_open_files
 
+OPEN_FILES_MIN = 128  # programs, maps, clocks of some CPUs, and the files of a few programs
+OPEN_FILES_WANTED = FILES_MAX + PROCESSES_MAX + OTHER_FILES
+ADDRESS_SPACE_MIN = 1 << 30  # bytes: the compiler of the BPF programs, and what samples need
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 
 
@@ -36,6 +41,41 @@ class InContainer(PyflameError):
     """PIDs or capabilities of this process are those of a container."""
 
     exit_code = 9
+
+
+class NoProc(PyflameError):
+    """Processes cannot be seen."""
+
+    exit_code = 21
+
+
+class LimitTooSmall(PyflameError):
+    """A resource limit of this process leaves no room for a recording."""
+
+    exit_code = 22
+
+
+def check_proc() -> None:
+    """Raises NoProc unless /proc is mounted."""
+    if not Path("/proc/self/stat").exists():
+        raise NoProc("/proc is not mounted: no process can be seen", "Mount it: mount -t proc proc /proc")
+
+
+def check_limits() -> None:
+    """Raises LimitTooSmall with the limit and the way to raise it."""
+    allow_open_files()
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < OPEN_FILES_MIN:
+        raise LimitTooSmall(
+            f"only {files} files may be open (ulimit -n); recording needs {OPEN_FILES_MIN}",
+            f"Raise the limit: ulimit -n {OPEN_FILES_WANTED}",
+        )
+    memory, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if memory != resource.RLIM_INFINITY and memory < ADDRESS_SPACE_MIN:
+        raise LimitTooSmall(
+            f"the address space is limited to {memory >> 20} MB (ulimit -v); recording needs {ADDRESS_SPACE_MIN >> 20}",
+            "Take the limit away: ulimit -v unlimited",
+        )
 
 
 def check_privileges() -> None:
@@ -97,7 +137,9 @@ def check_frequency(frequency: int) -> None:
 
 
 def check_host(frequency: int) -> None:
-    """Make all of these checks.  Raises InContainer, NotPrivileged, FrequencyTooHigh."""
+    """Make all of these checks.  Raises NoProc, InContainer, NotPrivileged, LimitTooSmall, FrequencyTooHigh."""
+    check_proc()
     check_namespaces()
     check_privileges()
+    check_limits()
     check_frequency(frequency)
