@@ -85,7 +85,7 @@ def test_ctrl_c_at_any_moment_of_the_start_is_quiet() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ) as process:
-            _wait_until_handled(process.pid)
+            _wait_until_handled(process)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(step * 0.06)
             process.send_signal(signal.SIGINT)
@@ -95,13 +95,14 @@ def test_ctrl_c_at_any_moment_of_the_start_is_quiet() -> None:
             assert b"Aborted" not in said
 
 
-def _wait_until_handled(pid: int) -> None:
-    """Return once the command has begun: its own modules are there after the interpreter's."""
-    with contextlib.suppress(OSError):
-        while True:
-            caught = next(line for line in Path(f"/proc/{pid}/status").read_text().split("\n") if "SigCgt" in line)
-            maps = Path(f"/proc/{pid}/maps").read_text()
-            if int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1 and "_ctypes" in maps:
+def _wait_until_handled(process: subprocess.Popen[bytes]) -> None:
+    """Return once the command has begun, after the interpreter's own start, or has ended."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{process.pid}/status").read_bytes().split(b"\n")
+            caught = next(line for line in status if line.startswith(b"SigCgt"))
+            is_caught = int(caught.split()[1], 16) >> (signal.SIGINT - 1) & 1
+            if is_caught and b"/_ctypes." in Path(f"/proc/{process.pid}/maps").read_bytes():
                 return
 
 
