@@ -16,12 +16,12 @@ from pyflame_ebpf.host.capabilities import (
     useful_capabilities_missing,
 )
 from pyflame_ebpf.host.confinement import keep_only
-from pyflame_ebpf.host.cpus import max_sample_rate
+from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
 from pyflame_ebpf.host.open_files import FILES_MAX, OTHER_FILES, PROCESSES_MAX, allow_open_files
 
-OPEN_FILES_MIN = 128  # programs, maps, clocks of some CPUs, and the files of a few programs
+OPEN_FILES_MIN = 96  # beside one clock a CPU: programs and maps (some 60), and the files of a few processes
 OPEN_FILES_WANTED = FILES_MAX + PROCESSES_MAX + OTHER_FILES
-ADDRESS_SPACE_MIN = 1 << 30  # bytes: the compiler of the BPF programs, and what samples need
+ADDRESS_SPACE_MIN = 1 << 30  # bytes; the compiler and four loaders take 0.3 GB of it and as much for their heaps
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 
 
@@ -64,16 +64,17 @@ def check_proc() -> None:
 def check_limits() -> None:
     """Raises LimitTooSmall with the limit and the way to raise it."""
     allow_open_files()
+    needed = OPEN_FILES_MIN + len(online_cpus())
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files != resource.RLIM_INFINITY and files < OPEN_FILES_MIN:
+    if files != resource.RLIM_INFINITY and files < needed:
         raise LimitTooSmall(
-            f"only {files} files may be open (ulimit -n); recording needs {OPEN_FILES_MIN}",
+            f"only {files} files may be open (ulimit -n); recording needs {needed}",
             f"Raise the limit: ulimit -n {OPEN_FILES_WANTED}",
         )
     memory, _ = resource.getrlimit(resource.RLIMIT_AS)
     if memory != resource.RLIM_INFINITY and memory < ADDRESS_SPACE_MIN:
         raise LimitTooSmall(
-            f"the address space is limited to {memory >> 20} MB (ulimit -v); recording needs {ADDRESS_SPACE_MIN >> 20}",
+            f"only {memory >> 20} MB of address space allowed (ulimit -v); recording needs {ADDRESS_SPACE_MIN >> 20}",
             "Take the limit away: ulimit -v unlimited",
         )
 

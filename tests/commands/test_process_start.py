@@ -118,8 +118,8 @@ def hostile(tmp_path: Path) -> Path:
     for folder in (place, site):
         for module in ("bcc", "typer", "rich", "google", "elftools", "pycxxfilt", "json"):
             (folder / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'a').write(__file__)\n")
-    for folder, _, _ in os.walk(place):
-        Path(folder).chmod(0o777)
+    for each in (place, *place.rglob("*")):
+        each.chmod(0o777)
     return place
 
 
