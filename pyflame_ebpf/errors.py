@@ -28,6 +28,8 @@ EXIT_CODES = {
     18: "the saved profile or the folded stacks cannot be read",
     19: "a Python process describes itself in a way that CPython does not",
     20: "the lock that keeps two profilers apart cannot be opened",
+    21: "/proc is not mounted",
+    22: "a resource limit of this process is too small",
     70: "a defect in pyflame-ebpf; the message says where its report was saved",
     126: "the program to record cannot be run",
     127: "the program to record was not found",

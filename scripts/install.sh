@@ -39,11 +39,24 @@ uninstall() {
     echo "pyflame-ebpf is removed.  Debian's bcc stays, since others may use it: apt-get remove python3-bpfcc"
 }
 
+# The command runs as root, so it is not pip's, whose Python would run what the caller's environment names:
+# PYTHONPATH, and usercustomize.py in a HOME that sudo kept (-I leaves all of that out).
+write_command() {
+    cat >"$1/pyflame-ebpf" <<END
+#!$1/python -I
+from pyflame_ebpf.__main__ import main
+
+if __name__ == "__main__":
+    main()
+END
+}
+
 build_environment() {
     local environment=$1
     /usr/bin/python3 -m venv --system-site-packages "$environment" &&
         "$environment/bin/python" -m pip install --quiet --disable-pip-version-check . &&
-        "$environment/bin/python" -c 'from bcc import BPF' &&
+        write_command "$environment/bin" &&
+        "$environment/bin/python" -I -c 'from bcc import BPF' &&
         "$environment/bin/pyflame-ebpf" --version
 }
 

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from pyflame_ebpf import __version__
-from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges, lacking
+from pyflame_ebpf.commands.host_checks import check_namespaces, check_privileges, check_proc, lacking
 from pyflame_ebpf.commands.targets import why_not_python
 from pyflame_ebpf.cpython.file_facts import FileFactsCache
 from pyflame_ebpf.cpython.interpreter import Interpreter, UnsupportedInterpreter, interpreter_of
@@ -75,10 +75,14 @@ def doctor(pid: int | None) -> int:
 def _print_all(findings: Iterable[Finding]) -> int:
     failures = []
     for finding in findings:
-        print(line_of(finding, colours=sys.stdout.isatty() and not os.environ.get("NO_COLOR")), flush=True)  # noqa: T201
+        print(line_of(finding, colours=_coloured()), flush=True)  # noqa: T201
         if finding.exit_code:
             failures.append(finding.exit_code)
     return failures[0] if failures else 0
+
+
+def _coloured() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 _COLOURS = {Status.OK: "32", Status.WARN: "33", Status.FAIL: "31", Status.UNKNOWN: "33"}
@@ -104,6 +108,10 @@ def host_findings() -> Iterator[Finding]:
     """Yield all checks of the host, in the order in which a recording would fail."""
     yield Finding(Status.OK, "pyflame-ebpf", f"{__version__}, Python {platform.python_version()} ({sys.executable})")
     yield _kernel_version()
+    mounted = _checked("/proc", check_proc, "mounted")
+    yield mounted
+    if mounted.status is not Status.OK:
+        return
     yield _checked("namespaces", check_namespaces, "the host's own PID and user namespaces")
     privileges = _checked("privileges", check_privileges, "all capabilities needed")
     yield privileges
@@ -232,7 +240,8 @@ def _interpreters() -> Finding:
 
 
 def process_findings(pid: int) -> Iterator[Finding]:
-    """Yield the facts of a process, and how much of it will be seen.  Raises ProcessGone, ProcessDenied."""
+    """Yield the facts of a process, and how much of it will be seen.  Raises NoProc, ProcessGone, ProcessDenied."""
+    check_proc()
     if not proc.is_alive(pid):
         raise ProcessGone(pid)
     yield Finding(Status.OK, "process", f"{pid} {proc.name(pid)}, user {proc.user_id(pid)}")

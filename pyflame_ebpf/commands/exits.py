@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,8 +18,20 @@ _INTERRUPTED = 130
 
 
 def exit_after(command: Callable[[], int | None]) -> NoReturn:
-    """Run a command, and end the program with its exit code."""
-    raise typer.Exit(exit_code_of(command))
+    """Run a command, and end the program with its exit code.
+
+    Ctrl-C raises KeyboardInterrupt only while the command runs: before and after it there is nothing to put in order.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = exit_code_of(command)
+    except KeyboardInterrupt:  # another one, while the first was told
+        code = _INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, before)
+    raise typer.Exit(code)
 
 
 def exit_code_of(command: Callable[[], int | None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shlex
 import sys
 from pathlib import Path
@@ -15,8 +16,12 @@ from pyflame_ebpf.host.capabilities import (
     useful_capabilities_missing,
 )
 from pyflame_ebpf.host.confinement import keep_only
-from pyflame_ebpf.host.cpus import max_sample_rate
+from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
+from pyflame_ebpf.host.open_files import FILES_MAX, OTHER_FILES, PROCESSES_MAX, allow_open_files
 
+OPEN_FILES_MIN = 96  # beside one clock a CPU: programs and maps (some 60), and the files of a few processes
+OPEN_FILES_WANTED = FILES_MAX + PROCESSES_MAX + OTHER_FILES
+ADDRESS_SPACE_MIN = 1 << 30  # bytes; the compiler and four loaders take 0.3 GB of it and as much for their heaps
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 
 
@@ -36,6 +41,42 @@ class InContainer(PyflameError):
     """PIDs or capabilities of this process are those of a container."""
 
     exit_code = 9
+
+
+class NoProc(PyflameError):
+    """Processes cannot be seen."""
+
+    exit_code = 21
+
+
+class LimitTooSmall(PyflameError):
+    """A resource limit of this process leaves no room for a recording."""
+
+    exit_code = 22
+
+
+def check_proc() -> None:
+    """Raises NoProc unless /proc is mounted."""
+    if not Path("/proc/self/stat").exists():
+        raise NoProc("/proc is not mounted: no process can be seen", "Mount it: mount -t proc proc /proc")
+
+
+def check_limits() -> None:
+    """Raises LimitTooSmall with the limit and the way to raise it."""
+    allow_open_files()
+    needed = OPEN_FILES_MIN + len(online_cpus())
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < needed:
+        raise LimitTooSmall(
+            f"only {files} files may be open (ulimit -n); recording needs {needed}",
+            f"Raise the limit: ulimit -n {OPEN_FILES_WANTED}",
+        )
+    memory, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if memory != resource.RLIM_INFINITY and memory < ADDRESS_SPACE_MIN:
+        raise LimitTooSmall(
+            f"only {memory >> 20} MB of address space allowed (ulimit -v); recording needs {ADDRESS_SPACE_MIN >> 20}",
+            "Take the limit away: ulimit -v unlimited",
+        )
 
 
 def check_privileges() -> None:
@@ -97,7 +138,9 @@ def check_frequency(frequency: int) -> None:
 
 
 def check_host(frequency: int) -> None:
-    """Make all of these checks.  Raises InContainer, NotPrivileged, FrequencyTooHigh."""
+    """Make all of these checks.  Raises NoProc, InContainer, NotPrivileged, LimitTooSmall, FrequencyTooHigh."""
+    check_proc()
     check_namespaces()
     check_privileges()
+    check_limits()
     check_frequency(frequency)

@@ -77,6 +77,8 @@ class RunningProcesses(contextlib.ExitStack):
     def _watch(self, pid: int) -> None:
         try:
             descriptor = os.pidfd_open(pid)
+        except OverflowError as error:  # more than the kernel's type for it holds
+            raise ProcessGone(pid) from error
         except OSError as error:
             raise _not_a_process(pid, error) from error
         self.callback(os.close, descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ def closing_line(profile: Profile) -> str:
         [
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
+            *_kernel_clause(profile),
             *([_cpu_clause(profile)] if profile.unit.per_second else []),
             *_mishaps(profile.recording),
         ]
@@ -194,6 +196,7 @@ def _of_whole(recording: Recording) -> str:
     return f" of the whole recording's {recording.part_of:,}" if recording.part_of and recording.lost else ""
 
 
+_ADDRESS = re.compile("0x[0-9a-f]{1,16}")
 _Reason = TypeVar("_Reason", Outcome, NativeOutcome)
 
 
@@ -209,6 +212,13 @@ def _native_clause(outcomes: Counter[NativeOutcome]) -> Iterator[str]:
     whole = outcomes[NativeOutcome.COMPLETE]
     if whole or cut_short:
         yield f"native stacks: {whole:,} whole, {sum(cut_short.values()):,} cut short{_by_reason(cut_short)}"
+
+
+def _kernel_clause(profile: Profile) -> Iterator[str]:
+    """Why kernel frames are numbers, if there are some and all are."""
+    names = {frame.name for frame in profile.frames if frame.kind is FrameKind.KERNEL}
+    if names and all(map(_ADDRESS.fullmatch, names)):
+        yield "kernel functions unnamed, as kernel.kptr_restrict hides their addresses"
 
 
 def _cpu_clause(profile: Profile) -> str:

@@ -113,7 +113,7 @@ def _split(content: bytes) -> list[str]:
     """The lines of a file; none if it is too large or is not text."""
     if len(content) > FILE_MAX or b"\0" in content:
         return []
-    head = b"\n".join(content.split(b"\n", 2)[:2])
+    head = b"\n".join(re.split(rb"\r\n|\r|\n", content, maxsplit=2)[:2])
     encoding = "latin-1" if _COOKIE.search(head) else "utf-8"
     # As the compiler counts them: str.splitlines() would also split at form feeds and the like.
     return re.split(r"\r\n|\r|\n", content.removeprefix(b"\xef\xbb\xbf").decode(encoding, "replace"))

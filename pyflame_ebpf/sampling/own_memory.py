@@ -13,20 +13,20 @@ from pathlib import Path
 
 _MADV_DONTNEED = 4  # include/uapi/asm-generic/mman-common.h
 _LARGE = 1 << 20  # bytes worth a system call
-_HEAD = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (r-xp) \S+ \S+ (\d+) ")
-_FIELD = re.compile(r"^(Rss|Anonymous): +(\d+) kB$")
+_HEAD = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) (r-xp) \S+ \S+ (\d+) ")
+_FIELD = re.compile(rb"^(Rss|Anonymous): +(\d+) kB$")
 
 
-def unwritten_code(smaps: str) -> Iterator[tuple[int, int]]:
+def unwritten_code(smaps: bytes) -> Iterator[tuple[int, int]]:
     """(address, bytes) of the large mappings of code in the text of /proc/PID/smaps whose every page is the file's."""
     place: tuple[int, int] | None = None
     resident = 0
-    for line in smaps.splitlines():
-        if line[:1] in "0123456789abcdef":
+    for line in smaps.split(b"\n"):
+        if line[:1] in b"0123456789abcdef":
             head = _HEAD.match(line)
             place = (int(head[1], 16), int(head[2], 16)) if head and int(head[4]) else None
         elif place and (field := _FIELD.match(line)):
-            if field[1] == "Rss":
+            if field[1] == b"Rss":
                 resident = int(field[2]) << 10
             elif not int(field[2]) and resident >= _LARGE:
                 yield place[0], place[1] - place[0]
@@ -38,5 +38,5 @@ def give_back() -> None:
     with contextlib.suppress(AttributeError):  # musl's does so by itself
         libc.malloc_trim(0)
     with contextlib.suppress(OSError):
-        for address, size in unwritten_code(Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace")):
+        for address, size in unwritten_code(Path("/proc/self/smaps").read_bytes()):
             libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), _MADV_DONTNEED)

@@ -99,5 +99,5 @@ def captured_stderr() -> Iterator[BinaryIO]:
 def said(captured: BinaryIO) -> str:
     """The last 15 lines of what was collected."""
     captured.seek(0)
-    lines = captured.read().decode("utf-8", "replace").strip().splitlines()
+    lines = captured.read().decode("utf-8", "replace").strip().split("\n")
     return "\n".join(lines[-_LINES_SAID:])

@@ -156,12 +156,37 @@ def test_a_kernel_without_btf_is_said(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_programs_that_cannot_be_loaded_are_said_without_a_traceback(tmp_path: Path) -> None:
+def test_too_few_open_files_are_said_with_the_limit(tmp_path: Path) -> None:
     ended = pyflame("record", "--all", "--output", tmp_path / "out", prefix=("prlimit", "--nofile=16"))
-    assert ended.returncode == 6
-    assert "the BPF programs could not be loaded" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 22
+    assert ended.stderr.startswith("error: only 16 files may be open (ulimit -n); recording needs ")
+    assert "ulimit -n" in hint_of(ended.stderr)
     assert not (tmp_path / "out").exists()
+
+
+def test_too_little_address_space_is_said_with_the_limit(tmp_path: Path) -> None:
+    prefix = ("prlimit", f"--as={512 << 20}")
+    ended = pyflame("record", "--all", "--output", tmp_path / "out", prefix=prefix)
+    assert ended.returncode == 22
+    assert "only 512 MB of address space allowed (ulimit -v); recording needs 1024" in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("record", "--all"), ("doctor",), ("doctor", "1")])
+def test_a_host_without_proc_is_said(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    prefix = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exec "$@"', "sh")
+    ended = pyflame(*arguments, prefix=prefix, cwd=tmp_path)
+    assert ended.returncode == 21
+    assert "/proc is not mounted" in ended.stderr + ended.stdout
+    assert "Traceback" not in ended.stderr
+    assert names(tmp_path) == []
+
+
+def test_a_number_that_no_process_can_have_is_refused(tmp_path: Path) -> None:
+    ended = pyflame("record", "--pid", str(1 << 31), "--output", tmp_path / "out")
+    assert ended.returncode == 10
+    assert f"process {1 << 31} does not exist" in ended.stderr
+    assert names(tmp_path) == []
 
 
 def test_a_frequency_over_the_limit_is_refused_with_the_limit_and_its_sysctl(tmp_path: Path) -> None:

@@ -14,8 +14,17 @@ from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import HotLine, closing_line, process_rows, spreadsheet_text, summed_row
-from pyflame_ebpf.outputs.terminal_table import print_process_table
-from pyflame_ebpf.profile.model import Gil, NativeOutcome, Outcome, Process, Profile, SampleKey, Thread
+from pyflame_ebpf.profile.model import (
+    Frame,
+    FrameKind,
+    Gil,
+    NativeOutcome,
+    Outcome,
+    Process,
+    Profile,
+    SampleKey,
+    Thread,
+)
 from pyflame_ebpf.profile.selection import Selection
 from tests.profiles import (
     HOSTILE_NAMES,
@@ -118,6 +127,16 @@ def test_the_closing_line_says_that_all_native_stacks_are_whole() -> None:
 
 def test_the_closing_line_is_silent_where_no_native_stack_was_walked() -> None:
     assert "native" not in closing_line(with_native_outcomes(NONE=5))
+
+
+@pytest.mark.parametrize(
+    ("names", "is_said"), [((), False), (("0xffffffff81000010",), True), (("0x1", "do_it"), False)]
+)
+def test_the_closing_line_says_why_no_kernel_function_is_named(names: tuple[str, ...], is_said: bool) -> None:
+    stack = tuple(Frame(FrameKind.KERNEL, name) for name in names)
+    samples = Counter({SampleKey(0, 0, 0, 0, True, Gil.UNKNOWN, Outcome.NOT_PYTHON, NativeOutcome.NONE): 1})
+    profile = profile_with(recording(scheduler_cpu=None, lost=0), [Process(1, "a")], [Thread(1, "a")], [stack], samples)
+    assert ("; kernel functions unnamed, as kernel.kptr_restrict hides" in closing_line(profile)) is is_said
 
 
 def test_the_csv_counts_the_native_stacks_that_are_cut_short() -> None:

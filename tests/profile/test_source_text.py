@@ -120,6 +120,8 @@ def test_a_file_is_read_once_for_all_its_functions() -> None:
         (b"def f(): '\xff'", "def f(): '\ufffd'"),
         (b"def f(): '\x0c\x1c'", "def f(): '\x0c\x1c'"),
         (b"def f():\r\n", "def f():"),
+        (b"def f(): '\xe9'\r# -*- coding: iso-8859-1\r", "def f(): '\xe9'"),
+        ("def f(): '\u2028\x85'\r".encode(), "def f(): '\u2028\x85'"),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pyflame_ebpf.sampling.own_memory import give_back, unwritten_code
 
-SMAPS = """\
+SMAPS = b"""\
 1000000-1400000 r-xp 00001000 fe:00 77                          /lib/code.so
 Rss:                4096 kB
 Anonymous:             0 kB
@@ -37,6 +37,17 @@ def resident(path: str) -> int:
     found = re.search(rf"^\S+ r-xp .* {re.escape(path)}\n(?:[A-Z].*\n)*?Rss: +(\d+)", text, re.MULTILINE)
     assert found
     return int(found[1])
+
+
+HOSTILE = b"""\
+1000000-1400000 r-xp 00001000 fe:00 77                          /lib/\x0cAnonymous:             4 kB\x0c.so\x85
+Rss:                4096 kB
+Anonymous:             0 kB
+"""
+
+
+def test_a_file_s_name_is_no_line_of_its_own() -> None:
+    assert list(unwritten_code(HOSTILE)) == [(0x1000000, 0x400000)]
 
 
 def test_only_large_code_that_nobody_has_written_is_given_back() -> None:

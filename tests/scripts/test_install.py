@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,21 @@ def test_the_command_runs_from_any_directory(installed: Installation) -> None:
     assert "0." in run.stdout
     run = subprocess.run([installed.command, "--help"], cwd="/", capture_output=True, text=True, check=True)
     assert "record" in run.stdout
+
+
+def test_the_command_runs_nothing_of_a_home_or_path_that_the_caller_chose(
+    installed: Installation, tmp_path: Path
+) -> None:
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    places = [tmp_path / "home/.local/lib" / version / "site-packages", tmp_path / "path", tmp_path / "here"]
+    for place in places:
+        place.mkdir(parents=True)
+        for module in ("usercustomize", "sitecustomize", "bcc", "typer"):
+            (place / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
+    environment = os.environ | {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(places[1])}
+    for arguments in (["--version"], ["doctor", str(os.getpid())]):
+        subprocess.run([installed.command, *arguments], env=environment, cwd=places[2], capture_output=True, check=True)
+    assert not (tmp_path / "imported").exists()
 
 
 def test_the_bpf_sources_are_inside_the_installed_package(installed: Installation) -> None:
