@@ -19,7 +19,7 @@ from pyflame_ebpf.elf.symbols import ElfSymbols
 from pyflame_ebpf.errors import PyflameError
 
 ROWS_MAX = 8 << 20  # bytes of .eh_frame and its table, in memory as long as the file is known; read in 8 ms
-NAMES_MAX = 64 << 20  # bytes of symbols, names and relocations, in memory for a look-up or as long as an index is kept
+NAMES_MAX = 32 << 20  # bytes of symbols, names and relocations, in memory for a look-up or as long as an index is kept
 _ENTRY_POINT = 16  # bytes of code; they tell whether a stack begins there
 
 Digest = bytes

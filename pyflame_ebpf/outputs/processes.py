@@ -189,6 +189,12 @@ def _mishaps(recording: Recording) -> Iterator[str]:
         yield f"{given_up:,} given up: reading did not return"
     if defects := recording.counters.get("defects", 0):
         yield f"{defects:,} {'defect' if defects == 1 else 'defects'} in pyflame-ebpf, which may cost names"
+    if files := recording.counters.get("files_over_budget", 0):
+        yield f"{files:,} {'file' if files == 1 else 'files'} over budget: stacks may end in them"
+    if tables := recording.counters.get("line_tables_given_up", 0):
+        yield f"{tables:,} line tables given up for lack of room"
+    if codes := recording.counters.get("codes_given_up", 0):
+        yield f"{codes:,} code objects given up for lack of room"
 
 
 def _of_whole(recording: Recording) -> str:

@@ -27,6 +27,9 @@ _Digest = bytes  # of a line table with its format and first line
 _NamedKey = tuple[str, str, int, int, _Digest | None]  # name, file, first line, identity of the layout, table
 
 
+_NO_KEY: _NamedKey = "", "", 0, 0, None  # of names that were given up, to keep nothing of them
+
+
 class _Table:
     """A line table and how many named code objects have it; ``lines`` is None once it was given up."""
 
@@ -170,7 +173,7 @@ class KeptCodes:
             return
         del self._named[named.key]
         self._names_size -= _size_of_names(named.code)
-        table, named.code, named.table = named.table, None, None
+        table, named.code, named.table, named.key = named.table, None, None, _NO_KEY
         if table is not None:
             table.uses -= 1
             if not table.uses:

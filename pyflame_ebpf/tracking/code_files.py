@@ -43,7 +43,9 @@ class MappedFile:
 class CodeFiles:
     """The open files, by where they were mapped and by contents."""
 
-    def __init__(self, open_mapped: OpenMapped, pages: UnwindPages) -> None:
+    def __init__(
+        self, open_mapped: OpenMapped, pages: UnwindPages, over_budget: Callable[[str], None] = lambda _path: None
+    ) -> None:
         self._open_mapped = open_mapped
         self._pages = pages
         self._codes: dict[int, CodeFile] = {}  # by number
@@ -55,7 +57,7 @@ class CodeFiles:
         self._unused_now = False  # whether a file may be unused since the last search, which takes milliseconds
         self._gone: set[Identity] = set()  # processes that ended before their files could be opened
         self._budgets: dict[Identity, SharedBudget] = {}  # what reading the files of a process may take
-        self.over_budget = 0  # files without unwind data because it would take too much time or memory to read
+        self._over_budget = over_budget  # told of files that would take too much time or memory to read
 
     # ---- who uses what ----
 
@@ -95,7 +97,7 @@ class CodeFiles:
             except ProcessGone:  # others may have it mapped, too
                 self._gone.add(identity)
             except ProcessOverBudget:  # likewise, and it may not be this file that took so long
-                self.over_budget += 1
+                self._over_budget(ascii(mapping.path))
         return self._by_place.get(place)
 
     def with_number(self, number: int) -> CodeFile | None:
@@ -131,7 +133,7 @@ class CodeFiles:
             except (ProcessGone, ProcessOverBudget):
                 raise
             except OverBudget:
-                self.over_budget += 1
+                self._over_budget(ascii(mapping.path))
                 return None
             except (BadElf, PyflameError, OSError):
                 return None

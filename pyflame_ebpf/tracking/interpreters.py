@@ -118,7 +118,10 @@ class Interpreters:
         found: Interpreter | UnsupportedInterpreter | None = None
         budget = self._budgets.setdefault(identity, SharedBudget())
         try:
+            over_budget = self._cache.over_budget
             found = interpreter_of(self._directories.of(identity), self._cache, budget)
+            if self._cache.over_budget > over_budget:
+                self._mishaps.over_budget(f"a file of process {identity.tgid}")
         except (PyflameError, OSError):
             return None
         except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pyflame_ebpf.cpython.interpreter import load_bias
 from pyflame_ebpf.host.maps import Mapping
@@ -22,11 +22,13 @@ _UNUSED = bytes(abi.Mapping(abi.UNUSED_MAPPING, 0, 0, NO_FILE))
 class MappedCode:
     """Tells the programs what processes have mapped, and sends rows of the pages that samples meet there."""
 
-    def __init__(self, maps: CodeMaps, open_mapped: OpenMapped) -> None:
+    def __init__(
+        self, maps: CodeMaps, open_mapped: OpenMapped, over_budget: Callable[[str], None] = lambda _path: None
+    ) -> None:
         self._maps = maps
         self._slots = MappingSlots()
         self.pages = UnwindPages(maps)
-        self.files = CodeFiles(open_mapped, self.pages)
+        self.files = CodeFiles(open_mapped, self.pages, over_budget)
 
     def map_process(self, identity: Identity, mappings: Iterable[Mapping]) -> Identity | None:
         """Writes a process's executable memory.  Returns the process whose memory had to make room, None for none."""

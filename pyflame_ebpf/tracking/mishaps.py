@@ -12,8 +12,9 @@ from pyflame_ebpf.host import guarded_reads
 from pyflame_ebpf.identity import Identity
 
 TOLD_MAX = 8  # processes and files that are named in warnings; all are counted
+FILES_MAX = 1 << 14  # files over their budget that are counted
 OF_ALL = 0  # the PID that stands for all processes
-READS_GIVEN_UP, DEFECTS = "reads_given_up", "defects"  # counters
+READS_GIVEN_UP, DEFECTS, FILES_OVER_BUDGET = "reads_given_up", "defects", "files_over_budget"  # counters
 
 Tell = Callable[[str], None]
 Report = Callable[[Exception], object]  # saves what is known of a defect, and returns where
@@ -29,6 +30,7 @@ class Mishaps:
         self._kinds: set[tuple[type[Exception], int]] = set()
         self._processes: set[Identity | int] = set()
         self.defects = 0
+        self._over_budget: set[str] = set()  # files, as they are told
 
     def defect(self, error: Exception, process: Identity | int) -> None:
         """Notes that an exception which nobody expected has cost a process, given by identity or PID, something."""
@@ -43,6 +45,12 @@ class Mishaps:
         whose = f"process {pid}" if pid != OF_ALL else "the recording"
         saved = f"; what is known of it is in {where}; please send it to the project" if where else ""
         self._warn(f"{whose} may lack names, for a defect in pyflame-ebpf: {type(error).__name__}: {error}{saved}")
+
+    def over_budget(self, file: str) -> None:
+        """Notes that a mapped file, as it is to be told, takes too much time or memory to read."""
+        if file not in self._over_budget and len(self._over_budget) < FILES_MAX:
+            self._over_budget.add(file)
+            self._warn(f"{file} takes too much time or memory to read: stacks may end in it")
 
     def look(self) -> None:
         """Tells what was given up since the last look."""
@@ -62,7 +70,7 @@ class Mishaps:
         """The counters as the profile has them."""
         reads = guarded_reads.reads()
         given_up = reads.given_up if isinstance(reads, guarded_reads.GuardedReads) else 0
-        return {READS_GIVEN_UP: given_up, DEFECTS: self.defects}
+        return {READS_GIVEN_UP: given_up, DEFECTS: self.defects, FILES_OVER_BUDGET: len(self._over_budget)}
 
 
 def _line_of(error: Exception) -> int:

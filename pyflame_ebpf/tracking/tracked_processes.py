@@ -51,7 +51,7 @@ class ProcessTable:
         self._recipes = Recipes(maps)
         self._interpreters = Interpreters(self._recipes, self._processes, self.directories, self._tell, self._mishaps)
         self._mappings = Mappings(self.directories)
-        self._code = MappedCode(maps, self._open_mapped)
+        self._code = MappedCode(maps, self._open_mapped, self._mishaps.over_budget)
         self._without_copies: set[Identity] = set()
 
     def scan(self) -> int:

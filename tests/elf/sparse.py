@@ -15,6 +15,8 @@ CODE_AT = 0x1000
 CODE = Segment(1, 5, 0, 0, 0x2000, 0x2000)  # executable, from the file's beginning
 SECTIONS_AT = 0x3000
 SYMBOLS_AT = 4 * MIB
+EH_FRAME_HDR = 0x6474E550
+CIE = struct.pack("<II", 16, 0) + b"\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08"
 Part = tuple[int, bytes]  # offset, contents
 
 
@@ -73,3 +75,31 @@ def write_symbols(path: Path, symbols: int, contents: bytes = b"", *, names: byt
 def on_disk(path: Path) -> int:
     """Bytes that a file takes on the disk."""
     return path.stat().st_blocks * 512
+
+
+def eh_frame(folder: Path, name: str, entries: bytes, table: bytes = b"") -> Path:
+    """A library with this .eh_frame at 8 MB, and a header with this search table, or without one."""
+    count = len(table) // 8
+    header = b"\x01\x1b\x03\x3b" + struct.pack("<iI", 8 * MIB - 4 * MIB - 4, count) + table
+    if not table:
+        header = b"\x01\x1b\xff\xff" + struct.pack("<i", 8 * MIB - 4 * MIB - 4)
+    return write_sparse(
+        folder / name,
+        segments=[loaded(4 * MIB, 28 * MIB), Segment(EH_FRAME_HDR, 4, 4 * MIB, 4 * MIB, len(header), len(header))],
+        parts=[(4 * MIB, header), (8 * MIB, entries)],
+        size=32 * MIB,
+    )
+
+
+def fde(at: int, start: int, size: int, instructions: bytes = b"\0" * 3, common_at: int = 8 * MIB) -> bytes:
+    """An FDE at an address, of a CIE at another."""
+    body = struct.pack("<Iii", at + 4 - common_at, start - (at + 8), size) + b"\0" + instructions
+    return struct.pack("<I", len(body)) + body
+
+
+def small_frames(folder: Path, name: str = "fdes.so") -> Path:
+    """A section of 150,000 entries without a table."""
+    entries = bytearray(CIE)
+    while len(entries) < 4 * MIB:
+        entries += fde(8 * MIB + len(entries), CODE_AT, 16)
+    return eh_frame(folder, name, bytes(entries))

@@ -223,4 +223,4 @@ def test_what_is_larger_than_the_limit_is_not_compared(
 
 
 def test_of_rows_8_mib_are_compared_and_of_names_64() -> None:
-    assert (file_contents.ROWS_MAX, file_contents.NAMES_MAX) == (8 * 1024 * 1024, 64 * 1024 * 1024)
+    assert (file_contents.ROWS_MAX, file_contents.NAMES_MAX) == (8 * 1024 * 1024, 32 * 1024 * 1024)

@@ -23,13 +23,24 @@ from pyflame_ebpf.elf.function_table import SYMBOL
 from pyflame_ebpf.elf.image import ElfImage, Section, Segment, open_regular
 from pyflame_ebpf.symbols.native_symbols import NativeSymbols
 from pyflame_ebpf.unwind.rows import UnwindTable
-from tests.elf.sparse import CODE_AT, MIB, SYMBOLS_AT, loaded, on_disk, write_sparse, write_symbols
+from tests.elf.sparse import (
+    CIE,
+    CODE_AT,
+    MIB,
+    SYMBOLS_AT,
+    eh_frame,
+    fde,
+    loaded,
+    on_disk,
+    small_frames,
+    write_sparse,
+    write_symbols,
+)
 from tests.symbols.mapped import mapped
 
 SLACK = 0.15  # seconds for the piece that was begun, and for a CPU that is slower by half
 GNU_HASH, STRTAB, SYMTAB, STRSZ = 0x6FFFFEF5, 5, 6, 10
 PLTRELSZ, RELA, RELASZ, JMPREL = 2, 7, 8, 23
-EH_FRAME_HDR = 0x6474E550
 
 
 @contextmanager
@@ -199,38 +210,9 @@ def test_many_files_of_one_process_take_one_second_and_spoil_nothing_for_others(
 
 # ---- unwind data ----
 
-CIE = struct.pack("<II", 16, 0) + b"\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08"
-
-
-def eh_frame(folder: Path, name: str, entries: bytes, table: bytes = b"") -> Path:
-    """A library with this .eh_frame at 8 MB, and a header with this search table, or without one."""
-    count = len(table) // 8
-    header = b"\x01\x1b\x03\x3b" + struct.pack("<iI", 8 * MIB - 4 * MIB - 4, count) + table
-    if not table:
-        header = b"\x01\x1b\xff\xff" + struct.pack("<i", 8 * MIB - 4 * MIB - 4)
-    return write_sparse(
-        folder / name,
-        segments=[loaded(4 * MIB, 28 * MIB), Segment(EH_FRAME_HDR, 4, 4 * MIB, 4 * MIB, len(header), len(header))],
-        parts=[(4 * MIB, header), (8 * MIB, entries)],
-        size=32 * MIB,
-    )
-
-
-def fde(at: int, start: int, size: int, instructions: bytes = b"\0" * 3, common_at: int = 8 * MIB) -> bytes:
-    """An FDE at an address, of a CIE at another."""
-    body = struct.pack("<Iii", at + 4 - common_at, start - (at + 8), size) + b"\0" + instructions
-    return struct.pack("<I", len(body)) + body
-
 
 def common_entries(folder: Path) -> Path:
     return eh_frame(folder, "cies.so", CIE * (15 * MIB // len(CIE)))
-
-
-def small_frames(folder: Path) -> Path:
-    entries = bytearray(CIE)
-    while len(entries) < 4 * MIB:
-        entries += fde(8 * MIB + len(entries), CODE_AT, 16)
-    return eh_frame(folder, "fdes.so", bytes(entries))
 
 
 def frames_of_many_common_entries(folder: Path) -> Path:

@@ -110,6 +110,17 @@ def test_dropped_code_objects_leave_nothing() -> None:
     assert (kept.size, 3 in kept) == (0, False)
 
 
+def test_names_that_were_given_up_leave_no_text_in_memory() -> None:
+    kept = KeptCodes(tables_max=50_000, names_max=50_000)
+    tracemalloc.start()
+    for code_id in range(2000):
+        kept.add(code_id, named(f"{code_id:04}" * 1000), table_of(code_id, 4000))
+    left, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept.given_up > 1900
+    assert left < 1_000_000  # of 16 MB
+
+
 def code_event(number: int, name: str, table: bytes) -> CodeEvent:
     """A code object of CPython 3.12 that was copied whole."""
     return CodeEvent(

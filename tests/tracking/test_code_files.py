@@ -6,6 +6,7 @@ import gc
 import os
 import resource
 import shutil
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import BinaryIO
 import pytest
 
 from pyflame_ebpf.elf.file_contents import Digest
-from pyflame_ebpf.elf.image import ElfImage
+from pyflame_ebpf.elf.image import ElfImage, open_regular
 from pyflame_ebpf.host import open_files
 from pyflame_ebpf.host.maps import Mapping
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.tracking import code_files
 from pyflame_ebpf.tracking.mapped_code import NO_FILE, MappedCode
+from tests.elf.libraries import code_mapping
+from tests.elf.sparse import small_frames
 from tests.tracking.mapped_libraries import (
     ME,
     OTHER,
@@ -280,3 +283,23 @@ def test_what_is_compared_is_not_kept_twice(code: MappedCode, written: WrittenMa
         number_of(code, written, Identity(index, os.getpid(), 0), mapped_copy(tmp_path / str(index)))
     gc.collect()
     assert [image() is not None for image in images] == [False, True, False]  # the second, then the first, the third
+
+
+def test_what_a_process_s_files_take_costs_that_process_its_rows_and_no_other(
+    written: WrittenMaps, tmp_path: Path
+) -> None:
+    """Thirty files that take 0.1 s each, then libc, which another process has mapped as well."""
+    told: list[str] = []
+
+    def opening(_identity: Identity, mapping: Mapping) -> BinaryIO:
+        return open_regular(mapping.path)
+
+    code = MappedCode(written, opening, told.append)
+    first = small_frames(tmp_path)
+    copies = [Path(shutil.copy(first, tmp_path / f"{number}.so")) for number in range(30)]
+    began = time.thread_time()
+    code.map_process(ME, [*map(code_mapping, copies), libc()])
+    assert time.thread_time() - began < 2.5  # the copies take their time to be opened, too
+    assert repr(str(copies[-1])) in told
+    assert code.files.get(ME, libc()) is None
+    assert code.files.get(OTHER, libc()) is not None

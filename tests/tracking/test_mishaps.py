@@ -42,7 +42,7 @@ def test_a_process_is_named_once_and_each_kind_of_defect_is_logged_once() -> Non
         f"the recording may lack names, {defect}: ValueError: c{where}",
     ]
     assert [type(error) for error in logged] == [KeyError, ValueError]
-    assert mishaps.counters() == {"reads_given_up": 0, "defects": 4}
+    assert mishaps.counters() == {"reads_given_up": 0, "defects": 4, "files_over_budget": 0}
 
 
 def test_no_more_than_some_are_told() -> None:
@@ -65,4 +65,13 @@ def test_reads_that_were_given_up_are_told_and_counted(monkeypatch: pytest.Monke
     for _ in range(2):
         mishaps.look()
     assert told == ["given up: reading process 7 (x) did not return"]
-    assert mishaps.counters() == {"reads_given_up": 3, "defects": 0}
+    assert mishaps.counters() == {"reads_given_up": 3, "defects": 0, "files_over_budget": 0}
+
+
+def test_a_file_over_its_budget_is_told_and_counted_once() -> None:
+    told: list[str] = []
+    mishaps = Mishaps(told.append)
+    for file in ("'/lib/a.so'", "'/lib/a.so'", "'/lib/b.so'"):
+        mishaps.over_budget(file)
+    assert mishaps.counters()["files_over_budget"] == 2
+    assert told[0] == "'/lib/a.so' takes too much time or memory to read: stacks may end in it"
