@@ -93,7 +93,9 @@ def compute_only(*, memory: int, cpu: int, descriptors: int) -> bool:
     whether a filter of system calls is in force too, for which libseccomp's own binding is needed (python3-seccomp).
     """
     install_filter = _system_call_filter()
-    with contextlib.suppress(PermissionError):  # not root: the user's own rights are what is given up
+    with contextlib.suppress(
+        OSError
+    ):  # not root, or no such user in this namespace: capabilities are given up all the same
         become_nobody()
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + 1 + cpu
@@ -134,8 +136,10 @@ def _system_call_filter() -> Callable[[], bool]:
         wanted.add_rule(seccomp.ALLOW, name)
 
     def install() -> bool:
-        wanted.load()
-        return True
+        with contextlib.suppress(OSError, RuntimeError):  # a kernel without CONFIG_SECCOMP_FILTER
+            wanted.load()
+            return True
+        return False
 
     return install
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,6 +146,33 @@ def test_a_capability_that_is_not_held_is_not_gained() -> None:
         keep_only(0)
         keep_only(1 << SYSLOG)
         assert of_this_process(b"CapPrm") == [b"0" * 16]
+
+    in_a_child(check)
+
+
+def test_a_kernel_that_has_no_filters_and_a_namespace_without_nobody_are_no_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Refused:
+        def add_rule(self, _action: object, _name: str) -> None:
+            pass
+
+        def load(self) -> None:
+            raise RuntimeError("Library error (errno = -22)")
+
+    module = types.ModuleType("seccomp")
+    module.__dict__.update(SyscallFilter=lambda _action: Refused(), ERRNO=lambda number: number, ALLOW=0)
+    monkeypatch.setitem(sys.modules, "seccomp", module)
+
+    def no_such_user(*_: object) -> None:
+        raise OSError(errno.EINVAL, "not mapped")
+
+    monkeypatch.setattr(confinement, "become_nobody", no_such_user)
+
+    def check() -> None:
+        status = os.open("/proc/self/status", os.O_RDONLY)
+        assert not confined()
+        assert status_field(os.read(status, 1 << 16), b"CapEff") == [b"0" * 16]
 
     in_a_child(check)
 
