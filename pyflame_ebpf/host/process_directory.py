@@ -18,8 +18,8 @@ TEXT_MAX = 1 << 20  # bytes
 FilePlace = tuple[int, int]  # device and inode
 _NOBODY = -1  # a user that is not known
 _GONE = (errno.ENOENT, errno.ESRCH)
-# All else waits for a lock (exec_update_lock) that a process holds while it executes a program, and then the process may
-# wait for a file system in user space, which is told of each file that is closed by that.
+# All else waits for a lock (exec_update_lock) that a process holds while it executes a program.  It may then wait for a
+# file system in user space, which is told of each file that is closed by that.
 _NEVER_HANG = ("comm", "status")
 _NOWHERE = "/proc/0/"  # no process has this PID
 
