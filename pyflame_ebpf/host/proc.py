@@ -11,6 +11,7 @@ import shlex
 import time
 from dataclasses import dataclass
 
+from pyflame_ebpf.host.guarded_reads import ReadGivenUp
 from pyflame_ebpf.host.process_directory import PidOrDirectory, ProcessGone, directory_of
 from pyflame_ebpf.host.process_stat import ProcessStat, parse_stat
 
@@ -44,6 +45,8 @@ def is_alive(process: PidOrDirectory) -> bool:
     """Whether the process runs: it exists and is no zombie."""
     try:
         return process_stat(process).alive
+    except ReadGivenUp:  # it is stuck
+        return True
     except ProcessGone:
         return False
 

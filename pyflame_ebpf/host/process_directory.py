@@ -10,17 +10,17 @@ from typing import BinaryIO
 
 from pyflame_ebpf.elf.file import BadElf
 from pyflame_ebpf.errors import PyflameError
-from pyflame_ebpf.host import guarded_reads
+from pyflame_ebpf.host import guarded_reads, read_operations
 from pyflame_ebpf.host.guarded_reads import FILE_PATIENCE, PATIENCE, Answer, FileStatus, ReadGivenUp, Subject
 from pyflame_ebpf.host.process_stat import parse_stat
 
 TEXT_MAX = 1 << 20  # bytes
 FilePlace = tuple[int, int]  # device and inode
 _NOBODY = -1  # a user that is not known
-_PART = 1 << 16  # bytes of one read
 _GONE = (errno.ENOENT, errno.ESRCH)
-# Texts that wait for the process's memory, or for a lock that it may hold while a file system in user space is asked.
-_MAY_HANG = ("maps", "cmdline")
+# All else waits for a lock (exec_update_lock) that a process holds while it executes a program.  It may then wait for a
+# file system in user space, which is told of each file that is closed by that.
+_NEVER_HANG = ("comm", "status")
 _NOWHERE = "/proc/0/"  # no process has this PID
 
 
@@ -110,14 +110,14 @@ class ProcessDirectory:
     def read(self, name: str, limit: int = TEXT_MAX) -> bytes:
         """The first ``limit`` bytes of a file in it.  Raises ProcessGone, ProcessDenied, ReadGivenUp."""
         with self._errors():
-            text: bytes = self.ask("text", name, limit).value if name in _MAY_HANG else self._read(name, limit)
+            text = self._read(name, limit)
         self._confirm_path()
         return text
 
     def link(self, name: str) -> str:
-        """Where a link in it leads, as the kernel spells it.  Raises ProcessGone, ProcessDenied."""
+        """Where a link in it leads, as the kernel spells it.  Raises ProcessGone, ProcessDenied, ReadGivenUp."""
         with self._errors():
-            target = os.readlink(f"{self._place}{name}", dir_fd=self._descriptor)
+            target: str = self.ask("link", name).value
         self._confirm_path()
         return target
 
@@ -214,29 +214,23 @@ class ProcessDirectory:
 
         With a file on a device that is no disk, as of servers and of programs, all files of that device are given up.
         """
-        name, started, user = "?", 0, _NOBODY
+        name, user = "?", _NOBODY
         with contextlib.suppress(OSError, IndexError, ValueError):
-            stat = parse_stat(self._read("stat", TEXT_MAX))
-            name, started = stat.name, stat.start_ticks
+            name = self._read("comm", TEXT_MAX).removesuffix(b"\n").decode("utf-8", "replace")
             user = _real_user(self._read("status", TEXT_MAX))
         process = f"process {self.pid} ({name})"
         if place is None:
-            return Subject(("process", self.pid, started), user, process)
+            return Subject(("process", self.pid), user, process)
         device = f"device {os.major(place[0])}:{os.minor(place[0])}"
         if os.major(place[0]):
             return Subject(("file", *place), user, f"file {place[1]} of {device}, as of {process}")
         return Subject(("device", place[0]), user, f"files of {device}, as of {process}")
 
     def _read(self, name: str, limit: int) -> bytes:
-        handle = os.open(f"{self._place}{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._descriptor)
-        try:
-            parts = []
-            while limit > 0 and (part := os.read(handle, min(_PART, limit))):
-                parts.append(part)
-                limit -= len(part)
-            return b"".join(parts)
-        finally:
-            os.close(handle)
+        if name.rpartition("/")[2] in _NEVER_HANG:
+            return read_operations.text(self._descriptor, f"{self._place}{name}", limit)
+        text: bytes = self.ask("text", name, limit).value
+        return text
 
     def _confirm_path(self) -> None:
         """As ``confirm``, for what was reached through ``_place``: below a held directory it is this process's."""

@@ -70,6 +70,11 @@ def text(directory: Directory, name: str, limit: int) -> bytes:
         os.close(handle)
 
 
+def link(directory: Directory, name: str) -> str:
+    """Where a link of /proc leads, as the kernel spells it.  Raises OSError."""
+    return os.readlink(name, dir_fd=directory)
+
+
 def memory(directory: Directory, name: str, pid: int, address: int, size: int) -> bytes:
     """Exactly ``size`` bytes of a process's memory; ``name`` is its file mem.  Raises OSError."""
     buffer = ctypes.create_string_buffer(size)
@@ -265,6 +270,7 @@ def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    operation.__name__: operation for operation in (text, memory, status, statuses, opened, below, folder, content_as)
+    operation.__name__: operation
+    for operation in (text, link, memory, status, statuses, opened, below, folder, content_as)
 }
 WITH_FILE = frozenset(("opened", "below", "folder"))  # operations that return (descriptor, facts)
