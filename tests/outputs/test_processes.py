@@ -14,6 +14,7 @@ from pyflame_ebpf.outputs.formats import OUTPUT_FORMATS
 from pyflame_ebpf.outputs.labelled_stacks import labelled_stacks
 from pyflame_ebpf.outputs.options import OutputOptions
 from pyflame_ebpf.outputs.processes import HotLine, closing_line, process_rows, spreadsheet_text, summed_row
+from pyflame_ebpf.outputs.terminal_table import print_process_table
 from pyflame_ebpf.profile.model import (
     Frame,
     FrameKind,
