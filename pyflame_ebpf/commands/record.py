@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,7 +97,13 @@ def _destination(request: Request) -> contextlib.AbstractContextManager[OutputDi
     if request.output == STANDARD_OUTPUT:
         check_standard_output()
         return contextlib.nullcontext()
-    return OutputDirectory(Path(request.output or default_directory(time.time())))
+    return OutputDirectory(Path(request.output) if request.output else _unused(default_directory(time.time())))
+
+
+def _unused(name: str) -> Path:
+    """Return the path of this name, numbered if another recording began in the same second."""
+    candidates = (Path(f"{name}-{number}" if number else name) for number in itertools.count())
+    return next(path for path in candidates if not os.path.lexists(path))
 
 
 def _targets(request: Request) -> contextlib.AbstractContextManager[Targets]:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
+from pyflame_ebpf.commands.record import _unused
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.written_outputs import View, Written, write_recorded
 from pyflame_ebpf.errors import Interrupted
@@ -94,3 +95,13 @@ def test_after_a_signal_a_recording_that_was_removed_is_saved_elsewhere(
     with pytest.raises(OutputUnwritable, match="the recording is saved in"):
         write_while(remove, monkeypatch, tmp_path / "out")
     assert len(names(tmp_path / "room")) == 1
+
+
+def test_recordings_that_begin_in_the_same_second_have_a_directory_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _unused("pyflame-1") == Path("pyflame-1")
+    (tmp_path / "pyflame-1").mkdir()
+    (tmp_path / "pyflame-1-1").symlink_to("nowhere")
+    assert _unused("pyflame-1") == Path("pyflame-1-2")
