@@ -117,8 +117,10 @@ def _send(recording: Recording, name: str) -> None:
 def _wrong_end(shot: Shot, code: int, said: str, output: Path) -> list[str]:
     """Return what is wrong with an exit code, with what was said and with the files."""
     number = int(getattr(signal, f"SIG{shot.name}"))
-    allowed = {"KILL": {0, -number}, "STOP": {0}}.get(shot.name, {0, 128 + number, -number})
-    if shot.phase == "sampling" and shot.name not in ("KILL", "STOP", "QUIT"):
+    allowed = {"KILL": {0, -number}, "STOP": {0}}.get(
+        shot.name, {0, 128 + number} | ({-number} if shot.phase == "start" else set())
+    )
+    if shot.phase == "sampling" and shot.name not in ("KILL", "STOP"):
         allowed = {0, 16}  # what was sampled until then is written; 16: that was nothing
     faults = [] if code in allowed else [f"exit code {code}"]
     faults += [f"said {text!r}" for text in DEFECTS if text in said]

@@ -147,7 +147,8 @@ def record(pid: int, capabilities: list[str]) -> Outcome:
     """Record a process as the recorder, once no other profiler records on this host."""
     deadline = time.monotonic() + TIMEOUT
     while True:
-        outcome = _record_once(pid, capabilities)
+        with lock_of_the_recorder():  # each time: root that records meanwhile takes it back
+            outcome = _record_once(pid, capabilities)
         if outcome.code != BUSY_CODE or time.monotonic() > deadline:
             return outcome
         time.sleep(0.5)
@@ -222,7 +223,7 @@ def main() -> int:
     chosen = parser.parse_args().only or ["", *tried()]
     right = True
     print(f"{'left out':24}  lost")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, target(Path(place)) as pid, lock_of_the_recorder():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, target(Path(place)) as pid:
         for left_out in chosen:
             text, well = verdict(left_out, record(pid, [name for name in tried() if name != left_out]))
             right = right and well

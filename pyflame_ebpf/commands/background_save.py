@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pyflame_ebpf.commands.defect_report import EXIT_CODE as DEFECT
 from pyflame_ebpf.commands.defect_report import save_defect_report
-from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW
+from pyflame_ebpf.commands.stop_signals import STOPPING
 from pyflame_ebpf.commands.written_outputs import View, write_recorded
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.output_directory import OutputDirectory, write_error
@@ -74,7 +74,7 @@ class BackgroundSave:
 def _write_and_exit(directory: OutputDirectory, profile: Callable[[], Profile], writer: int) -> None:
     """Write, send the outcome, and end the copy without the cleaning-up that it inherited."""
     try:
-        for number in ENDING_A_VIEW:
+        for number in STOPPING:
             signal.signal(number, signal.SIG_IGN)  # Ctrl-C ends the view, not what it was asked to save
         _leave_terminal()
         os.setpriority(os.PRIO_PROCESS, 0, 0)

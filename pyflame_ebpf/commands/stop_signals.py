@@ -5,34 +5,33 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 from pyflame_ebpf.errors import Interrupted
 
 SAME_REQUEST = 0.5  # seconds: timeout(1) signals its child, then the child's group; both are one request
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ENDING_A_VIEW = (*STOPPING, signal.SIGQUIT)  # by default, SIGQUIT would leave the terminal in the view's mode
+# By default SIGQUIT would lose a recording, and leave the terminal in the mode of the live view.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class StopSignals(contextlib.AbstractContextManager["StopSignals"]):
-    """Takes SIGINT, SIGTERM and SIGHUP, or other signals: each raises Interrupted; after ``note_only`` it is noted.
+    """Takes the signals of ``STOPPING``: each raises Interrupted; after ``note_only`` it is noted.
 
     An ignored SIGHUP stays ignored, as nohup wants it.  An ignored SIGINT does not: shells ignore it for background
     jobs, and it is the way to end a recording there.
     """
 
-    def __init__(self, numbers: Sequence[int] = STOPPING) -> None:
+    def __init__(self) -> None:
         self.noted: list[int] = []
-        self._numbers = numbers
         self._raises = True
         self._last = float("-inf")
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         """Take the signals."""
-        for number in self._numbers:
+        for number in STOPPING:
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             self._before[number] = signal.signal(number, self._take)

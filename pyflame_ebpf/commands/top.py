@@ -21,7 +21,7 @@ from pyflame_ebpf.commands.defect_report import save_defect_report
 from pyflame_ebpf.commands.host_checks import check_host, give_up_rights_of_set_up
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
-from pyflame_ebpf.commands.stop_signals import ENDING_A_VIEW, StopSignals
+from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, Targets, WholeHost
 from pyflame_ebpf.commands.terminal import say, say_waiting, warn
 from pyflame_ebpf.commands.top_screen import Situation, screen
@@ -100,7 +100,7 @@ def top(request: Request) -> None:
     warnings: list[str] = []
     with (
         guarded(),
-        StopSignals(ENDING_A_VIEW) as signals,
+        StopSignals() as signals,
         targets,
         contextlib.ExitStack() as urgency,
         prepared(options, urgency, PLAN, Mishaps(warnings.append, save_defect_report)) as recorder,

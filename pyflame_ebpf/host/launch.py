@@ -16,7 +16,8 @@ from typing import NoReturn
 from pyflame_ebpf.errors import PyflameError
 from pyflame_ebpf.host.output_directory import sudo_user
 
-_RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+_RESTORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ)
+_SENT_BY_TERMINALS = (signal.SIGINT, signal.SIGQUIT)  # to the whole foreground group: termios(3), ISIG
 _ERRNO = struct.Struct("i")
 _NEVER_RELEASED = 125
 
@@ -133,7 +134,7 @@ class HeldProgram:
 
     def send(self, number: int) -> None:
         """Passes a signal on, unless the terminal has sent it to the program as well."""
-        if number == signal.SIGINT and _in_foreground():
+        if number in _SENT_BY_TERMINALS and _in_foreground():
             return
         if not self.has_ended():
             os.kill(self.pid, number)
@@ -153,7 +154,7 @@ class HeldProgram:
 
 
 def _in_foreground() -> bool:
-    """Whether a terminal sends Ctrl-C to this process group, which is the program's too."""
+    """Whether a terminal sends its interrupt and quit keys to this process group, which is the program's too."""
     for descriptor in (0, 1, 2):
         with contextlib.suppress(OSError):
             if os.isatty(descriptor) and os.tcgetpgrp(descriptor) == os.getpgrp():

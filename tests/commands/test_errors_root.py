@@ -362,7 +362,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(busy: BusyProcess) -> None:
     assert "Traceback" not in recording.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_the_recording_and_everything_is_written(
     number: signal.Signals, tmp_path: Path, busy: BusyProcess
 ) -> None:

@@ -162,7 +162,9 @@ def test_a_defect_shows_one_line_and_saves_its_report(
     assert stat.S_IMODE(report.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131)]
+)
 def test_a_signal_before_the_first_tick_ends_with_the_code_that_shells_know(
     number: int, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

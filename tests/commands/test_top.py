@@ -90,7 +90,7 @@ def test_a_failed_saving_is_told_although_a_later_one_is_not_waited_for(capsys: 
     screen.saved.append(SaveOutcome("the first was broken off"))
 
     with pytest.raises(Interrupted, match="goes on"):
-        screen._wait_for(InterruptedSave(), StopSignals(()))
+        screen._wait_for(InterruptedSave(), StopSignals())
     assert capsys.readouterr().err.splitlines() == ["still saving to second", "the first was broken off"]
 
 

@@ -108,9 +108,10 @@ def test_an_interrupt_that_the_terminal_sends_to_both_is_not_sent_twice(
         kill = os.kill
         monkeypatch.setattr(os, "kill", lambda _pid, number: sent.append(number))
         program.send(signal.SIGINT)
+        program.send(signal.SIGQUIT)
         program.send(signal.SIGTERM)
         kill(program.pid, signal.SIGKILL)
-    assert sent == [*([] if foreground else [signal.SIGINT]), signal.SIGTERM]
+    assert sent == [*([] if foreground else [signal.SIGINT, signal.SIGQUIT]), signal.SIGTERM]
 
 
 def test_only_a_terminal_with_this_process_group_in_front_sends_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
