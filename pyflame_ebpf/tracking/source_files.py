@@ -56,11 +56,15 @@ class SourceFiles:
 
     def _view(self, process: ProcessDirectory) -> _View:
         handle, status = process.folder("root")
-        key = process.status("ns/mnt").st_ino, status.st_dev, status.st_ino
-        if key in self._roots or len(self._roots) >= ROOTS_MAX:
-            os.close(handle)
-        else:
-            self._roots[key] = handle
+        try:
+            key = process.status("ns/mnt").st_ino, status.st_dev, status.st_ino
+            if key not in self._roots:
+                if len(self._roots) >= ROOTS_MAX:
+                    raise OSError("too many roots")
+                self._roots[key], handle = handle, -1
+        finally:
+            if handle >= 0:
+                os.close(handle)
         directory, outside = process.link("cwd"), process.link("root")  # both as we see them
         return _View(self._roots[key], _below(outside, directory), proc.credentials(process))
 

@@ -23,10 +23,10 @@ from pyflame_ebpf.host.guarded_reads import (
     GuardedReads,
     ReadGivenUp,
     Subject,
-    WorkerProcess,
     guarded,
 )
 from pyflame_ebpf.host.process_directory import ProcessDirectory
+from pyflame_ebpf.host.worker_process import WorkerProcess
 
 HANGS, DIES = "hangs", "dies"
 

@@ -13,6 +13,7 @@ import pytest
 from pyflame_ebpf.host import proc
 from pyflame_ebpf.host.process_directory import ProcessDirectory, ProcessGone
 from pyflame_ebpf.identity import Identity
+from pyflame_ebpf.tracking import source_files
 from pyflame_ebpf.tracking.source_files import SourceFiles
 
 NOBODY = 65534
@@ -189,3 +190,14 @@ def test_links_stay_in_the_root_of_the_process(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert found == {"up.py": b"", "absolute.py": b"", "inside.py": b"inside", "link.py": b"inside"}
+
+
+def test_without_room_for_another_root_a_process_has_no_source_and_no_descriptor_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(source_files, "ROOTS_MAX", 0)
+    files, identity = SourceFiles(lambda _identity: ProcessDirectory(os.getpid())), Identity(1, 2, 3)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names wanted
+    files.watch(identity)
+    assert files.read(identity, __file__) == b""
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208 - names wanted
