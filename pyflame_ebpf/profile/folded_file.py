@@ -44,6 +44,7 @@ from pyflame_ebpf.profile.size_limits import STACK_FRAMES_MAX, TEXTS_MAX, check_
 
 LINE_MAX = 1 << 20  # bytes
 COUNT_MAX = 1 << 53
+DISTINCT_MAX = 1_000_000  # stacks, and names; each takes 500 bytes and more
 _SHOWN = 60  # characters of a line that an error quotes
 _MOJO = b"MOJ"  # Austin 4's binary format
 _LINE = re.compile(r"(.*\S)\s+(\S+)")
@@ -87,12 +88,18 @@ class _Folded:
             self._count(stack, count)
 
     def _count(self, stack: str, count: int) -> None:
-        indices = tuple([self._index(name) for name in stack.split(";") if name])
+        known = self.names.get
+        names = stack.split(";")
+        indices = tuple([index for name in names if (index := known(name)) is not None])
+        if len(indices) < len(names):
+            indices = tuple([self._index(name) for name in names if name])
         if not indices:
             raise _BadLineError(f"there is no frame before the count: {_quoted(stack)}")
         if indices not in self.counts:
             self.frames += len(indices)
         self.counts[indices] += count
+        if len(self.counts) > DISTINCT_MAX:
+            raise _BadLineError(f"it has more than {DISTINCT_MAX:,} stacks")
         if self.frames > STACK_FRAMES_MAX:
             raise _BadLineError(f"its stacks have more than {STACK_FRAMES_MAX:,} frames")
         if self.counts[indices] > COUNT_MAX:
@@ -100,6 +107,8 @@ class _Folded:
 
     def _index(self, name: str) -> int:
         if name not in self.names:
+            if len(self.names) >= DISTINCT_MAX:
+                raise _BadLineError(f"it has more than {DISTINCT_MAX:,} names")
             self.name_characters += len(name)
             if self.name_characters > TEXTS_MAX:
                 raise _BadLineError(f"its names take more than {TEXTS_MAX:,} characters")
@@ -214,6 +223,7 @@ class _Builder:
         self._profile = profile
         self._names = names
         self._named = [frames.frame(name) for name in names]
+        self._numbers = [-1] * len(names)  # of the frames, once they are met
         self._owner = owner
         self._processes: Numbering[tuple[int, str, str]] = Numbering()
         self._threads: Numbering[tuple[int, str]] = Numbering()
@@ -230,9 +240,15 @@ class _Builder:
         if any(frame.kind is FrameKind.PYTHON for frame in stack):
             self._python.add(process)
         in_kernel = bool(stack) and stack[-1].kind is FrameKind.KERNEL
-        at = self._stacks[tuple([self._frames[frame] for frame in stack])]
+        numbers = self._numbers
+        frames = indices[owner.taken :]
+        at = self._stacks[tuple([found if (found := numbers[index]) >= 0 else self._number(index) for index in frames])]
         key = SampleKey(0, process, thread, at, in_kernel, Gil.UNKNOWN, _outcome(stack), _native_outcome(stack))
         self._profile.samples[key] += count
+
+    def _number(self, index: int) -> int:
+        self._numbers[index] = number = self._frames[self._named[index]]
+        return number
 
     def finished(self) -> Profile:
         """The profile of all stacks that were added."""

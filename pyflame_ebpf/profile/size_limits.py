@@ -19,6 +19,7 @@ SECOND_FRAMES_MAX = 200_000_000  # the same, each stack as often as there are sa
 CHARACTERS_MAX = 2 << 30  # of all stacks spelled out, once for each way in which a thread had them
 TEXT_MAX = 1 << 20  # characters of one text; a name has 4,096 at most, the command line of a linker more
 TEXTS_MAX = 64 << 20  # characters of all texts
+PROCESSES_MAX = 500_000  # each takes a row, and 40 µs; 100 that end every second are 360,000 in an hour
 SAMPLES_MAX = 1 << 62  # a sum of 64 bits can hold twice that
 _NAME_OVERHEAD = 60  # characters of a frame besides its names, in the most verbose output
 _ESCAPED = 12  # characters for one that JSON escapes
@@ -37,6 +38,7 @@ def check_size(profile: Profile) -> None:
     """Raises WrongContentError if an output of the profile would take too much time or memory."""
     if sum(profile.samples.values()) > SAMPLES_MAX:
         raise WrongContentError(f"its samples are more than {SAMPLES_MAX:,}")
+    _check(len(profile.processes), PROCESSES_MAX, "processes")
     depths = [len(stack) for stack in profile.stacks]
     _check(sum(depths), STACK_FRAMES_MAX, "frames")
     each_sample = Counter(key.stack for key in profile.samples)

@@ -247,6 +247,8 @@ def test_a_blank_before_a_number_in_one_name_is_no_second_count() -> None:
     [
         ("LINE_MAX", "a" * 20 + " 1\n", "longer than 10 bytes"),
         ("STACK_FRAMES_MAX", "".join(f"a;b;{index} 1\n" for index in range(9)), "more than 10 frames"),
+        ("DISTINCT_MAX", "".join(f"a;{index} 1\n" for index in range(11)), "more than 10 names"),
+        ("DISTINCT_MAX", "".join(f"a{';b' * index} 1\n" for index in range(11)), "more than 10 stacks"),
         ("COUNT_MAX", "a 9\na 9\n", "too large"),
     ],
 )

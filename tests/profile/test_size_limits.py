@@ -56,6 +56,13 @@ def test_the_parts_of_a_profile_count_as_often_as_outputs_spell_them_out(
         check_size(profile_of(**beyond))
 
 
+def test_processes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size_limits, "PROCESSES_MAX", 3)
+    check_size(replace(realistic_profile(), processes=realistic_profile().processes[:3], samples=Counter()))
+    with pytest.raises(WrongContentError, match="more than 3 processes"):
+        check_size(realistic_profile())
+
+
 def test_texts_are_limited_each_and_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(size_limits, "TEXT_MAX", 10)
     monkeypatch.setattr(size_limits, "TEXTS_MAX", 15)
