@@ -18,6 +18,7 @@ from pyflame_ebpf.recording.intake import Intake
 from pyflame_ebpf.recording.priority import urgent
 from pyflame_ebpf.recording.profiles import NameSources, SegmentProfiles, lost
 from pyflame_ebpf.recording.segment_cutter import WHOLE, SegmentPlan, Segments
+from pyflame_ebpf.sampling.counts import SETTLING
 from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.profile_builder import SegmentNaming
@@ -158,16 +159,15 @@ class Recorder:
         """Wait for news, at most so many seconds, and take them in.  Returns a segment if one has ended."""
         if self._unfinished.finish(FINISH):
             wait = min(wait, SOON)
-        wait = min(wait, self._segments.until_drain(self.elapsed))
+        wait = min(wait, self._segments.until_due(self.elapsed))
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
         self._intake.take(wait)
         self._table.look_again(self._clock.monotonic())
         self._collected.settle()
-        if not self._segments.is_drain_due(self.elapsed):
+        if not self._segments.advance(self.elapsed):
             return None
         self._mishaps.look()
-        self._segments.drain(self.elapsed)
         self._sampler.attach_new_cpus()
         return self._segments.next()
 
@@ -205,16 +205,18 @@ class Recorder:
     def end(self) -> Segment:
         """End the sampling and take in what is left.  Returns the last segment."""
         self.stop()
-        for last in (
-            self._table.finish,
-            lambda: self._intake.take(0),
-            lambda: self._unfinished.finish_all(FINISH_LAST),
-        ):
+        for last in (self._table.finish, self._settle, lambda: self._unfinished.finish_all(FINISH_LAST)):
             try:
                 last()
             except Exception as error:  # noqa: BLE001, PERF203 - what was sampled is wanted all the same
                 self._mishaps.defect(error, OF_ALL)
         return self._segments.drain_last(self._duration or 0.0)
+
+    def _settle(self) -> None:
+        """Take in what the last ticks send, until their counts can be taken."""
+        settled = self._clock.monotonic() + SETTLING
+        while (left := settled - self._clock.monotonic()) > 0:
+            self._intake.take(left)
 
     def finish(self) -> Profile:
         """End the recording.  Returns the profile of all that is kept."""
@@ -235,7 +237,7 @@ class Recorder:
         return segments[0].begin, segments[-1].end
 
     def profile_so_far(self) -> Profile:
-        """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
+        """The profile of what was taken so far and is kept.  Only for a forked copy of this process.
 
         It names everything anew, which takes long, and changes nothing that the copy shares with the recording.  The
         recording may end meanwhile, and another one begin.

@@ -12,6 +12,7 @@ from pyflame_ebpf.sampling.abi import CountKey, Settings, packing_of
 from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.sampling.maps import ByteTables
 
+SETTLING = 0.02  # seconds from a flip to the taking; a tick takes less than 1 ms, unless its virtual CPU has to wait
 COUNTS = (b"counts_0", b"counts_1")
 _KEY = packing_of(CountKey)
 
@@ -20,7 +21,7 @@ class SampleCounts:
     """Samples by key, in two maps: the programs count in one while the other is taken.
 
     A program that read the setting just before a flip counts in the old map just after it.  So ``take`` must come
-    later than ``flip`` by more than a tick takes, even on a virtual CPU that is kept waiting.
+    ``SETTLING`` later than ``flip``.
     """
 
     def __init__(self, tables: Mapping[bytes, Any], settings: ByteTables, frequency: int) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
-import time
 from typing import Any
 
 from pyflame_ebpf.sampling.clock import CpuClock
@@ -13,8 +11,6 @@ from pyflame_ebpf.sampling.counts import SampleCounts, read_counters
 from pyflame_ebpf.sampling.events import Count, Event, parse_record
 from pyflame_ebpf.sampling.maps import ByteTables, ProgramMaps
 from pyflame_ebpf.sampling.programs import Programs, SamplerOptions
-
-SETTLING = 0.02  # seconds; a tick takes less than a millisecond, unless its virtual CPU has to wait
 
 __all__ = ["Sampler", "SamplerOptions"]
 
@@ -74,16 +70,12 @@ class Sampler(contextlib.AbstractContextManager["Sampler"]):
         records, self._records = self._records, []
         return [parse_record(record) for record in records]
 
-    def drain_counts(self) -> list[Count]:
-        """Take the samples counted since the last call.
-
-        A tick that is under way counts where it began.  So the programs are given some time after the flip, in which
-        records are kept as they come, before the counts are taken.
-        """
+    def flip_counts(self) -> None:
+        """Count samples apart from those before, which can be taken ``SETTLING`` seconds later."""
         self._counts.flip()
-        settled = time.monotonic() + SETTLING
-        while (left := settled - time.monotonic()) > 0:
-            self._bpf.ring_buffer_poll(math.ceil(left * 1000))
+
+    def take_counts(self) -> list[Count]:
+        """Take the samples counted between the last two flips."""
         return self._counts.take()
 
     def counters(self) -> dict[str, int]:

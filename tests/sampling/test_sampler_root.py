@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import pytest
 from pyflame_ebpf.host.cpus import max_sample_rate, online_cpus
 from pyflame_ebpf.recording.host_lock import only_one_profiler
 from pyflame_ebpf.sampling import abi, programs
-from pyflame_ebpf.sampling.counts import COUNTS
+from pyflame_ebpf.sampling.counts import COUNTS, SETTLING
 from pyflame_ebpf.sampling.events import Count
 from pyflame_ebpf.sampling.program_text import PARTS, LoadFailed, bpf_directory
 from pyflame_ebpf.sampling.programs import Programs
@@ -32,15 +33,22 @@ def sampler(options: SamplerOptions) -> Iterator[Sampler]:
         yield loaded
 
 
+def set_apart_and_taken(sampler: Sampler) -> list[Count]:
+    sampler.flip_counts()
+    sampler.poll(0)
+    time.sleep(SETTLING)
+    return sampler.take_counts()
+
+
 def sampled_until(sampler: Sampler, enough: Callable[[list[Count]], bool]) -> list[Count]:
     """All samples from start to stop, by which time there were enough."""
     counts: list[Count] = []
     sampler.start()
     while not enough(counts):
-        counts += sampler.drain_counts()
+        counts += set_apart_and_taken(sampler)
     sampler.stop()
     for _ in COUNTS:
-        counts += sampler.drain_counts()
+        counts += set_apart_and_taken(sampler)
     return counts
 
 
