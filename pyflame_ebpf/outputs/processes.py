@@ -175,6 +175,7 @@ def closing_line(profile: Profile) -> str:
         [
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
+            *_cost_clauses(profile.recording.counters),
             *([_cpu_clause(profile)] if profile.unit.per_second else []),
             *_mishaps(profile.recording),
         ]
@@ -209,6 +210,15 @@ def _native_clause(outcomes: Counter[NativeOutcome]) -> Iterator[str]:
     whole = outcomes[NativeOutcome.COMPLETE]
     if whole or cut_short:
         yield f"native stacks: {whole:,} whole, {sum(cut_short.values()):,} cut short{_by_reason(cut_short)}"
+
+
+def _cost_clauses(counters: Mapping[str, int]) -> Iterator[str]:
+    """That stacks were walked for some of the samples only, and that children were not followed; nothing if neither."""
+    samples, walked = counters.get("samples", 0), counters.get("stacks_walked", 0)
+    if 0 < walked < samples:
+        yield f"rate lowered to bound the cost: {walked:,} stacks were walked, and stand for {samples:,} samples"
+    if not_followed := counters.get("targets_full", 0):
+        yield f"{not_followed:,} child {'process' if not_followed == 1 else 'processes'} not followed: too many at once"
 
 
 def _cpu_clause(profile: Profile) -> str:

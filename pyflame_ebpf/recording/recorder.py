@@ -12,7 +12,10 @@ from typing import Protocol
 from pyflame_ebpf import __version__
 from pyflame_ebpf.host.cpus import host_cpu_seconds, online_cpus
 from pyflame_ebpf.host.open_files import allow_open_files
+from pyflame_ebpf.host.proc import process_stat
+from pyflame_ebpf.host.process_directory import ProcessGone
 from pyflame_ebpf.profile.model import Profile, Recording
+from pyflame_ebpf.recording.cost_watch import SHARE, Costs, CostWatch, resident_memory
 from pyflame_ebpf.recording.host_lock import only_one_profiler
 from pyflame_ebpf.recording.intake import Intake
 from pyflame_ebpf.recording.priority import urgent
@@ -33,7 +36,8 @@ from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 POLL = 0.1  # seconds that a step waits at most
 SOON = 0.01  # seconds that it waits while there is work to be done
 FINISH = 0.03  # seconds of a step that may go into stacks that the programs could not walk to the root
-FINISH_LAST = 2.0  # seconds for such stacks at the end of the recording
+TAKE_LAST = 0.5  # seconds for the records that are left at the end of the recording
+FINISH_LAST = 1.0  # seconds for stacks that could not be walked to the root, at the end of the recording
 
 
 class BrokenOff(Exception):
@@ -112,6 +116,8 @@ class Recorder:
         self._let_go = let_go
         self._clock = clock
         self._mishaps = mishaps or Mishaps()
+        self._costs = CostWatch(options.frequency, len(online_cpus()))
+        self._cpu = 0.0  # seconds that the steps took
         self._table = table = ProcessTable(sampler.maps, self._mishaps)
         self._names = names = NameSources(
             table=table,
@@ -142,13 +148,14 @@ class Recorder:
         """Take stock of the host and begin to sample."""
         self._table.scan()
         for pid in self._options.pids:
-            self._sampler.maps.add_target(pid)
+            with contextlib.suppress(ProcessGone):  # there is nothing of it to sample
+                self._sampler.maps.add_target(pid, process_stat(pid).start_ticks)
         if self._plan.named_meanwhile:
             self._names.kernel.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = host_cpu_seconds()
         self._started_at = self._clock.time()
         self._started = self._clock.monotonic()
-        self._sampler.start()
+        self._sampler.start(self._options.duration)
 
     @property
     def elapsed(self) -> float:
@@ -157,9 +164,17 @@ class Recorder:
 
     def step(self, wait: float = POLL) -> Segment | None:
         """Wait for news, at most so many seconds, and take them in.  Returns a segment if one has ended."""
+        cpu = time.thread_time()
+        segment = self._step(wait)
+        self._cpu += time.thread_time() - cpu
+        return segment
+
+    def _step(self, wait: float) -> Segment | None:
         if self._unfinished.finish(FINISH):
             wait = min(wait, SOON)
         wait = min(wait, self._segments.until_due(self.elapsed))
+        if self._options.duration is not None:
+            wait = min(wait, max(0.0, self._options.duration - self.elapsed))
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
         self._intake.take(wait)
@@ -169,7 +184,14 @@ class Recorder:
             return None
         self._mishaps.look()
         self._sampler.attach_new_cpus()
+        self._bound_costs()
         return self._segments.next()
+
+    def _bound_costs(self) -> None:
+        """Slow the clock down if the recording costs more than it may."""
+        costs = Costs(elapsed=self.elapsed, cpu=self._cpu, memory=resident_memory())
+        if self._costs.look(costs, self._sampler.counters()):
+            self._sampler.tick_for(self._costs.ticks)
 
     def _describe(self, begin: float, duration: float) -> Recording:
         """The circumstances of a part of the recording."""
@@ -182,6 +204,7 @@ class Recorder:
             kernel=platform.release(),
             arguments=self._options.arguments,
             profiler_version=__version__,
+            counters=dict(self._costs.lowered),
         )
 
     def begin_naming(self, segment: Segment) -> SegmentNaming:
@@ -198,7 +221,8 @@ class Recorder:
     def stop(self) -> None:
         """End the sampling."""
         if self._duration is None:
-            self._duration = self.elapsed
+            planned = self._options.duration
+            self._duration = self.elapsed if planned is None else min(self.elapsed, planned)
             self._sampler.stop()
             self._host_cpu = host_cpu_seconds() - self._host_cpu
 
@@ -217,6 +241,9 @@ class Recorder:
         settled = self._clock.monotonic() + SETTLING
         while (left := settled - self._clock.monotonic()) > 0:
             self._intake.take(left)
+        over = self._clock.monotonic() + TAKE_LAST
+        while self._intake.take(0) and self._clock.monotonic() < over:
+            pass
 
     def finish(self) -> Profile:
         """End the recording.  Returns the profile of all that is kept."""
@@ -287,6 +314,7 @@ def prepared(
         native=options.native,
         targets_only=not options.whole_host,
         follow_children=options.follow_children,
+        share=SHARE,
     )
     allow_open_files()
     with only_one_profiler(options.wait) as lock:

@@ -31,6 +31,7 @@ class MadeUpHost:
         self.now = 1000.0
         self.flips: list[float] = []  # when
         self.takes: list[float] = []
+        self.ticks: list[int] = []  # that one tick of the clock stood for, each time that changed
         self.sampled = 0
         self.attached = True
         self.counted: list[Count] = []  # all that was ever taken
@@ -98,7 +99,7 @@ class MadeUpHost:
         return counts
 
     def counters(self) -> dict[str, int]:
-        return dict.fromkeys(abi.COUNTERS, 0) | {"samples": self.sampled}
+        return dict.fromkeys(abi.COUNTERS, 0) | {"samples": self.sampled, "stacks_walked": self.sampled}
 
     @property
     def maps(self) -> MadeUpHost:
@@ -110,8 +111,11 @@ class MadeUpHost:
         self.known_stacks -= gone.stacks
         self.known_codes -= gone.codes
 
-    def start(self) -> None:
-        pass
+    def start(self, duration: float | None = None) -> None:
+        self.duration = duration
+
+    def tick_for(self, ticks: int) -> None:
+        self.ticks.append(ticks)
 
     def stop(self) -> None:
         pass

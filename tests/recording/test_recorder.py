@@ -9,10 +9,12 @@ import pytest
 
 from pyflame_ebpf.commands.background_save import BackgroundSave
 from pyflame_ebpf.profile.model import Outcome, Profile
-from pyflame_ebpf.recording import host_lock
+from pyflame_ebpf.recording import host_lock, intake
+from pyflame_ebpf.recording import recorder as recorder_module
 from pyflame_ebpf.recording.recorder import SOON, Recorder
 from pyflame_ebpf.recording.segment_cutter import SegmentPlan
 from pyflame_ebpf.sampling.counts import SETTLING
+from pyflame_ebpf.sampling.events import Event, ProcessEvent
 from pyflame_ebpf.stacks.unfinished_stacks import UnfinishedStacks
 from tests.recording.conftest import Start
 from tests.recording.made_up_host import MadeUpHost, process
@@ -133,6 +135,76 @@ def test_a_step_waits_shortly_while_stacks_are_yet_to_be_walked(
     recorder = started(MadeUpHost(service))
     recorder.step()
     assert recorder.elapsed == pytest.approx(SOON, abs=0.001)
+    recorder.close()
+
+
+def test_the_programs_are_told_when_the_recording_ends_and_no_step_waits_longer(started: Start) -> None:
+    host = MadeUpHost(service)
+    recorder = started(host, duration=1.31)
+    assert host.duration == 1.31
+    while recorder.elapsed < 1.31:
+        recorder.step(10.0)
+    assert recorder.elapsed == pytest.approx(1.31, abs=0.002)
+    recorder.close()
+
+
+def test_a_recording_that_was_ended_late_has_its_duration(started: Start) -> None:
+    """The programs sampled nothing after the deadline, however late user space was."""
+    host = MadeUpHost(service)
+    recorder = started(host, duration=2.5)
+    step_until(recorder, 2.4)
+    host.now += 20
+    profile = recorder.finish()
+    assert profile.recording.duration == 2.5
+    assert {key.second for key in profile.samples} == {0, 1, 2}
+
+
+def test_a_recorder_that_needs_too_much_memory_slows_the_clock(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = MadeUpHost(service)
+    recorder = started(host)
+    step_until(recorder, 3.1)
+    assert host.ticks == []
+    monkeypatch.setattr(recorder_module, "resident_memory", lambda: 2 << 30)
+    step_until(recorder, 5.1)
+    assert host.ticks == [2]
+    counters = recorder.finish().recording.counters
+    assert (counters["lowered_for_memory"], counters["lowered_for_cpu"]) == (1, 0)
+
+
+def test_a_step_ends_in_time_however_much_came_and_nothing_of_it_is_lost(
+    started: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Event] = []
+    monkeypatch.setattr(intake, "TAKING", 0.0)
+    monkeypatch.setattr(intake.Intake, "_take", lambda _intake, event: taken.append(event))
+
+    def runs(host: MadeUpHost) -> None:
+        for number in range(20):
+            host.sample(process(0), 1, number, "serve")
+
+    recorder = started(MadeUpHost(runs))
+    recorder.step(0.1)
+    assert len(taken) == 1
+    for _ in range(50):
+        recorder.step(0.1)
+    recorder.finish()
+    assert len(taken) == len(set(map(id, taken))) == 42  # a process, a thread, 20 code objects and 20 stacks
+
+
+def test_what_makes_stacks_whole_is_taken_in_before_what_waits(started: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Event] = []
+    monkeypatch.setattr(intake, "TAKING", 0.0)
+    monkeypatch.setattr(intake.Intake, "_take", lambda _intake, event: taken.append(event))
+
+    def runs(host: MadeUpHost) -> None:
+        number = round((host.now - 1000) / 0.1)  # of the step
+        for stack in range(9):
+            host.sample(process(number), 1, 10 * number + stack, "serve")
+
+    recorder = started(MadeUpHost(runs))
+    recorder.step(0.1)
+    recorder.step(0.1)
+    assert [event.identity for event in taken if isinstance(event, ProcessEvent)] == [process(0), process(1)]
     recorder.close()
 
 
