@@ -45,6 +45,7 @@ class CostWatch:
         self._begin = Costs(elapsed=0.0, cpu=0.0, memory=0)
         self._was_over = False
         self._samples = self._walked = 0
+        self._ticks_a_stack = 1.0  # that a stack stood for since the look before
 
     def look(self, costs: Costs, counters: Mapping[str, int]) -> bool:
         """Compare what was used since the last look with what may be.  Returns whether the clock is to be slowed."""
@@ -61,6 +62,8 @@ class CostWatch:
         samples, walked = counters["samples"], counters["stacks_walked"]
         gained, stacks = samples - self._samples, walked - self._walked
         self._samples, self._walked = samples, walked
+        if stacks > 0:
+            self._ticks_a_stack = gained / stacks
         while stacks > 0 and gained >= 4 * self.ticks * stacks and self._lower("lowered_for_samples"):
             pass
 
@@ -73,7 +76,10 @@ class CostWatch:
         self._begin = costs
         is_over = used > allowed
         if is_over and (self._was_over or used > AT_ONCE * allowed):
-            self._lower("lowered_for_cpu")
+            # Ticks that the programs pass over anyway save nothing: the clock must be slower than those walked.
+            excess = used / allowed * max(1.0, self._ticks_a_stack / self.ticks)
+            while excess > 1 and self._lower("lowered_for_cpu"):
+                excess /= 2
         self._was_over = is_over
 
     def _lower(self, reason: str) -> bool:

@@ -49,7 +49,15 @@ def test_a_start_that_costs_much_alone_does_not_slow_it() -> None:
 
 
 def test_a_recorder_that_costs_very_much_is_slowed_at_once() -> None:
-    assert ticks_by_second(CostWatch(999, CPUS), share=5 * SHARE, seconds=2) == [1, 2]
+    assert ticks_by_second(CostWatch(999, CPUS), share=5 * SHARE, seconds=2) == [1, 8]
+
+
+def test_ticks_that_the_programs_pass_over_anyway_do_not_count_as_a_saving() -> None:
+    watch = CostWatch(20_000, CPUS)
+    for second in range(1, 5):
+        costs = Costs(elapsed=second, cpu=1.9 * SHARE * CPUS * second, memory=SMALL)
+        watch.look(costs, counters(3000 * second, 1000 * second))
+    assert watch.ticks == 8  # a stack for 3 ticks, and half as many
 
 
 def test_it_is_slowed_each_time_that_its_memory_grows_by_an_eighth() -> None:
