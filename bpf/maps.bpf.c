@@ -33,6 +33,12 @@ static long (*pf_probe_read_kernel)(void *, u32, const void *) = (void *)BPF_FUN
 
 struct sample {
     u64 last_tick;       /* ns of the monotonic clock, 0: none to compare with; stays from one sample to the next */
+    u64 window;          /* likewise: when the time began that is compared with the budget */
+    u64 spent;           /* ns of that time which samples took */
+    u32 together;        /* ticks for which one stack is walked; stays likewise */
+    u32 passed;          /* ticks since the last stack was walked, this one included; stays likewise */
+    u32 weight;          /* ticks that this sample is counted for */
+    u32 unused;
     u64 now;
     u64 thread_pointer;  /* pthread_self() */
     u64 thread_state;    /* address of the PyThreadState */
@@ -107,7 +113,7 @@ BPF_TABLE("percpu_array", u32, struct counter_block, counters, 1);
 
 BPF_TABLE("array", u32, struct settings, settings, 1);
 BPF_TABLE("array", u32, struct cpython_layout, layouts, PF_MAX_LAYOUTS);
-BPF_TABLE("hash", u32, u32, targets, 16384);
+BPF_TABLE("hash", u32, u64, targets, 16384); /* ns since boot at which the process started, by tgid */
 BPF_TABLE("lru_hash", u32, struct process_entry, processes, 16384);
 BPF_TABLE("hash", struct file_key, struct executable_entry, executables, 1024);
 BPF_TABLE("lru_hash", struct thread_key, struct thread_entry, threads, 32768);
@@ -126,12 +132,17 @@ BPF_RINGBUF_OUTPUT(copies, PF_COPY_PAGES); /* of stacks: they are large, and mus
 
 /* ---- what all stages use ---- */
 
-PF_INLINE void count(u32 counter)
+PF_INLINE void count_many(u32 counter, u64 number)
 {
     u32 zero = 0;
     struct counter_block *block = counters.lookup(&zero);
     if (block && counter < PF_COUNTER_END)
-        block->value[counter]++;
+        block->value[counter] += number;
+}
+
+PF_INLINE void count(u32 counter)
+{
+    count_many(counter, 1);
 }
 
 PF_INLINE struct sample *current_sample(void)
@@ -145,8 +156,49 @@ PF_INLINE int same_identity(const struct process_identity *a, const struct proce
     return a->start == b->start && a->tgid == b->tgid && a->exec_id == b->exec_id;
 }
 
+/* Adds the time that this sample took.  Stacks are walked less often from now on if the budget is used up: the sooner
+ * it was, the less often. */
+PF_INLINE void end_sample(struct sample *sample)
+{
+    u32 zero = 0;
+    struct settings *set = settings.lookup(&zero);
+    u64 now = bpf_ktime_get_ns(), took = now - sample->now;
+    if (took > PF_TICK_LONGEST)
+        took = PF_TICK_LONGEST;
+    count_many(PF_COUNTER_SAMPLING_NS, took);
+    if (!set || !set->budget)
+        return;
+    u64 elapsed = now - sample->window;
+    if (elapsed > PF_BUDGET_WINDOW) {
+        sample->window = now;
+        sample->spent = 0;
+        return;
+    }
+    sample->spent += took;
+    if (sample->spent <= set->budget)
+        return;
+    u32 together = sample->together > set->ticks ? sample->together : set->ticks;
+    together <<= elapsed < PF_BUDGET_WINDOW / 8 ? 3 : elapsed < PF_BUDGET_WINDOW / 4 ? 2 : 1;
+    sample->together = together < PF_TICKS_TOGETHER ? together : PF_TICKS_TOGETHER;
+    sample->window = now;
+    sample->spent = 0;
+}
+
 PF_INLINE void next_stage(struct tick_context *ctx, u32 stage)
 {
     stages.call(ctx, stage);
-    count(PF_COUNTER_TAIL_CALLS_FAILED); /* a tail call that works does not return */
+    struct sample *sample = current_sample(); /* a tail call that works does not return */
+    if (!sample)
+        return;
+    count_many(PF_COUNTER_TAIL_CALLS_FAILED, sample->weight);
+    end_sample(sample);
+}
+
+/* Whether a task is of a process that was asked for: this one, not one that had its number before. */
+PF_INLINE int is_target(u64 task, u32 tgid)
+{
+    u64 *start = targets.lookup(&tgid);
+    if (!start)
+        return 0;
+    return pf_read_start(task) - *start < PF_START_RESOLUTION;
 }

@@ -36,11 +36,16 @@ PF_INLINE pf_u32 pf_kernel_u32(pf_u64 address)
     return value;
 }
 
+/* Reads when the first thread of a task's process started, in ns since boot. */
+PF_INLINE pf_u64 pf_read_start(pf_u64 task)
+{
+    return pf_kernel_u64(pf_kernel_u64(task + PF_TASK_GROUP_LEADER) + PF_TASK_START_BOOTTIME);
+}
+
 /* Reads the identity, which stays the same while the process runs one program, and no longer. */
 PF_INLINE void pf_read_identity(pf_u64 task, struct process_identity *identity)
 {
-    pf_u64 leader = pf_kernel_u64(task + PF_TASK_GROUP_LEADER);
-    identity->start = pf_kernel_u64(leader + PF_TASK_START_BOOTTIME);
+    identity->start = pf_read_start(task);
     identity->tgid = pf_kernel_u32(task + PF_TASK_TGID);
     identity->exec_id = pf_kernel_u32(task + PF_TASK_SELF_EXEC_ID);
 }

@@ -58,7 +58,7 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
     struct process_identity identity;
     pf_read_identity(task, &identity);
 #ifdef PF_FILTER
-    if (!targets.lookup(&identity.tgid))
+    if (!is_target(task, identity.tgid))
         return 0;
 #endif
     announce_process(task, &identity, PF_RECORD_EXEC);
@@ -69,9 +69,11 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
     u32 parent = pf_kernel_u32(ctx->args[0] + PF_TASK_TGID), child = pf_kernel_u32(ctx->args[1] + PF_TASK_TGID);
-    u32 one = 1;
-    if (child != parent && targets.lookup(&parent))
-        targets.update(&child, &one);
+    if (child == parent || !is_target(ctx->args[0], parent))
+        return 0;
+    u64 start = pf_read_start(ctx->args[1]);
+    if (targets.update(&child, &start))
+        count(PF_COUNTER_TARGETS_FULL);
     return 0;
 }
 #endif
@@ -88,6 +90,10 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     struct exit_record record = {.type = PF_RECORD_EXIT};
     pf_read_identity(task, &record.identity);
     u32 tgid = record.identity.tgid;
+#ifdef PF_FILTER
+    if (is_target(task, tgid))
+        targets.delete(&tgid); /* also of a process that was never sampled: there is room for those that live */
+#endif
     if (!processes.lookup(&tgid))
         return 0;
     /* The sum is of threads that are gone.  Added are this one, and a first thread that ended and was not reaped. */
@@ -97,8 +103,5 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
     PF_READ_KERNEL(record.comm, PF_COMM_SIZE, leader + PF_TASK_COMM);
     records.ringbuf_output(&record, sizeof(record), 0);
     processes.delete(&tgid);
-#ifdef PF_FILTER
-    targets.delete(&tgid);
-#endif
     return 0;
 }

@@ -282,6 +282,9 @@ struct process_entry {
     pf_u32 reserved;
 };
 
+/* User space knows when a process started in clock ticks of 10 ms (/proc/PID/stat), the kernel in ns. */
+#define PF_START_RESOLUTION 10000000
+
 struct thread_key {
     pf_u32 tgid;
     pf_u32 tid;
@@ -336,13 +339,22 @@ struct count_key {
 
 struct settings {
     pf_u32 counts;             /* 0 or 1: the counts map in use */
-    pf_u32 reserved;
-    pf_u64 period;             /* ns between two ticks of one CPU */
+    pf_u32 ticks;              /* ticks of the recording's frequency that one tick of the clock stands for */
+    pf_u64 period;             /* ns between two ticks of the clock on one CPU */
+    pf_u64 deadline;           /* ns of the monotonic clock from which on nothing is sampled, 0: none */
+    pf_u64 budget;             /* ns that samples of one CPU may take in PF_BUDGET_WINDOW, 0: any time */
 };
+
+/* A CPU whose samples take more than their budget walks the stack of every second, fourth, ... tick only, and counts
+ * that stack for the ticks passed over too.  So the profiler cannot displace the work that it samples, even where user
+ * space does not get a CPU to notice. */
+#define PF_BUDGET_WINDOW 1000000000 /* ns */
+#define PF_TICK_LONGEST 4000000     /* ns: what a tick takes beyond that a virtual CPU was kept waiting */
+#define PF_TICKS_TOGETHER 1048576   /* ticks that one stack can be counted for; at 100 kHz a stack in ten seconds */
 
 /* What the programs count besides the samples of each key: one number per CPU each. */
 enum counter {
-    PF_COUNTER_TICKS = 0,              /* every tick of the clock */
+    PF_COUNTER_TICKS = 0,              /* every tick of the recording's frequency */
     PF_COUNTER_TICKS_IDLE = 1,         /* ... of the idle task */
     PF_COUNTER_TICKS_FILTERED = 2,     /* ... of processes that were not asked for */
     PF_COUNTER_TICKS_MISSED = 3,       /* ... that the kernel skipped because the one before came too late */
@@ -355,7 +367,10 @@ enum counter {
     PF_COUNTER_TAIL_CALLS_FAILED = 10, /* samples lost: the kernel refused a tail call */
     PF_COUNTER_IDENTIFIED_IN_KERNEL = 11,
     PF_COUNTER_COPIES_DROPPED = 12,    /* copies of stacks that found their ring buffer full */
-    PF_COUNTER_END = 13,
+    PF_COUNTER_TARGETS_FULL = 13,      /* children that are not followed: no room in the targets map */
+    PF_COUNTER_STACKS_WALKED = 14,     /* samples whose own stack was walked; the rest were counted with one of these */
+    PF_COUNTER_SAMPLING_NS = 15,       /* time that samples took */
+    PF_COUNTER_END = 16,
 };
 
 /* ---- records on the ring buffer: each begins with its type ---- */

@@ -61,6 +61,7 @@ int stage_new_stack(struct tick_context *ctx)
     stages.call(ctx, sample->new_codes ? PF_STAGE_CODES : PF_STAGE_SEND);
     sample->unsent = 1;
     send_stack(sample);
+    end_sample(sample);
     return 0;
 }
 
@@ -113,6 +114,7 @@ int stage_codes(struct tick_context *ctx)
         stages.call(ctx, PF_STAGE_SEND);
     sample->unsent = 1; /* the limit of tail calls is reached: the other codes follow when the stack is next met */
     send_stack(sample);
+    end_sample(sample);
     return 0;
 }
 
@@ -125,6 +127,7 @@ int stage_send(struct tick_context *ctx)
     send_stack(sample);
     if (sample->copies)
         stages.call(ctx, PF_STAGE_COPY);
+    end_sample(sample);
     return 0;
 }
 
@@ -153,6 +156,7 @@ int stage_copy(struct tick_context *ctx)
             sample->copies = PF_COPIES;
             stages.call(ctx, PF_STAGE_COPY);
         }
+        end_sample(sample);
         return 0;
     }
     copy->record.type = PF_RECORD_STACK_COPY;
@@ -168,10 +172,12 @@ int stage_copy(struct tick_context *ctx)
     copy->record.callee_exact = sample->native.callee_exact;
     if (copies.ringbuf_output(copy, sizeof(copy->record) + pf_bounded(size, PF_STACK_COPY_MAX), 0)) {
         count(PF_COUNTER_COPIES_DROPPED);
+        end_sample(sample);
         return 0;
     }
     sample->copied = start + size;
     if (--sample->copies)
         stages.call(ctx, PF_STAGE_COPY);
+    end_sample(sample);
     return 0;
 }

@@ -27,45 +27,60 @@ PF_INLINE void add_kernel_frames(struct sample *sample, struct tick_context *ctx
 }
 
 /* Counts the ticks that the kernel skipped since the last one, by the time that has passed. */
-PF_INLINE void count_missed_ticks(struct sample *sample, u64 now)
+PF_INLINE void count_missed_ticks(struct sample *sample, const struct settings *set, u64 now)
 {
-    u32 zero = 0;
-    struct settings *set = settings.lookup(&zero);
-    struct counter_block *block = counters.lookup(&zero);
     u64 last = sample->last_tick;
     sample->last_tick = now;
-    if (!set || !block || !set->period || !last || now <= last)
+    if (!set->period || !last || now <= last)
         return;
     u64 periods = (now - last + set->period / 2) / set->period;
     if (periods > 1)
-        block->value[PF_COUNTER_TICKS_MISSED] += periods - 1;
+        count_many(PF_COUNTER_TICKS_MISSED, (periods - 1) * set->ticks);
+}
+
+/* Whether the stack of this tick is not walked, because the next one that is will be counted for it. */
+PF_INLINE int is_passed_over(struct sample *sample, const struct settings *set)
+{
+    sample->passed += set->ticks;
+    if (sample->passed < sample->together)
+        return 1;
+    sample->weight = sample->passed;
+    sample->passed = 0;
+    return 0;
 }
 
 /* Begins a sample. */
 int on_tick(struct tick_context *ctx)
 {
     struct sample *sample = current_sample();
-    if (!sample)
+    u32 zero = 0;
+    struct settings *set = settings.lookup(&zero);
+    if (!sample || !set)
         return 0;
     u64 now = bpf_ktime_get_ns();
     u64 id = bpf_get_current_pid_tgid();
     u32 tgid = id >> 32;
 
-    count(PF_COUNTER_TICKS);
-    count_missed_ticks(sample, now);
+    if (set->deadline && now >= set->deadline)
+        return 0; /* the recording is over, and user space will stop the clock */
+    count_many(PF_COUNTER_TICKS, set->ticks);
+    count_missed_ticks(sample, set, now);
     if (!tgid) {
         sample->last_tick = 0; /* an idle CPU may skip ticks, and nothing is missed */
-        count(PF_COUNTER_TICKS_IDLE);
+        count_many(PF_COUNTER_TICKS_IDLE, set->ticks);
         return 0;
     }
+    u64 task = bpf_get_current_task();
 #ifdef PF_FILTER
-    if (!targets.lookup(&tgid)) {
-        count(PF_COUNTER_TICKS_FILTERED);
+    if (!is_target(task, tgid)) {
+        count_many(PF_COUNTER_TICKS_FILTERED, set->ticks);
         return 0;
     }
 #endif
-    count(PF_COUNTER_SAMPLES);
-    u64 task = bpf_get_current_task();
+    if (is_passed_over(sample, set))
+        return 0;
+    count_many(PF_COUNTER_SAMPLES, sample->weight);
+    count(PF_COUNTER_STACKS_WALKED);
     struct thread_key key = {.tgid = tgid, .tid = (u32)id};
     struct thread_entry *thread = threads.lookup(&key);
     struct process_entry *process = processes.lookup(&tgid);
@@ -120,24 +135,27 @@ int stage_finish(struct tick_context *ctx)
                             .gil = sample->gil,
                             .kernel_mode = sample->kernel_mode,
                             .native = sample->native.outcome};
-    u64 one = 1, *found;
+    u64 weight = sample->weight, *found;
     int failed;
     if (set->counts) {
         found = counts_1.lookup(&key);
-        failed = found ? 0 : counts_1.insert(&key, &one);
+        failed = found ? 0 : counts_1.insert(&key, &weight);
     } else {
         found = counts_0.lookup(&key);
-        failed = found ? 0 : counts_0.insert(&key, &one);
+        failed = found ? 0 : counts_0.insert(&key, &weight);
     }
     if (found) {
-        *found += 1; /* one thread runs on one CPU at a time, and the key names the thread */
+        *found += weight; /* one thread runs on one CPU at a time, and the key names the thread */
+        end_sample(sample);
         return 0;
     }
     if (failed)
-        count(PF_COUNTER_COUNTS_FULL);
+        count_many(PF_COUNTER_COUNTS_FULL, weight);
     u64 stack_id = sample->record.stack_id;
-    if (known_stacks.lookup(&stack_id))
+    if (known_stacks.lookup(&stack_id)) {
+        end_sample(sample);
         return 0;
+    }
     sample->new_codes = 0;
     sample->sent_codes = 0;
     sample->unsent = 0;
@@ -145,5 +163,6 @@ int stage_finish(struct tick_context *ctx)
     stages.call(ctx, PF_STAGE_NEW_STACK);
     sample->unsent = 1; /* the limit of tail calls is reached */
     send_stack(sample);
+    end_sample(sample);
     return 0;
 }

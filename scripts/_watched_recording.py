@@ -113,14 +113,14 @@ def _private_memory() -> int:
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
     """Let the recorder tell ``watch`` of each attempt to begin, of each look at the counts, and of finished stacks."""
-    load, drain, finish = Sampler.__init__, Sampler.drain_counts, Collected.finish_stack
+    load, take, finish = Sampler.__init__, Sampler.take_counts, Collected.finish_stack
 
     def loading(sampler: Sampler, options: SamplerOptions) -> None:
         watch.attempt = time.monotonic()
         load(sampler, options)
 
-    def drained(sampler: Sampler) -> list[Count]:
-        counts = drain(sampler)
+    def taken(sampler: Sampler) -> list[Count]:
+        counts = take(sampler)
         watch.counted(counts)
         return counts
 
@@ -130,7 +130,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
     with (
         patch.object(Sampler, "__init__", loading),
-        patch.object(Sampler, "drain_counts", drained),
+        patch.object(Sampler, "take_counts", taken),
         patch.object(Collected, "finish_stack", finished),
         patch.object(segments, "DRAIN", RESOLUTION),
     ):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from pyflame_ebpf.commands.terminal import warn
-from pyflame_ebpf.errors import PyflameError
+from pyflame_ebpf.errors import PyflameError, UsageError
 from pyflame_ebpf.host.capabilities import (
     in_initial_pid_namespace,
     kept_while_sampling,
@@ -22,6 +22,7 @@ from pyflame_ebpf.host.open_files import FILES_MAX, OTHER_FILES, PROCESSES_MAX, 
 OPEN_FILES_MIN = 96  # beside one clock a CPU: programs and maps (some 60), and the files of a few processes
 OPEN_FILES_WANTED = FILES_MAX + PROCESSES_MAX + OTHER_FILES
 ADDRESS_SPACE_MIN = 1 << 30  # bytes; the compiler and four loaders take 0.3 GB of it and as much for their heaps
+UNFORCED = 1000  # Hz; a sample takes 10 to 20 µs, so that this is some 2 % of each busy CPU
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD  # PROC_USER_INIT_INO, include/linux/proc_ns.h
 
 
@@ -124,6 +125,16 @@ def check_namespaces() -> None:
         raise InContainer(
             f"pyflame-ebpf runs in a container: in a {where} of its own",
             "Run it on the host, from where it sees the processes of all containers too.",
+        )
+
+
+def check_force(frequency: int, force: bool) -> None:
+    """Raises UsageError for a frequency (Hz) that costs much, unless it is forced."""
+    if frequency > UNFORCED and not force:
+        raise UsageError(
+            f"{frequency} Hz is over {UNFORCED:,} Hz, which takes --force: sampling slows down what runs",
+            "99 Hz for a minute show what uses one per cent of a CPU. With --force, the rate is lowered where sampling "
+            "takes more than 5 % of a CPU.",
         )
 
 

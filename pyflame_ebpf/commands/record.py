@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyflame_ebpf.commands.defect_report import save_defect_report
-from pyflame_ebpf.commands.host_checks import check_host, give_up_rights_of_set_up, say_what_is_lacking
+from pyflame_ebpf.commands.host_checks import check_force, check_host, give_up_rights_of_set_up, say_what_is_lacking
 from pyflame_ebpf.commands.progress_line import ProgressLine
 from pyflame_ebpf.commands.stop_signals import StopSignals
 from pyflame_ebpf.commands.targets import RunningProcesses, StartedProgram, Targets, WholeHost
@@ -51,11 +51,13 @@ class Request:
     view: View
     arguments: tuple[str, ...] = ()
     source: bool = False
+    force: bool = False
     wait: bool = False
     formats: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raises UsageError unless there is exactly one kind of target, and formats and range are possible."""
+        """Raises UsageError unless there is exactly one kind of target, and frequency, formats, range are possible."""
+        check_force(self.frequency, self.force)
         self.view.selection.check()
         for name in self.formats:
             format_name(name)

@@ -18,7 +18,7 @@ from rich.region import Region
 
 from pyflame_ebpf.commands.background_save import BackgroundSave, SaveOutcome
 from pyflame_ebpf.commands.defect_report import save_defect_report
-from pyflame_ebpf.commands.host_checks import check_host, give_up_rights_of_set_up
+from pyflame_ebpf.commands.host_checks import check_force, check_host, give_up_rights_of_set_up
 from pyflame_ebpf.commands.keyboard import Keyboard
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import StopSignals
@@ -54,6 +54,7 @@ class Request:
     duration: float | None = None
     interval: float = 1.0
     frequency: int = 99
+    force: bool = False
     wait: bool = False
     arguments: tuple[str, ...] = ()
 
@@ -87,6 +88,7 @@ def top(request: Request) -> None:
 
     Raises PyflameError, also for the last saving that failed.
     """
+    check_force(request.frequency, request.force)
     check_terminal()
     check_host(request.frequency)
     targets: RunningProcesses | WholeHost = RunningProcesses(request.pids) if request.pids else WholeHost()

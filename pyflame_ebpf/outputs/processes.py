@@ -177,6 +177,7 @@ def closing_line(profile: Profile) -> str:
             f"{profile.total:,} {noun}: {', '.join(parts)}",
             *_native_clause(profile.native_outcomes()),
             *_kernel_clause(profile),
+            *_cost_clauses(profile.recording.counters),
             *([_cpu_clause(profile)] if profile.unit.per_second else []),
             *_mishaps(profile.recording),
         ]
@@ -225,6 +226,15 @@ def _kernel_clause(profile: Profile) -> Iterator[str]:
     names = {frame.name for frame in profile.frames if frame.kind is FrameKind.KERNEL}
     if names and all(map(_ADDRESS.fullmatch, names)):
         yield "kernel functions unnamed, as kernel.kptr_restrict hides their addresses"
+
+
+def _cost_clauses(counters: Mapping[str, int]) -> Iterator[str]:
+    """That stacks were walked for some of the samples only, and that children were not followed; nothing if neither."""
+    samples, walked = counters.get("samples", 0), counters.get("stacks_walked", 0)
+    if 0 < walked < samples:
+        yield f"rate lowered to bound the cost: {walked:,} stacks were walked, and stand for {samples:,} samples"
+    if not_followed := counters.get("targets_full", 0):
+        yield f"{not_followed:,} child {'process' if not_followed == 1 else 'processes'} not followed: too many at once"
 
 
 def _cpu_clause(profile: Profile) -> str:

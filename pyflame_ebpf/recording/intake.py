@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +25,9 @@ from pyflame_ebpf.tracking.native_frames import NativeFrames
 from pyflame_ebpf.tracking.source_files import SourceFiles
 from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 
+TAKING = 0.1  # seconds of a call that go into taking in events
+WAITING = 2000  # events that may wait for the next call; others stay in the programs' buffers, which are bounded
+
 
 class Events(Protocol):
     """What the programs tell."""
@@ -42,14 +47,30 @@ class Intake:
     unfinished: UnfinishedStacks
     source_files: SourceFiles | None
     mishaps: Mishaps = field(default_factory=Mishaps)
+    _waiting: deque[Event] = field(default_factory=deque)
 
-    def take(self, wait: float) -> None:
-        """Take in the events since the last call; wait so many seconds for one that is urgent."""
-        for event in sorted(self.events.poll(math.ceil(wait * 1000)), key=_urgency):
+    def take(self, wait: float) -> bool:
+        """Take in the events since the last call; wait so many seconds for one that is urgent.
+
+        It ends after ``TAKING`` seconds, and what is left is taken in by the next call, so that signals and the end of
+        the recording are noticed in time.  Returns whether anything was taken.
+        """
+        if len(self._waiting) < WAITING:
+            came = self.events.poll(0 if self._waiting else math.ceil(wait * 1000))
+            waiting = sorted([*self._waiting, *came], key=_urgency)
+            self._waiting.clear()
+            self._waiting.extend(waiting)
+        taken = bool(self._waiting)
+        end = time.monotonic() + TAKING
+        while self._waiting:
+            event = self._waiting.popleft()
             try:
                 self._take(event)
-            except Exception as error:  # noqa: BLE001, PERF203 - one process's defect costs that process alone
+            except Exception as error:  # noqa: BLE001 - one process's defect costs that process alone
                 self.mishaps.defect(error, event.identity)
+            if time.monotonic() >= end:
+                break
+        return taken
 
     def _take(self, event: Event) -> None:
         if isinstance(event, StackEvent):

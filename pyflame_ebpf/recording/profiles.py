@@ -130,7 +130,8 @@ class SegmentProfiles:
     def _recording(self, segments: Sequence[Segment]) -> Recording:
         begin = segments[0].begin
         counters = _summed(segment.counters for segment in segments)
-        return replace(self._describe(begin, segments[-1].end - begin), lost=lost(counters), counters=counters)
+        described = self._describe(begin, segments[-1].end - begin)
+        return replace(described, lost=lost(counters), counters=described.counters | counters)
 
     def _processes(self, first: Segment) -> dict[Identity, Process]:
         known = self._origin.table.profile_processes()

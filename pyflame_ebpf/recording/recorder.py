@@ -12,12 +12,16 @@ from typing import Protocol
 from pyflame_ebpf import __version__
 from pyflame_ebpf.host.cpus import host_cpu_seconds, online_cpus
 from pyflame_ebpf.host.open_files import allow_open_files
+from pyflame_ebpf.host.proc import process_stat
+from pyflame_ebpf.host.process_directory import ProcessGone
 from pyflame_ebpf.profile.model import Profile, Recording
+from pyflame_ebpf.recording.cost_watch import SHARE, Costs, CostWatch, resident_memory
 from pyflame_ebpf.recording.host_lock import only_one_profiler
 from pyflame_ebpf.recording.intake import Intake
 from pyflame_ebpf.recording.priority import urgent
 from pyflame_ebpf.recording.profiles import NameSources, SegmentProfiles, lost
 from pyflame_ebpf.recording.segment_cutter import WHOLE, SegmentPlan, Segments
+from pyflame_ebpf.sampling.counts import SETTLING
 from pyflame_ebpf.sampling.sampler import Sampler, SamplerOptions
 from pyflame_ebpf.stacks.collected import Collected
 from pyflame_ebpf.stacks.profile_builder import SegmentNaming
@@ -32,7 +36,8 @@ from pyflame_ebpf.tracking.tracked_processes import ProcessTable
 POLL = 0.1  # seconds that a step waits at most
 SOON = 0.01  # seconds that it waits while there is work to be done
 FINISH = 0.03  # seconds of a step that may go into stacks that the programs could not walk to the root
-FINISH_LAST = 2.0  # seconds for such stacks at the end of the recording
+TAKE_LAST = 0.5  # seconds for the records that are left at the end of the recording
+FINISH_LAST = 1.0  # seconds for stacks that could not be walked to the root, at the end of the recording
 
 
 class BrokenOff(Exception):
@@ -111,6 +116,8 @@ class Recorder:
         self._let_go = let_go
         self._clock = clock
         self._mishaps = mishaps or Mishaps()
+        self._costs = CostWatch(options.frequency, len(online_cpus()))
+        self._cpu = 0.0  # seconds that the steps took
         self._table = table = ProcessTable(sampler.maps, self._mishaps)
         self._names = names = NameSources(
             table=table,
@@ -141,13 +148,14 @@ class Recorder:
         """Take stock of the host and begin to sample."""
         self._table.scan()
         for pid in self._options.pids:
-            self._sampler.maps.add_target(pid)
+            with contextlib.suppress(ProcessGone):  # there is nothing of it to sample
+                self._sampler.maps.add_target(pid, process_stat(pid).start_ticks)
         if self._plan.named_meanwhile:
             self._names.kernel.lookup(0)  # reads them all, while nothing waits for it
         self._host_cpu = host_cpu_seconds()
         self._started_at = self._clock.time()
         self._started = self._clock.monotonic()
-        self._sampler.start()
+        self._sampler.start(self._options.duration)
 
     @property
     def elapsed(self) -> float:
@@ -156,20 +164,34 @@ class Recorder:
 
     def step(self, wait: float = POLL) -> Segment | None:
         """Wait for news, at most so many seconds, and take them in.  Returns a segment if one has ended."""
+        cpu = time.thread_time()
+        segment = self._step(wait)
+        self._cpu += time.thread_time() - cpu
+        return segment
+
+    def _step(self, wait: float) -> Segment | None:
         if self._unfinished.finish(FINISH):
             wait = min(wait, SOON)
-        wait = min(wait, self._segments.until_drain(self.elapsed))
+        wait = min(wait, self._segments.until_due(self.elapsed))
+        if self._options.duration is not None:
+            wait = min(wait, max(0.0, self._options.duration - self.elapsed))
         if (due := self._table.next_look()) is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
         self._intake.take(wait)
         self._table.look_again(self._clock.monotonic())
         self._collected.settle()
-        if not self._segments.is_drain_due(self.elapsed):
+        if not self._segments.advance(self.elapsed):
             return None
         self._mishaps.look()
-        self._segments.drain(self.elapsed)
         self._sampler.attach_new_cpus()
+        self._bound_costs()
         return self._segments.next()
+
+    def _bound_costs(self) -> None:
+        """Slow the clock down if the recording costs more than it may."""
+        costs = Costs(elapsed=self.elapsed, cpu=self._cpu, memory=resident_memory())
+        if self._costs.look(costs, self._sampler.counters()):
+            self._sampler.tick_for(self._costs.ticks)
 
     def _describe(self, begin: float, duration: float) -> Recording:
         """The circumstances of a part of the recording."""
@@ -182,6 +204,7 @@ class Recorder:
             kernel=platform.release(),
             arguments=self._options.arguments,
             profiler_version=__version__,
+            counters=dict(self._costs.lowered),
         )
 
     def begin_naming(self, segment: Segment) -> SegmentNaming:
@@ -198,23 +221,29 @@ class Recorder:
     def stop(self) -> None:
         """End the sampling."""
         if self._duration is None:
-            self._duration = self.elapsed
+            planned = self._options.duration
+            self._duration = self.elapsed if planned is None else min(self.elapsed, planned)
             self._sampler.stop()
             self._host_cpu = host_cpu_seconds() - self._host_cpu
 
     def end(self) -> Segment:
         """End the sampling and take in what is left.  Returns the last segment."""
         self.stop()
-        for last in (
-            self._table.finish,
-            lambda: self._intake.take(0),
-            lambda: self._unfinished.finish_all(FINISH_LAST),
-        ):
+        for last in (self._table.finish, self._settle, lambda: self._unfinished.finish_all(FINISH_LAST)):
             try:
                 last()
             except Exception as error:  # noqa: BLE001, PERF203 - what was sampled is wanted all the same
                 self._mishaps.defect(error, OF_ALL)
         return self._segments.drain_last(self._duration or 0.0)
+
+    def _settle(self) -> None:
+        """Take in what the last ticks send, until their counts can be taken."""
+        settled = self._clock.monotonic() + SETTLING
+        while (left := settled - self._clock.monotonic()) > 0:
+            self._intake.take(left)
+        over = self._clock.monotonic() + TAKE_LAST
+        while self._intake.take(0) and self._clock.monotonic() < over:
+            pass
 
     def finish(self) -> Profile:
         """End the recording.  Returns the profile of all that is kept."""
@@ -235,7 +264,7 @@ class Recorder:
         return segments[0].begin, segments[-1].end
 
     def profile_so_far(self) -> Profile:
-        """The profile of what was sampled until the last drain and is kept.  Only for a forked copy of this process.
+        """The profile of what was taken so far and is kept.  Only for a forked copy of this process.
 
         It names everything anew, which takes long, and changes nothing that the copy shares with the recording.  The
         recording may end meanwhile, and another one begin.
@@ -285,6 +314,7 @@ def prepared(
         native=options.native,
         targets_only=not options.whole_host,
         follow_children=options.follow_children,
+        share=SHARE,
     )
     allow_open_files()
     with only_one_profiler(options.wait) as lock:

@@ -69,6 +69,8 @@ FRAME_KERNEL, FRAME_NATIVE, FRAME_PYTHON, FRAME_BOUNDARY = range(4)
 FRAME_KIND = 0xFF
 FRAME_ENTRY = 0x100
 
+BUDGET_WINDOW = 1_000_000_000  # ns
+START_RESOLUTION = 10_000_000  # ns
 PROCESS_ANNOUNCED, PROCESS_OTHER, PROCESS_PYTHON = range(3)
 RECORD_PROCESS, RECORD_THREAD, RECORD_CODE, RECORD_STACK, RECORD_EXIT, RECORD_EXEC, RECORD_MISS = range(1, 8)
 RECORD_STACK_COPY = 8
@@ -88,6 +90,9 @@ COUNTERS = (
     "tail_calls_failed",
     "identified_in_kernel",
     "copies_dropped",
+    "targets_full",
+    "stacks_walked",
+    "sampling_ns",
 )
 
 
@@ -176,7 +181,7 @@ class CountKey(ctypes.Structure):
 class Settings(ctypes.Structure):
     """``struct settings``: values that user space changes while the programs run."""
 
-    _fields_ = (("counts", U32), ("reserved", U32), ("period", U64))
+    _fields_ = (("counts", U32), ("ticks", U32), ("period", U64), ("deadline", U64), ("budget", U64))
 
 
 class ProcessRecord(ctypes.Structure):

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 
 from pyflame_ebpf.host.cpus import online_cpus
 from pyflame_ebpf.sampling.program_text import LoadFailed
@@ -16,17 +17,18 @@ from pyflame_ebpf.sampling.x86_64 import SYS_PERF_EVENT_OPEN
 # include/uapi/linux/perf_event.h
 _PERF_TYPE_SOFTWARE, _PERF_COUNT_SW_CPU_CLOCK = 1, 0
 _PERF_SAMPLE_RAW = 1 << 10
-_PERF_ATTR_DISABLED, _PERF_ATTR_FREQ = 1 << 0, 1 << 10
+_PERF_ATTR_DISABLED = 1 << 0
 _PERF_ATTR_SIZE = 64  # PERF_ATTR_SIZE_VER0: all that is used here
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 _PERF_EVENT_IOC_SET_BPF, _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_DISABLE = 0x40042408, 0x2400, 0x2401
+_PERF_EVENT_IOC_PERIOD = 0x40082404
 
 
 class CpuClock:
-    """Ticks of ``frequency`` Hz on every CPU, each of which runs the program with this file descriptor."""
+    """Ticks every ``period`` nanoseconds on every CPU, each of which runs the program with this file descriptor."""
 
-    def __init__(self, frequency: int, program: int) -> None:
-        self._frequency = frequency
+    def __init__(self, period: int, program: int) -> None:
+        self._period = period
         self._program = program
         self._events: dict[int, int] = {}  # CPU → file descriptor
 
@@ -48,10 +50,10 @@ class CpuClock:
             _PERF_TYPE_SOFTWARE,
             _PERF_ATTR_SIZE,
             _PERF_COUNT_SW_CPU_CLOCK,
-            self._frequency,
+            self._period,
             _PERF_SAMPLE_RAW,
             0,
-            _PERF_ATTR_DISABLED | _PERF_ATTR_FREQ,
+            _PERF_ATTR_DISABLED,
         ).ljust(_PERF_ATTR_SIZE, b"\0")
         libc = ctypes.CDLL(None, use_errno=True)
         fd = libc.syscall(SYS_PERF_EVENT_OPEN, attributes, -1, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
@@ -66,6 +68,21 @@ class CpuClock:
         fcntl.ioctl(fd, _PERF_EVENT_IOC_SET_BPF, self._program)
         fcntl.ioctl(fd, _PERF_EVENT_IOC_ENABLE, 0)
         return int(fd)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """No ticks meanwhile, some microseconds for each CPU."""
+        for event in self._events.values():
+            fcntl.ioctl(event, _PERF_EVENT_IOC_DISABLE, 0)
+        yield
+        for event in self._events.values():
+            fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+
+    def set_period(self, period: int) -> None:
+        """Tick every so many nanoseconds from now on."""
+        self._period = period
+        for event in self._events.values():
+            fcntl.ioctl(event, _PERF_EVENT_IOC_PERIOD, struct.pack("<Q", period))
 
     def stop(self) -> None:
         """End all ticks, also where a forked copy of this process holds the events open."""

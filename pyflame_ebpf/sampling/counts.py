@@ -8,10 +8,11 @@ from typing import Any
 
 from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
-from pyflame_ebpf.sampling.abi import CountKey, Settings, packing_of
+from pyflame_ebpf.sampling.abi import CountKey, packing_of
 from pyflame_ebpf.sampling.events import Count
-from pyflame_ebpf.sampling.maps import ByteTables
+from pyflame_ebpf.sampling.settings import ProgramSettings
 
+SETTLING = 0.02  # seconds from a flip to the taking; a tick takes less than 1 ms, unless its virtual CPU has to wait
 COUNTS = (b"counts_0", b"counts_1")
 _KEY = packing_of(CountKey)
 
@@ -20,27 +21,21 @@ class SampleCounts:
     """Samples by key, in two maps: the programs count in one while the other is taken.
 
     A program that read the setting just before a flip counts in the old map just after it.  So ``take`` must come
-    later than ``flip`` by more than a tick takes, even on a virtual CPU that is kept waiting.
+    ``SETTLING`` later than ``flip``.
     """
 
-    def __init__(self, tables: Mapping[bytes, Any], settings: ByteTables, frequency: int) -> None:
+    def __init__(self, tables: Mapping[bytes, Any], settings: ProgramSettings) -> None:
         self._tables = tables
         self._settings = settings
-        self._period = 1_000_000_000 // frequency  # ns
-        self._in_use = 0
-        self._write_settings()
-
-    def _write_settings(self) -> None:
-        self._settings.put(b"settings", bytes(4), bytes(Settings(self._in_use, 0, self._period)))
 
     def flip(self) -> None:
         """Let the programs count in the other map from now on."""
-        self._in_use ^= 1
-        self._write_settings()
+        self._settings.flip_counts()
 
     def take(self) -> list[Count]:
         """Take the samples of the map that is not in use, which is empty afterwards."""
-        return [_count(bytes(key), samples) for key, samples in _take_all(self._tables[COUNTS[self._in_use ^ 1]])]
+        table = self._tables[COUNTS[self._settings.counts ^ 1]]
+        return [_count(bytes(key), samples) for key, samples in _take_all(table)]
 
 
 def _take_all(table: Any) -> Iterator[tuple[Any, int]]:

@@ -70,9 +70,13 @@ class ProgramMaps:
         starts = (ctypes.c_uint16 * abi.UNWIND_CHUNKS)(0, *[0xFFFF] * (abi.UNWIND_CHUNKS - 1))
         self.set_unwind_page(UnwindPageKey(0, 0), UnwindPage(abi.UNWIND_CHUNKS_IN_ALL, first=starts))
 
-    def add_target(self, tgid: int) -> None:
-        """Sample this process too, where only targets are sampled."""
-        self._tables.put(b"targets", struct.pack("<I", tgid), struct.pack("<I", 1))
+    def add_target(self, tgid: int, start_ticks: int) -> None:
+        """Sample this process too, where only targets are sampled; not another one that gets its number later.
+
+        ``start_ticks`` is when the process started, in clock ticks since the host did, as /proc/PID/stat has it.
+        """
+        start = start_ticks * abi.START_RESOLUTION
+        self._tables.put(b"targets", struct.pack("<I", tgid), struct.pack("<Q", start))
 
     def add_layout(self, layout: CPythonLayout) -> int:
         """The index by which entries name this layout; equal layouts share one.

@@ -38,7 +38,10 @@ class BccMissing(PyflameError):
 
 @dataclass(frozen=True, slots=True)
 class SamplerOptions:
-    """What is compiled into the programs; ``frequency`` in ticks per second and CPU."""
+    """How the programs sample; ``frequency`` in ticks per second and CPU.
+
+    ``share`` is the part of each CPU that samples may take before fewer stacks are walked, None for any part.
+    """
 
     frequency: int
     _: KW_ONLY
@@ -47,6 +50,7 @@ class SamplerOptions:
     targets_only: bool = False
     follow_children: bool = False
     ring_pages: int = RING_PAGES
+    share: float | None = None
 
     @property
     def tracepoints(self) -> dict[str, str]:

@@ -191,7 +191,7 @@ def test_a_number_that_no_process_can_have_is_refused(tmp_path: Path) -> None:
 
 def test_a_frequency_over_the_limit_is_refused_with_the_limit_and_its_sysctl(tmp_path: Path) -> None:
     limit = int(Path("/proc/sys/kernel/perf_event_max_sample_rate").read_text())
-    ended = pyflame("record", "--all", "--frequency", str(limit + 1), "--output", tmp_path / "out")
+    ended = pyflame("record", "--all", "--frequency", str(limit + 1), "--force", "--output", tmp_path / "out")
     assert ended.returncode == 7
     assert f"{limit + 1} Hz is over this kernel's limit of {limit} Hz" in ended.stderr
     assert f"sysctl kernel.perf_event_max_sample_rate={limit + 1}" in hint_of(ended.stderr)

@@ -16,6 +16,7 @@ import typer
 import pyflame_ebpf
 from pyflame_ebpf.commands.arguments import options
 from pyflame_ebpf.commands.exits import exit_code_of
+from pyflame_ebpf.commands.host_checks import check_force
 from pyflame_ebpf.commands.progress_line import progress_text
 from pyflame_ebpf.commands.record import default_directory
 from pyflame_ebpf.commands.stop_signals import StopSignals
@@ -89,12 +90,24 @@ def test_impossible_values_are_usage_errors(arguments: list[str]) -> None:
         (["--all", "--duration", "5", "--from", "5"], "is to last 5 s only"),
         (["--all", "--process", "["], "not a regular expression"),
         (["--all", "--group-by", "x"], "nothing to group by"),
+        (["--all", "--frequency", "1001"], "1001 Hz is over 1,000 Hz, which takes --force"),
     ],
 )
 def test_what_only_the_outputs_would_stumble_over_is_refused_before_recording(arguments: list[str], said: str) -> None:
     ended = pyflame("record", *arguments)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in " ".join(ended.stderr.split())
+
+
+def test_a_view_of_a_high_rate_takes_force_too() -> None:
+    ended = pyflame("top", "--frequency", "1001")
+    assert ended.returncode == 2
+    assert "which takes --force" in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(("frequency", "force"), [(1000, False), (1001, True), (100_000, True)])
+def test_a_moderate_or_forced_rate_is_accepted(frequency: int, force: bool) -> None:
+    check_force(frequency, force)
 
 
 def test_the_version_is_shown() -> None:

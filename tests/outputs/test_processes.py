@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,32 @@ def test_the_closing_line_says_by_reason_which_native_stacks_are_cut_short() -> 
 
 def test_the_closing_line_says_that_all_native_stacks_are_whole() -> None:
     assert "; native stacks: 5 whole, 0 cut short; " in closing_line(with_native_outcomes(COMPLETE=5))
+
+
+@pytest.mark.parametrize(
+    ("counters", "said"),
+    [
+        (
+            {"samples": 65_536, "stacks_walked": 4_096},
+            "rate lowered to bound the cost: 4,096 stacks were walked, and stand for 65,536 samples",
+        ),
+        ({"targets_full": 1}, "1 child process not followed: too many at once"),
+        ({"targets_full": 2_000}, "2,000 child processes not followed: too many at once"),
+    ],
+)
+def test_the_closing_line_says_what_was_left_out_to_bound_the_cost(counters: dict[str, int], said: str) -> None:
+    profile = realistic_profile()
+    plain = closing_line(profile)
+    profile.recording = replace(profile.recording, counters={"samples": 9, "stacks_walked": 9} | counters)
+    assert said not in plain
+    assert f"; {said}; " in closing_line(profile)
+
+
+def test_the_closing_line_is_silent_where_every_sample_has_a_stack_of_its_own() -> None:
+    profile = realistic_profile()
+    plain = closing_line(profile)
+    profile.recording = replace(profile.recording, counters={"samples": 9, "stacks_walked": 9, "targets_full": 0})
+    assert closing_line(profile) == plain
 
 
 def test_the_closing_line_is_silent_where_no_native_stack_was_walked() -> None:

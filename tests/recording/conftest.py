@@ -21,7 +21,14 @@ from tests.stacks.records import LAYOUT
 class Start(Protocol):
     """Starts a recording of a host."""
 
-    def __call__(self, host: MadeUpHost, plan: SegmentPlan = WHOLE, *, let_go: Callable[[], None] = ...) -> Recorder:
+    def __call__(
+        self,
+        host: MadeUpHost,
+        plan: SegmentPlan = WHOLE,
+        *,
+        let_go: Callable[[], None] = ...,
+        duration: float | None = None,
+    ) -> Recorder:
         """The recorder, which has begun to sample."""
 
 
@@ -42,8 +49,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setattr(ProcessTable, "layout", layout)
     monkeypatch.setattr(recorder_module, "KernelSymbols", NoKernelSymbols)
 
-    def start(host: MadeUpHost, plan: SegmentPlan = WHOLE, *, let_go: Callable[[], None] = lambda: None) -> Recorder:
-        recorder = Recorder(RecordOptions(), cast("Sampler", host), plan, let_go=let_go, clock=host)
+    def start(
+        host: MadeUpHost,
+        plan: SegmentPlan = WHOLE,
+        *,
+        let_go: Callable[[], None] = lambda: None,
+        duration: float | None = None,
+    ) -> Recorder:
+        recorder = Recorder(RecordOptions(duration=duration), cast("Sampler", host), plan, let_go=let_go, clock=host)
         recorder.start()
         return recorder
 

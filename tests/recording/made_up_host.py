@@ -29,14 +29,18 @@ class MadeUpHost:
 
     def __init__(self, runs: Callable[[MadeUpHost], None], slowness: float = 1.0) -> None:
         self.now = 1000.0
-        self.drains = 0
+        self.flips: list[float] = []  # when
+        self.takes: list[float] = []
+        self.ticks: list[int] = []  # that one tick of the clock stood for, each time that changed
+        self.sampled = 0
         self.attached = True
-        self.counted: list[Count] = []  # all that was ever drained
+        self.counted: list[Count] = []  # all that was ever taken
         self.gone: list[Gone] = []
         self.runs = runs
         self._slowness = slowness
         self._events: list[Event] = []
         self._counts: Counter[tuple[Identity, int, int]] = Counter()
+        self._apart: Counter[tuple[Identity, int, int]] = Counter()
         self._known_processes: set[Identity] = set()
         self.known_threads: set[ThreadOf] = set()
         self.known_stacks: set[int] = set()
@@ -55,6 +59,7 @@ class MadeUpHost:
     def sample(self, identity: Identity, tid: int, number: int, name: str, *, sends: bool = True) -> None:
         """One sample of a stack with a code object of its own, both of that number, unless ``sends`` is false."""
         self._counts[identity, tid, number] += 1
+        self.sampled += 1
         if not sends:
             return
         if identity not in self._known_processes:
@@ -78,18 +83,23 @@ class MadeUpHost:
         events, self._events = self._events, []
         return events
 
-    def drain_counts(self) -> list[Count]:
-        self.drains += 1
+    def flip_counts(self) -> None:
+        self.flips.append(self.now)
+        assert not self._apart, "counts that nobody took"
+        self._apart, self._counts = self._counts, Counter()
+
+    def take_counts(self) -> list[Count]:
+        self.takes.append(self.now)
         counts = [
             Count(identity, tid, number, COMPLETE, HELD, False, NO_NATIVE, samples)
-            for (identity, tid, number), samples in self._counts.items()
+            for (identity, tid, number), samples in self._apart.items()
         ]
-        self._counts.clear()
+        self._apart = Counter()
         self.counted += counts
         return counts
 
     def counters(self) -> dict[str, int]:
-        return dict.fromkeys(abi.COUNTERS, 0) | {"samples": sum(count.samples for count in self.counted)}
+        return dict.fromkeys(abi.COUNTERS, 0) | {"samples": self.sampled, "stacks_walked": self.sampled}
 
     @property
     def maps(self) -> MadeUpHost:
@@ -101,8 +111,11 @@ class MadeUpHost:
         self.known_stacks -= gone.stacks
         self.known_codes -= gone.codes
 
-    def start(self) -> None:
-        pass
+    def start(self, duration: float | None = None) -> None:
+        self.duration = duration
+
+    def tick_for(self, ticks: int) -> None:
+        self.ticks.append(ticks)
 
     def stop(self) -> None:
         pass

@@ -51,10 +51,12 @@ def named(recorder: Recorder, segment: Segment) -> Profile:
 
 def test_segments_follow_each_other_and_end_on_time(started: Start) -> None:
     recorder = started(MadeUpHost(busy), TEN_SECONDS)
-    segments = [*recorded(recorder, 95), recorder.end()]
+    segments = [*recorded(recorder, 95)]
+    elapsed = recorder.elapsed
+    segments.append(recorder.end())
     begins = [segment.begin for segment in segments]
     assert begins == pytest.approx([10 * number for number in range(10)], abs=0.01)
-    assert [segment.end for segment in segments] == [*begins[1:], recorder.elapsed]
+    assert [segment.end for segment in segments] == [*begins[1:], elapsed]
     recorder.close()
 
 
@@ -81,7 +83,7 @@ def test_each_segment_s_profile_has_its_own_time_samples_and_counters(started: S
         profile = named(recorder, segment)
         assert profile.recording.started == 1000 + segment.begin
         assert profile.recording.duration == segment.end - segment.begin
-        assert profile.recording.counters == segment.counters
+        assert profile.recording.counters.items() >= segment.counters.items()
         assert profile.total == segment.counters["samples"]
         assert {key.second for key in profile.samples} == set(range(10))
         assert profile.outcomes() == {Outcome.COMPLETE: profile.total}
@@ -125,7 +127,7 @@ def test_what_was_forgotten_is_sent_and_named_again_when_it_is_sampled_again(sta
         assert frames >= {"serve", f"script_{int(segment.begin) + 5}"}
         assert (JOB, "job's thread") in threads or "job" not in frames
         jobs += [int(segment.begin)] * ("job" in frames)
-        if segment.begin % JOB_EVERY > JOB_EVERY / 2:
+        if JOB_EVERY / 2 < segment.begin % JOB_EVERY < JOB_EVERY - 11:  # and the next job has not begun
             assert JOB not in host.known_codes
             assert (process(0), JOB) not in host.known_threads
     assert jobs == [0, 600, 1200]

@@ -10,6 +10,7 @@ from pyflame_ebpf.identity import Identity
 from pyflame_ebpf.sampling import abi
 from pyflame_ebpf.sampling.counts import COUNTS, SampleCounts, _take_all, read_counters
 from pyflame_ebpf.sampling.maps import ByteTables
+from pyflame_ebpf.sampling.settings import ProgramSettings
 from tests.sampling.tables import Bcc018, Bcc026, Bcc029, FakeTables
 
 IDENTITY = Identity(5, 6, 7)
@@ -28,7 +29,8 @@ class CountingPrograms:
     def __init__(self) -> None:
         self.settings = FakeTables()
         self.maps = {name: Bcc026() for name in COUNTS}
-        self.counts = SampleCounts(self.maps, ByteTables(self.settings), 99)
+        self.told = ProgramSettings(ByteTables(self.settings), 99, share=0.05)
+        self.counts = SampleCounts(self.maps, self.told)
 
     def setting(self) -> abi.Settings:
         return abi.Settings.from_buffer_copy(self.settings.entries(b"settings")[bytes(4)])
@@ -53,7 +55,26 @@ def programs() -> CountingPrograms:
 
 
 def test_programs_are_told_the_time_between_two_ticks(programs: CountingPrograms) -> None:
-    assert programs.setting().period == 10_101_010
+    assert (programs.setting().ticks, programs.setting().period) == (1, 10_101_010)
+
+
+def test_programs_are_told_what_samples_of_a_cpu_may_take_in_a_second(programs: CountingPrograms) -> None:
+    assert programs.setting().budget == 50_000_000
+    assert (abi.BUDGET_WINDOW, programs.setting().deadline) == (1_000_000_000, 0)
+
+
+def test_a_slower_clock_has_ticks_that_stand_for_several(programs: CountingPrograms) -> None:
+    programs.told.tick_for(8)
+    assert (programs.setting().ticks, programs.setting().period) == (8, 80_808_080)
+    assert programs.told.period == 80_808_080
+
+
+def test_settings_stay_when_others_change(programs: CountingPrograms) -> None:
+    programs.told.end_at(1 << 50)
+    programs.told.tick_for(2)
+    programs.counts.flip()
+    found = programs.setting()
+    assert (found.counts, found.ticks, found.deadline, found.budget) == (1, 2, 1 << 50, 50_000_000)
 
 
 def test_samples_before_a_flip_are_taken_and_those_after_it_are_not(programs: CountingPrograms) -> None:

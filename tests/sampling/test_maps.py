@@ -59,11 +59,11 @@ def test_more_layouts_than_there_is_room_for_are_refused(maps: ProgramMaps, monk
 def test_entries_are_found_by_the_programs_keys(tables: FakeTables, maps: ProgramMaps) -> None:
     process = abi.ProcessEntry(abi.raw_identity(Identity(1, 4242, 3)), 5, 6, 7, abi.PROCESS_PYTHON)
     executable = abi.ExecutableEntry(1, 2, 3)
-    maps.add_target(7)
+    maps.add_target(7, 123)
     maps.set_process(process)
     maps.add_executable((1, 2, 3), executable)
     maps.set_mappings(9, b"mappings")
-    assert tables.entries(b"targets") == {number(7): number(1)}
+    assert tables.entries(b"targets") == {number(7): struct.pack("<Q", 1_230_000_000)}
     assert tables.entries(b"processes") == {number(4242): bytes(process)}
     assert tables.entries(b"executables") == {struct.pack("<QII", 1, 2, 3): bytes(executable)}
     assert tables.entries(b"mappings") == {number(9): b"mappings"}
@@ -78,7 +78,7 @@ def test_an_executable_that_there_is_no_room_for_is_left_out(
     monkeypatch.setattr(ByteTable, "__setitem__", refuse)
     maps.add_executable((1, 2, 3), abi.ExecutableEntry())
     with pytest.raises(Exception, match="Could not update table"):
-        maps.add_target(7)
+        maps.add_target(7, 0)
 
 
 def test_a_page_that_is_dropped_is_gone_and_an_unknown_one_does_no_harm(tables: FakeTables, maps: ProgramMaps) -> None:

@@ -45,6 +45,7 @@ Frequency = Annotated[int, typer.Option("--frequency", "-F", min=1, metavar="HZ"
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait for another recording on this host to end, where it would be refused.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Allow more than 1,000 Hz.")]
 ShowKernel = Annotated[bool, typer.Option(help="Show kernel frames, or leave them out.")]
 ShowNative = Annotated[bool, typer.Option(help="Show frames of C functions, or leave them out.")]
 Python = Annotated[bool, typer.Option("--python", help="Show only processes that run Python.")]

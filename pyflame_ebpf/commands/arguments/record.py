@@ -9,6 +9,7 @@ import typer
 
 from pyflame_ebpf.commands.arguments.options import (
     AllFrames,
+    Force,
     Frequency,
     From,
     GroupBy,
@@ -67,6 +68,7 @@ def record_arguments(  # noqa: PLR0913, PLR0917 - one for each option
     pid: Pid = None,
     duration: Duration = None,
     frequency: Frequency = 99,
+    force: Force = False,
     output: Output = None,
     output_formats: OutputFormats = None,
     source: Source = False,
@@ -95,6 +97,7 @@ def record_arguments(  # noqa: PLR0913, PLR0917 - one for each option
         command=tuple(command or ()),
         duration=duration,
         frequency=frequency,
+        force=force,
         output=output,
         view=View(
             selection=Selection(begin=begin or 0.0, end=end, processes=tuple(process or ()), python=python),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pyflame_ebpf.commands.arguments.options import Frequency, Wait, parse_duration
+from pyflame_ebpf.commands.arguments.options import Force, Frequency, Wait, parse_duration
 from pyflame_ebpf.commands.exits import exit_after
 
 Pid = Annotated[
@@ -27,11 +27,12 @@ Duration = Annotated[
 Interval = Annotated[float, typer.Option("--interval", "-i", min=1, metavar="SECONDS", help="Time between two looks.")]
 
 
-def top_arguments(
+def top_arguments(  # noqa: PLR0913, PLR0917 - one for each option
     pid: Pid = None,
     duration: Duration = None,
     interval: Interval = 1,
     frequency: Frequency = 99,
+    force: Force = False,
     wait: Wait = False,
 ) -> None:
     """Make the request of a live view, and show it."""
@@ -42,6 +43,7 @@ def top_arguments(
         duration=duration,
         interval=interval,
         frequency=frequency,
+        force=force,
         wait=wait,
         arguments=tuple(sys.argv[1:]),
     )
