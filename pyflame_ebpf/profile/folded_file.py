@@ -276,4 +276,5 @@ def _outcome(stack: Stack) -> Outcome:
 
 
 def _native_outcome(stack: Stack) -> NativeOutcome:
-    return next((outcome for frame, outcome in _NATIVE_OUTCOME_OF_MARK.items() if frame in stack), NativeOutcome.NONE)
+    marks = {frame for frame in stack if frame.kind is FrameKind.MARK}
+    return next((outcome for frame, outcome in _NATIVE_OUTCOME_OF_MARK.items() if frame in marks), NativeOutcome.NONE)
