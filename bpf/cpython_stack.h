@@ -150,15 +150,15 @@ enum cpython_search_result {
 
 /* Goes on through the interpreters' lists of thread states (newest first), looking for this thread pointer.
  *
- * The loop counts at its end, so that each turn ends in a conditional jump: Linux 5.10 refuses a loop whose last
- * instruction runs on into its first. */
+ * Both ways through a turn count and compare by themselves, and the assembler's comments keep compilers from making one of
+ * them: Linux 5.10 refuses a loop in which an instruction that is no jump runs on into one that the loop began with. */
 PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct cpython_search *search,
                                      pf_u64 thread_pointer)
 {
     pf_u64 interpreter = search->interpreter, thread_state = search->thread_state;
     int step = 0;
 
-    do {
+    for (;;) {
         if (!thread_state) {
             if (!interpreter)
                 return PF_SEARCH_DONE;
@@ -168,6 +168,10 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
             if (PF_READ_USER(&next, 8, interpreter + layout->interp_next))
                 return PF_SEARCH_FAILED;
             interpreter = next;
+            step++;
+            __asm__ volatile("# interpreter" : "+r"(step));
+            if (step >= PF_THREAD_LIST_STEPS)
+                break;
             continue;
         }
         pf_u64 thread_id, next;
@@ -187,7 +191,11 @@ PF_INLINE int cpython_search_threads(const struct cpython_layout *layout, struct
             search->matches++;
         }
         thread_state = next;
-    } while (++step < PF_THREAD_LIST_STEPS);
+        step++;
+        __asm__ volatile("# thread state" : "+r"(step));
+        if (step >= PF_THREAD_LIST_STEPS)
+            break;
+    }
     search->interpreter = interpreter;
     search->thread_state = thread_state;
     return PF_SEARCH_CONTINUE;

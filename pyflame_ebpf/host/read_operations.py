@@ -262,7 +262,10 @@ def _become(uid: int, gid: int, groups: tuple[int, ...]) -> None:
         return  # this process's own user: groups cannot be changed without a capability
     numbers = (ctypes.c_uint * len(groups))(*groups)
     if _libc.syscall(_SETGROUPS, ctypes.c_size_t(len(groups)), numbers) < 0:
-        raise OSError(ctypes.get_errno(), "setgroups")
+        code = ctypes.get_errno()
+        if code == errno.EPERM and uid == os.geteuid() and _libc.syscall(_SETFSUID, _NOBODY) == uid:
+            return  # root without a capability: likewise
+        raise OSError(code, "setgroups")
     for call, wanted in ((_SETFSGID, gid), (_SETFSUID, uid)):
         _libc.syscall(call, ctypes.c_uint(wanted))
         if _libc.syscall(call, _NOBODY) != wanted:
